@@ -1,0 +1,71 @@
+set(QUIPU_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wvla -Werror)
+set(QUIPU_C_WARNINGS ${QUIPU_WARNINGS} -Wstrict-prototypes)
+
+# The build's identity, compiled into every program and written into every output.
+find_package(Git QUIET)
+set(QUIPU_REVISION unknown)
+if(Git_FOUND)
+  execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty
+                  WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} OUTPUT_VARIABLE QUIPU_REVISION
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+endif()
+
+function(quipu_flags target)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${QUIPU_C_WARNINGS}>
+                                           $<$<COMPILE_LANGUAGE:CXX>:${QUIPU_WARNINGS}>)
+  target_compile_definitions(${target} PRIVATE _GNU_SOURCE QUIPU_VERSION="${PROJECT_VERSION}"
+                                               QUIPU_REVISION="${QUIPU_REVISION}"
+                                               $<$<BOOL:${QUIPU_CUDA}>:QUIPU_CUDA>)
+  if(QUIPU_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-omit-frame-pointer)
+    target_link_options(${target} PUBLIC -fsanitize=address,undefined)
+  endif()
+endfunction()
+
+# quipu_module(<name> [DEPENDS modules...] [THIRD libraries...]): all sources of src/<name>.
+function(quipu_module name)
+  cmake_parse_arguments(M "" "" "DEPENDS;THIRD" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c
+                                              ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
+  add_library(quipu_${name} STATIC ${sources})
+  # Headers are included as "<module>/<file>.h"; each module sees only what it depends on, because
+  # its include folder holds one link per visible module.
+  set(view ${CMAKE_BINARY_DIR}/include/${name})
+  file(MAKE_DIRECTORY ${view})
+  foreach(dep ${name} ${M_DEPENDS})
+    file(CREATE_LINK ${CMAKE_SOURCE_DIR}/src/${dep} ${view}/${dep} SYMBOLIC)
+  endforeach()
+  target_include_directories(quipu_${name} PRIVATE ${view})
+  target_include_directories(quipu_${name} SYSTEM PRIVATE ${RANDOM123_INCLUDE})
+  list(TRANSFORM M_DEPENDS PREPEND quipu_)
+  target_link_libraries(quipu_${name} PUBLIC ${M_DEPENDS} PRIVATE ${M_THIRD} m Threads::Threads)
+  quipu_flags(quipu_${name})
+endfunction()
+
+# quipu_program(<name> <folder> DEPENDS modules...)
+function(quipu_program name folder)
+  cmake_parse_arguments(P "" "" "DEPENDS;SOURCES" ${ARGN})
+  if(NOT P_SOURCES)
+    file(GLOB P_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.c)
+  endif()
+  if(NOT P_SOURCES)
+    return()
+  endif()
+  add_executable(${name} ${P_SOURCES})
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src)
+  list(TRANSFORM P_DEPENDS PREPEND quipu_)
+  target_link_libraries(${name} PRIVATE ${P_DEPENDS} quipu::mpi quipu::hdf5 quipu::jansson m)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+  quipu_flags(${name})
+  install(TARGETS ${name} RUNTIME DESTINATION bin)
+endfunction()
+
+# quipu_tools(<folder>): every quipu-*.c is a program, linked with the sources of quipu-*/ if present.
+function(quipu_tools folder)
+  file(GLOB mains CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/quipu-*.c)
+  foreach(main ${mains})
+    get_filename_component(name ${main} NAME_WE)
+    file(GLOB parts CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/${name}/*.c)
+    quipu_program(${name} ${folder} SOURCES ${main} ${parts} DEPENDS train)
+  endforeach()
+endfunction()

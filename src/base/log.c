@@ -1,0 +1,86 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static struct {
+    qp_log_level_t level;
+    int rank;
+    FILE *copy;
+    size_t progress_width; /* characters of the progress line now on the terminal */
+} state = {QP_LOG_INFO, 0, NULL, 0};
+
+static const char *const level_name[] = {"error", "warn", "info", "stat", "debug"};
+
+void qp_log_init(qp_log_level_t level, int rank)
+{
+    state.level = level;
+    state.rank = rank;
+}
+
+bool qp_log_tee(const char *path)
+{
+    qp_log_fini();
+    state.copy = fopen(path, "a");
+    return state.copy != NULL;
+}
+
+void qp_log_fini(void)
+{
+    if (state.copy != NULL)
+        fclose(state.copy);
+    state.copy = NULL;
+}
+
+qp_log_level_t qp_log_level(void)
+{
+    return state.level;
+}
+
+static void clear_progress(void)
+{
+    if (state.progress_width > 0)
+        fprintf(stderr, "\r%*s\r", (int)state.progress_width, "");
+    state.progress_width = 0;
+}
+
+void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
+{
+    if (level > state.level || (state.rank != 0 && !every_rank))
+        return;
+    char stamp[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    localtime_r(&now, &tm);
+    strftime(stamp, sizeof stamp, "%H:%M:%S", &tm);
+    clear_progress();
+    FILE *const sinks[] = {stderr, state.copy};
+    for (int i = 0; i < 2; i++) {
+        if (sinks[i] == NULL)
+            continue;
+        va_list args;
+        va_start(args, format);
+        if (state.rank != 0)
+            fprintf(sinks[i], "[%s %s rank %d] ", level_name[level], stamp, state.rank);
+        else
+            fprintf(sinks[i], "[%s %s] ", level_name[level], stamp);
+        vfprintf(sinks[i], format, args);
+        fputc('\n', sinks[i]);
+        fflush(sinks[i]);
+        va_end(args);
+    }
+}
+
+void qp_log_progress(const char *text)
+{
+    if (state.rank != 0 || state.level < QP_LOG_INFO || !isatty(STDERR_FILENO))
+        return;
+    size_t width = strlen(text);
+    int blank = width < state.progress_width ? (int)(state.progress_width - width) : 0;
+    fprintf(stderr, "\r%s%*s", text, blank, "");
+    fflush(stderr);
+    state.progress_width = width;
+}

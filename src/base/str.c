@@ -1,0 +1,122 @@
+#include "base/str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+void qp_str_fini(qp_str_t *s)
+{
+    qp_free(s->data);
+    *s = (qp_str_t){0};
+}
+
+void qp_str_clear(qp_str_t *s)
+{
+    s->n = 0;
+    if (s->data != NULL)
+        s->data[0] = '\0';
+}
+
+static void reserve(qp_str_t *s, size_t extra)
+{
+    if (s->n + extra + 1 <= s->capacity)
+        return;
+    s->capacity = 2 * (s->n + extra) + 64;
+    s->data = qp_realloc("string", s->data, s->capacity);
+}
+
+void qp_str_append(qp_str_t *s, const void *bytes, size_t n)
+{
+    reserve(s, n);
+    if (n > 0)
+        memcpy(s->data + s->n, bytes, n);
+    s->n += n;
+    s->data[s->n] = '\0';
+}
+
+void qp_str_puts(qp_str_t *s, const char *text)
+{
+    qp_str_append(s, text, strlen(text));
+}
+
+void qp_str_putc(qp_str_t *s, char c)
+{
+    qp_str_append(s, &c, 1);
+}
+
+void qp_str_printf(qp_str_t *s, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    QP_ASSERT(n >= 0);
+    reserve(s, (size_t)n);
+    vsnprintf(s->data + s->n, (size_t)n + 1, format, again);
+    va_end(again);
+    s->n += (size_t)n;
+}
+
+char *qp_format(const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    QP_ASSERT(n >= 0);
+    char *text = qp_alloc("string", (size_t)n + 1);
+    vsnprintf(text, (size_t)n + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+/* Levenshtein distance, one row at a time. */
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t n = strlen(b);
+    size_t *row = qp_alloc("string", (n + 1) * sizeof *row);
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < n; j++) {
+            size_t change = diagonal + (a[i] != b[j]);
+            size_t step = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = change < step ? change : step;
+        }
+    }
+    size_t distance = row[n];
+    qp_free(row);
+    return distance;
+}
+
+const char *qp_nearest(const char *name, const char *const *candidates, int n_candidate)
+{
+    const char *best = NULL;
+    size_t best_distance = (strlen(name) + 2) / 3 + 1;
+    for (int i = 0; i < n_candidate; i++) {
+        size_t distance = edit_distance(name, candidates[i]);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = candidates[i];
+        }
+    }
+    return best;
+}
+
+bool qp_has_prefix(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+bool qp_has_suffix(const char *text, const char *suffix)
+{
+    size_t n = strlen(text), m = strlen(suffix);
+    return n >= m && strcmp(text + n - m, suffix) == 0;
+}

@@ -1,0 +1,113 @@
+/**
+ * \file comm.h
+ * Ranks and nodes, agreed decisions, deterministic reductions and node-shared memory.
+ * Counts are elements, never bytes, unless a name ends in _bytes.
+ */
+#ifndef QP_COMM_COMM_H
+#define QP_COMM_COMM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+
+/** All ranks of the job and the ranks of this node; opaque. */
+typedef struct qp_comm qp_comm_t;
+
+/**
+ * Starts MPI (THREAD_MULTIPLE) if nobody has, and splits by node. Collective over all ranks.
+ * Also initialises the log's rank.
+ */
+qp_error_t qp_comm_create(qp_comm_t **comm);
+
+/** Destroys the handle; finalizes MPI if create started it. Collective. */
+void qp_comm_destroy(qp_comm_t **comm);
+
+/** Ends the whole job at once with \a code, after flushing; for errors where no agreement is possible. */
+_Noreturn void qp_comm_abort(qp_comm_t *comm, int code);
+
+int qp_comm_rank(const qp_comm_t *comm);
+int qp_comm_size(const qp_comm_t *comm);
+int qp_comm_node_rank(const qp_comm_t *comm);
+int qp_comm_node_size(const qp_comm_t *comm);
+int qp_comm_node_index(const qp_comm_t *comm);
+int qp_comm_n_node(const qp_comm_t *comm);
+
+/** The MPI_Comm inside, by value as void* for the h5 module only: *(MPI_Comm *)qp_comm_mpi(c). */
+const void *qp_comm_mpi(const qp_comm_t *comm);
+
+/* --- agreed decisions ------------------------------------------------------------------------- */
+
+/**
+ * Collective. If any rank passes an error, every rank returns one: the error of the lowest failing
+ * rank, with its code and message (prefixed "rank N: " when there is more than one rank and N > 0).
+ * Takes ownership of \a local. Call it after rank-local work that can fail, before the next collective.
+ */
+__attribute__((warn_unused_result)) qp_error_t qp_comm_agree(qp_comm_t *comm, qp_error_t local);
+
+/** Collective. Bitwise OR of every rank's word. */
+uint64_t qp_comm_agree_bits(qp_comm_t *comm, uint64_t bits);
+
+/* --- small collectives ------------------------------------------------------------------------ */
+
+void qp_comm_barrier(qp_comm_t *comm);
+void qp_comm_bcast(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int root);
+/** Broadcasts a byte block whose size only the root knows; *data is allocated on the others (qp_free). */
+void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root);
+void qp_comm_sum_i64(qp_comm_t *comm, int64_t *data, int64_t n);
+void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n);
+void qp_comm_max_f64(qp_comm_t *comm, double *data, int64_t n);
+/** Exclusive prefix sum over ranks of \a value; *total gets the sum of all. */
+int64_t qp_comm_exscan_i64(qp_comm_t *comm, int64_t value, int64_t *total);
+/** Gathers n elements of every rank on every rank: out has size * n elements, in rank order. */
+void qp_comm_allgather(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void *out);
+/** Ragged all-gather; *out is allocated (qp_free), counts [size] gets every rank's n. */
+void qp_comm_allgatherv(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void **out,
+                        int64_t *counts);
+
+/* --- the deterministic reduction -------------------------------------------------------------- */
+
+/**
+ * The leaves [0, n_leaf) of the global batch (its micro-batches) belong to ranks by halving: ranks
+ * and leaves are split in halves together, so that for rank counts that are powers of two the sum
+ * below is the same binary tree, whatever the rank count. Gives this rank's [first, end).
+ */
+void qp_tree_range(int64_t n_leaf, int n_rank, int rank, int64_t *first, int64_t *end);
+
+/**
+ * Sum over ranks in the fixed binary tree of halved rank ranges (left + right at each node); all
+ * ranks get the same bits. Host memory, in place. Collective. The order of additions is the one of
+ * qp_tree_range(), so local tree sums continue seamlessly.
+ */
+void qp_tree_sum_f32(qp_comm_t *comm, float *data, int64_t n);
+void qp_tree_sum_f64(qp_comm_t *comm, double *data, int64_t n);
+
+/**
+ * The same sum in the background: begin() hands segments of one array to a helper thread in the same
+ * order on every rank; wait() returns when all begun segments are done. Data must not be touched
+ * in between. Collective as a whole. Used to overlap the gradient reduction with backward.
+ */
+typedef struct qp_reducer qp_reducer_t;
+qp_error_t qp_reducer_create(qp_comm_t *comm, qp_reducer_t **reducer); /* own duplicate communicator */
+void qp_reducer_begin(qp_reducer_t *reducer, float *data, int64_t n);
+void qp_reducer_wait(qp_reducer_t *reducer);
+void qp_reducer_destroy(qp_reducer_t **reducer);
+
+/* --- node-shared memory ----------------------------------------------------------------------- */
+
+/** One block of memory per node, mapped by every rank of the node. */
+typedef struct qp_shared qp_shared_t;
+
+/**
+ * Collective over all ranks; every rank of a node passes the same \a bytes. Uses
+ * MPI_Win_allocate_shared, or a memfd of the node's first rank when /dev/shm is too small. Counted
+ * under \a label by the node's first rank only. Zeroed; aligned to 4096.
+ */
+qp_error_t qp_shared_create(qp_comm_t *comm, const char *label, size_t bytes, qp_shared_t **shared);
+void *qp_shared_data(const qp_shared_t *shared);
+/** Makes all writes of the node's ranks visible to each other. Collective over the node. */
+void qp_shared_fence(qp_comm_t *comm, qp_shared_t *shared);
+void qp_shared_destroy(qp_comm_t *comm, qp_shared_t **shared);
+
+#endif

@@ -1,0 +1,110 @@
+/**
+ * \file device.h
+ * Devices, device memory and queues as the code above sees them. A device address is opaque: only
+ * ops of its backend may look behind it.
+ */
+#ifndef QP_COMPUTE_DEVICE_H
+#define QP_COMPUTE_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+
+/** Device address; {0} is none. */
+typedef struct {
+    uintptr_t address;
+} qp_dptr_t;
+
+static inline qp_dptr_t qp_dptr_at(qp_dptr_t p, size_t bytes)
+{
+    return (qp_dptr_t){p.address + bytes};
+}
+
+static inline bool qp_dptr_is_null(qp_dptr_t p)
+{
+    return p.address == 0;
+}
+
+/** A row-major matrix on the device; a view, owns nothing. ld: elements from row to row. */
+typedef struct {
+    qp_dptr_t data;
+    qp_dtype_t dtype;
+    int64_t n_row, n_col, ld;
+} qp_mat_t;
+
+/** Dense view (ld = n_col). */
+static inline qp_mat_t qp_mat(qp_dptr_t data, qp_dtype_t dtype, int64_t n_row, int64_t n_col)
+{
+    return (qp_mat_t){data, dtype, n_row, n_col, n_col};
+}
+
+static inline qp_mat_t qp_mat_cols(qp_mat_t m, int64_t first, int64_t n_col)
+{
+    m.data = qp_dptr_at(m.data, (size_t)first * qp_dtype_bytes(m.dtype));
+    m.n_col = n_col;
+    return m;
+}
+
+static inline qp_mat_t qp_mat_rows(qp_mat_t m, int64_t first, int64_t n_row)
+{
+    m.data = qp_dptr_at(m.data, (size_t)(first * m.ld) * qp_dtype_bytes(m.dtype));
+    m.n_row = n_row;
+    return m;
+}
+
+typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA } qp_backend_t;
+
+typedef struct {
+    int backend;       /**< qp_backend_t */
+    int compute;       /**< index into "bf16|fp32" (qp_compute_t) */
+    int recompute;     /**< index into "auto|none|layer" */
+    int64_t threads;   /**< CPU threads per rank; 0: cores of the node / ranks of the node */
+} qp_device_config_t;
+
+typedef enum { QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
+typedef enum { QP_RECOMPUTE_AUTO, QP_RECOMPUTE_NONE, QP_RECOMPUTE_LAYER } qp_recompute_t;
+
+struct qp_ops;
+
+/**
+ * One per rank. Holds the backend's op table and its growing scratch memory. Backends extend it
+ * (first member of their own struct).
+ */
+typedef struct qp_device {
+    const struct qp_ops *ops;
+    qp_device_config_t config; /**< resolved: backend and threads are definite */
+    bool host_addressable;     /**< device addresses are host addresses (CPU): weights may live in
+                                    node-shared memory, qp_device_from_host() works */
+} qp_device_t;
+
+/** An ordered stream of ops on a device; ops on one queue run in order. CPU ops are done on return. */
+typedef struct qp_queue {
+    qp_device_t *device;
+} qp_queue_t;
+
+/**
+ * Opens the backend of the config. \a node_rank and \a node_size choose the GPU or the share of cores.
+ * A backend that is not compiled in or has no device: QP_INPUT naming the build option. Unknown: n/a.
+ */
+qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+                          qp_device_t **device);
+void qp_device_close(qp_device_t **device);
+
+/** The device's default queue. */
+qp_queue_t *qp_device_queue(qp_device_t *device);
+
+/** "cpu: 2 threads, AVX512_CORE_BF16, oneDNN 2.6.3". Static or device-owned. */
+const char *qp_device_describe(const qp_device_t *device);
+
+/** A host block (node-shared memory) as a device address; only if host_addressable. */
+qp_dptr_t qp_device_from_host(const qp_device_t *device, void *host);
+
+/** dtype of activations in products: bf16 or fp32 by config.compute. */
+static inline qp_dtype_t qp_device_dtype(const qp_device_t *device)
+{
+    return device->config.compute == QP_COMPUTE_FP32 ? QP_F32 : QP_BF16;
+}
+
+#endif

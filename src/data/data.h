@@ -1,0 +1,140 @@
+/**
+ * \file data.h
+ * Sharded data sets of token sequences, the keyed order of an epoch, packing into rows, and ragged
+ * batches prefetched while the step computes.
+ *
+ * Words: a *sample* is what the shard stores (one text, or a chosen/rejected pair); a *sequence* is a
+ * run of tokens with its own positions; a *row* holds one or more sequences, at most seq_length tokens;
+ * a global batch is global_sequences rows, a micro-batch micro_sequences rows.
+ */
+#ifndef QP_DATA_DATA_H
+#define QP_DATA_DATA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "comm/comm.h"
+#include "deck/deck.h"
+
+/* --- shard files (written by quipu-prep, format "shard" version 1) ------------------------------
+ * Root attributes: kind "sft" | "reward" | "prompt", tokenizer_id, sequences_per_sample (1, or 2 for
+ * reward: chosen then rejected), n_sample, source (text).
+ * /tokens  int32 [n_token]            all sequences one after another, BOS/EOS included
+ * /loss    uint8 [n_token]            1: a completion token (its prediction counts in completion loss)
+ * /offsets int64 [n_sequence + 1]     into /tokens
+ * /id      int64 [n_sample]           id of the question (or input row)
+ * /margin  fp32  [n_sample]           reward: score difference; absent otherwise
+ * Each with its checksum.
+ */
+
+typedef struct {
+    char *kind;
+    uint64_t tokenizer_id;
+    int64_t sequences_per_sample;
+} qp_shard_info_t;
+
+/** Writer of one shard: serial (one rank), temporary name until commit. */
+typedef struct qp_shard_writer qp_shard_writer_t;
+qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info, const char *source,
+                                  qp_shard_writer_t **writer);
+/** Appends a sample of info->sequences_per_sample sequences. loss may be NULL (all 1). */
+qp_error_t qp_shard_writer_add(qp_shard_writer_t *writer, int64_t id, float margin,
+                               const int32_t *const *tokens, const uint8_t *const *loss,
+                               const int64_t *n_token);
+/** Writes the offsets and checksums, fsyncs and renames; destroys the writer on success and failure. */
+qp_error_t qp_shard_writer_commit(qp_shard_writer_t **writer);
+/** Removes the temporary file. */
+void qp_shard_writer_abandon(qp_shard_writer_t **writer);
+
+/* --- data sets ----------------------------------------------------------------------------------- */
+
+typedef struct qp_dataset qp_dataset_t;
+
+/**
+ * Opens all shards that match the patterns (globs, sorted). Collective; lengths of all samples are
+ * read once and held by every rank. Mixed kinds or tokenizers, damage, nothing found: QP_INPUT.
+ */
+qp_error_t qp_dataset_open(qp_comm_t *comm, const qp_deck_strings_t *patterns, const char *kind,
+                           uint64_t tokenizer_id, qp_dataset_t **dataset);
+void qp_dataset_close(qp_dataset_t **dataset);
+int64_t qp_dataset_n_sample(const qp_dataset_t *dataset);
+int64_t qp_dataset_n_token(const qp_dataset_t *dataset);
+/** Reads sample i (global index): *tokens and *loss (qp_free), n_token [sequences_per_sample]. Rank-local. */
+qp_error_t qp_dataset_read(const qp_dataset_t *dataset, int64_t i, int32_t **tokens, uint8_t **loss,
+                           int64_t *n_token);
+
+/** Keyed bijection of [0, n): Feistel network on Philox with cycle walking. */
+int64_t qp_permute(uint32_t seed, uint32_t epoch, int64_t n, int64_t i);
+
+/* --- packing and batches --------------------------------------------------------------------------- */
+
+typedef enum { QP_PACK_ISOLATED, QP_PACK_CONTAMINATED, QP_PACK_NONE } qp_packing_t;
+
+typedef struct {
+    qp_deck_strings_t train, eval; /**< glob patterns of shards */
+    int64_t seq_length;
+    int packing;          /**< qp_packing_t: "isolated|contaminated|none" */
+    bool completion_only; /**< loss on completion tokens only */
+    bool shuffle;
+    int64_t eval_rows;    /**< 0: all */
+} qp_data_config_t;
+
+typedef struct {
+    int64_t global_sequences; /**< rows per optimiser step over all ranks */
+    int64_t micro_sequences;  /**< rows per forward/backward */
+} qp_batch_config_t;
+
+extern const qp_deck_group_t qp_data_deck, qp_batch_deck;
+
+/** A ragged micro-batch in host memory; all arrays owned by it and re-used by the loader. */
+typedef struct {
+    int64_t n_token, n_seq;
+    int32_t *token;       /**< [n_token] */
+    int32_t *target;      /**< [n_token] next token, -1 where nothing is predicted or counted */
+    int32_t *position;    /**< [n_token] from 0 in each sequence */
+    uint32_t *sample;     /**< [n_token] random-number identity of the token's sequence */
+    int32_t *cu_seqlens;  /**< [n_seq + 1] */
+    int64_t n_target;     /**< counted targets */
+} qp_batch_t;
+
+/** Rows of one epoch: a function of (data set, config, seed, epoch) alone; the same on all ranks. */
+typedef struct qp_plan qp_plan_t;
+qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
+                          uint32_t seed, uint32_t epoch, qp_plan_t **plan);
+void qp_plan_destroy(qp_plan_t **plan);
+int64_t qp_plan_n_row(const qp_plan_t *plan);
+
+/**
+ * The stream of global batches. Step s (0-based) takes rows [s * global, (s + 1) * global) of the
+ * endless sequence of epochs (an epoch's last rows that do not fill a batch join the next epoch's
+ * first). Each rank gets its micro-batches by qp_tree_range(). A thread reads ahead.
+ */
+typedef struct qp_loader qp_loader_t;
+qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_data_config_t *config,
+                            const qp_batch_config_t *batch, int32_t eos, uint32_t seed, int64_t first_step,
+                            qp_loader_t **loader);
+void qp_loader_destroy(qp_loader_t **loader);
+
+/** The micro-batches of this rank for one step; valid until the next call. */
+typedef struct {
+    int64_t step;        /**< 0-based */
+    double epoch;        /**< progress in epochs at its end */
+    int64_t first_micro; /**< global index of this rank's first micro-batch */
+    int64_t n_micro;     /**< of this rank (may be 0) */
+    const qp_batch_t *micro;
+    int64_t n_target_global; /**< counted targets of the whole global batch */
+    int64_t n_token_global;
+} qp_step_batch_t;
+/** Next step's batch; waits for the reader. Collective (sums the counts; agrees on read errors). */
+qp_error_t qp_loader_next(qp_loader_t *loader, qp_step_batch_t *batch);
+
+/**
+ * Evaluation: calls visit(owner, batch) for each of this rank's micro-batches of the plan's first n_row
+ * rows (0: all), in order. Not collective; the caller reduces.
+ */
+qp_error_t qp_plan_visit(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_plan_t *plan,
+                         int64_t micro_sequences, int64_t n_row,
+                         qp_error_t (*visit)(void *owner, const qp_batch_t *batch), void *owner);
+
+#endif

@@ -1,0 +1,100 @@
+/**
+ * \file h5.h
+ * HDF5 files, data sets, hyperslabs, attributes and checksums. Errors name file and object.
+ * All HDF5 calls of the process are serialised by one lock, so a prefetch thread may read while the
+ * main thread checkpoints.
+ */
+#ifndef QP_H5_H5_H
+#define QP_H5_H5_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "comm/comm.h"
+
+typedef struct qp_h5 qp_h5_t; /**< an open file */
+
+/**
+ * Opens for reading. comm == NULL: this process alone (serial driver; not collective). Otherwise
+ * MPI-IO and collective over comm. Not an HDF5 file, truncated, absent: QP_INPUT naming the path.
+ */
+qp_error_t qp_h5_open(const char *path, qp_comm_t *comm, qp_h5_t **file);
+
+/** Creates (truncates) a file; comm as above. Failure: QP_IO. */
+qp_error_t qp_h5_create(const char *path, qp_comm_t *comm, qp_h5_t **file);
+
+/** Flushes (to the disk: fsync) and closes; reports errors of delayed writes (full disk). Collective as opened. */
+qp_error_t qp_h5_close(qp_h5_t **file);
+
+const char *qp_h5_path(const qp_h5_t *file);
+
+/** True if the object (dataset or group) exists. */
+bool qp_h5_exists(const qp_h5_t *file, const char *name);
+
+/** Names of the links of a group in alphabetical order; *names and each name are the caller's (qp_free). */
+qp_error_t qp_h5_list(const qp_h5_t *file, const char *group, char ***names, int64_t *n_name);
+
+enum { QP_H5_MAX_DIM = 4 };
+
+typedef struct {
+    qp_dtype_t dtype; /**< bf16 is stored as uint16 with the attribute dtype = "bf16" */
+    int n_dim;
+    int64_t dim[QP_H5_MAX_DIM];
+} qp_h5_shape_t;
+
+/** Creates a contiguous data set (groups on the way too), space allocated. Collective as opened. */
+qp_error_t qp_h5_dataset_create(qp_h5_t *file, const char *name, const qp_h5_shape_t *shape);
+
+/** Shape and type of a data set. */
+qp_error_t qp_h5_dataset_shape(const qp_h5_t *file, const char *name, qp_h5_shape_t *shape);
+
+/**
+ * Reads or writes rows [first, first + n_row) of the first dimension (all of the others). Rank-local
+ * (independent I/O), n_row == 0 allowed. Type must be the stored one: no conversion; mismatch QP_INPUT.
+ */
+qp_error_t qp_h5_read(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
+                      int64_t n_row, void *data);
+qp_error_t qp_h5_write(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
+                       int64_t n_row, const void *data);
+
+/** The same with collective transfers, in pieces of at most 1 GiB; every rank of comm calls it. */
+qp_error_t qp_h5_read_all(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
+                          int64_t n_row, void *data);
+qp_error_t qp_h5_write_all(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
+                           int64_t n_row, const void *data);
+
+/** Attributes; object "/" is the root. Collective as opened for writing. Strings are the caller's (qp_free). */
+qp_error_t qp_h5_attr_set_i64(qp_h5_t *file, const char *object, const char *name, int64_t value);
+qp_error_t qp_h5_attr_set_f64(qp_h5_t *file, const char *object, const char *name, double value);
+qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *name, const char *value);
+qp_error_t qp_h5_attr_get_i64(const qp_h5_t *file, const char *object, const char *name, int64_t *value);
+qp_error_t qp_h5_attr_get_f64(const qp_h5_t *file, const char *object, const char *name, double *value);
+qp_error_t qp_h5_attr_get_str(const qp_h5_t *file, const char *object, const char *name, char **value);
+bool qp_h5_attr_exists(const qp_h5_t *file, const char *object, const char *name);
+
+/**
+ * Whole-data-set convenience for small byte blobs (tokenizer files, decks): 1-D uint8.
+ * Long strings (> 64 KB) go here, not into attributes.
+ */
+qp_error_t qp_h5_blob_write(qp_h5_t *file, const char *name, const void *data, size_t n_bytes);
+qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, size_t *n_bytes);
+
+/**
+ * Checksums: XXH3-64 of the rows in order, attribute "xxh3" of the data set. The writer passes the
+ * value it computed; verify() re-reads in blocks of 64 MB and compares: mismatch QP_INPUT naming
+ * file and data set.
+ */
+qp_error_t qp_h5_checksum_set(qp_h5_t *file, const char *name, uint64_t xxh3);
+qp_error_t qp_h5_checksum_get(const qp_h5_t *file, const char *name, uint64_t *xxh3);
+qp_error_t qp_h5_checksum_verify(const qp_h5_t *file, const char *name);
+
+/**
+ * Every Quipu file carries root attributes quipu_format ("base", "shard", "checkpoint") and
+ * format_version. check: QP_INPUT when it is another format or a newer version.
+ */
+qp_error_t qp_h5_format_set(qp_h5_t *file, const char *format, int64_t version);
+qp_error_t qp_h5_format_check(const qp_h5_t *file, const char *format, int64_t version);
+
+#endif

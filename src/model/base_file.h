@@ -1,0 +1,120 @@
+/**
+ * \file base_file.h
+ * base.h5: weights, scales, config and tokenizer of a model in one file. Format "base", version 1.
+ *
+ * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; config (JSON text of
+ * qp_llama_config_t, names as in HF config.json); base_id (XXH3 over all data-set checksums in name
+ * order, as hex text); source (what it was imported from).
+ * /tensors/<HF name>                 e.g. model.layers.0.self_attn.q_proj.weight, row-major
+ *                                    [n_out, n_in] as in HF; lm_head.weight absent when tied.
+ *     linears: int8 (int8 kinds; columns rotated in "int8"), bf16 or fp32
+ *     embeddings, lm_head: bf16, or fp32 in an fp32 base;  norms and biases: fp32
+ * /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row; int8 linears only
+ * /tokenizer/kind, /tokenizer/model, /tokenizer/config      as qp_tokenizer_files_t
+ * Each data set has its checksum.
+ */
+#ifndef QP_MODEL_BASE_FILE_H
+#define QP_MODEL_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/error.h"
+#include "h5/h5.h"
+#include "text/tokenizer.h"
+
+typedef enum { QP_ROPE_DEFAULT, QP_ROPE_LINEAR, QP_ROPE_LLAMA3 } qp_rope_scaling_t;
+
+/** The architecture: LlamaForCausalLM, and MistralForCausalLM without a sliding window. */
+typedef struct {
+    int64_t n_layer, d_model, n_head, n_kv_head, head_dim, d_ff, n_vocab, max_position;
+    float rms_norm_eps;
+    double rope_theta;
+    int rope_scaling; /**< qp_rope_scaling_t */
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
+    int64_t rope_original_max_position;
+    bool tie_word_embeddings;
+    bool attention_bias;    /**< q, k, v and o have a bias */
+    int64_t bos_token_id, eos_token_id; /**< -1: none */
+} qp_llama_config_t;
+
+/** HF config.json to config; other architectures or unsupported options: one clear QP_INPUT sentence. */
+qp_error_t qp_llama_config_from_json(const char *path, const char *text, qp_llama_config_t *config);
+/** config.json text that transformers loads (qp_free). */
+char *qp_llama_config_to_json(const qp_llama_config_t *config);
+/** cos/sin table [n_position, head_dim] fp32 (cos first half, sin second) with the model's scaling. */
+void qp_llama_rope_table(const qp_llama_config_t *config, int64_t n_position, float *table);
+
+/** Precision of a base = kind of its linears (qp_weight_kind_t names live in compute/ops.h). */
+typedef enum { QP_PRECISION_FP32, QP_PRECISION_BF16, QP_PRECISION_INT8, QP_PRECISION_LLM_INT8 } qp_precision_t;
+const char *qp_precision_name(qp_precision_t precision);
+qp_error_t qp_precision_parse(const char *name, qp_precision_t *precision);
+
+/** The seven linears of a layer, in this order everywhere. */
+/*      enum         HF name                 */
+#define QP_LINEARS(X)                                                                              \
+    X(QP_Q_PROJ, "self_attn.q_proj")                                                               \
+    X(QP_K_PROJ, "self_attn.k_proj")                                                               \
+    X(QP_V_PROJ, "self_attn.v_proj")                                                               \
+    X(QP_O_PROJ, "self_attn.o_proj")                                                               \
+    X(QP_GATE_PROJ, "mlp.gate_proj")                                                               \
+    X(QP_UP_PROJ, "mlp.up_proj")                                                                   \
+    X(QP_DOWN_PROJ, "mlp.down_proj")
+#define QP_LINEAR_ENUM(id, name) id,
+typedef enum { QP_LINEARS(QP_LINEAR_ENUM) QP_N_LINEAR } qp_linear_t;
+#undef QP_LINEAR_ENUM
+
+/** "self_attn.q_proj"; and its last part "q_proj" as decks and PEFT targets name it. */
+const char *qp_linear_name(qp_linear_t linear);
+const char *qp_linear_short_name(qp_linear_t linear);
+/** Output and input features of a linear. */
+int64_t qp_linear_n_out(const qp_llama_config_t *config, qp_linear_t linear);
+int64_t qp_linear_n_in(const qp_llama_config_t *config, qp_linear_t linear);
+
+/** What a tensor of the table is: decides its stored type. */
+typedef enum { QP_TENSOR_LINEAR, QP_TENSOR_EMBEDDING, QP_TENSOR_NORM, QP_TENSOR_BIAS } qp_tensor_class_t;
+
+/** One row of the tensor table of a config. */
+typedef struct {
+    char name[96];      /**< HF name */
+    int tensor_class;   /**< qp_tensor_class_t */
+    int64_t n_row, n_col; /**< n_col 1 for vectors */
+} qp_tensor_spec_t;
+
+/** The tensor table: every tensor the model has, in file order. *specs is the caller's (qp_free). */
+void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs, int64_t *n_spec);
+
+/** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that divides it. */
+int64_t qp_hadamard_block(int64_t n_in);
+/** Rotates one row in place: block-diagonal orthonormal Hadamard (its own inverse). */
+void qp_hadamard_row(float *row, int64_t n);
+/** absmax int8 of one row: q = rn(127 x / absmax), returns scale = absmax / 127 (0 for a zero row). */
+float qp_quantise_row(const float *row, int64_t n, int8_t *q);
+
+/** What stands at the root of a base file; fields owned (fini). */
+typedef struct {
+    qp_llama_config_t config;
+    qp_precision_t precision;
+    uint64_t base_id;
+    char *source;
+} qp_base_info_t;
+/** Reads and checks the root of an open base file. Rank-local. */
+qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
+void qp_base_info_fini(qp_base_info_t *info);
+qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
+
+/** Streaming writer of a base (serial): rows of each tensor arrive in fp32, in table order. */
+typedef struct qp_base_writer qp_base_writer_t;
+qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
+                                 qp_precision_t precision, const char *source,
+                                 qp_base_writer_t **writer);
+/** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates, quantises, checks NaN. */
+qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
+                               const float *rows);
+qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *writer, const qp_tokenizer_files_t *files);
+/** Checks that all is there, writes base_id, fsyncs, renames. Destroys the writer either way. */
+qp_error_t qp_base_writer_commit(qp_base_writer_t **writer);
+void qp_base_writer_abandon(qp_base_writer_t **writer);
+
+#endif

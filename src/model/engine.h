@@ -1,0 +1,50 @@
+/**
+ * \file engine.h
+ * The generation engine: continuous batching of ragged sequences over a paged KV cache. Finished
+ * sequences are replaced at once; prefill runs as large ragged products, decode as one token of every
+ * active sequence. It serves job.method = "generate", samples.jsonl and rollouts.
+ */
+#ifndef QP_MODEL_ENGINE_H
+#define QP_MODEL_ENGINE_H
+
+#include "model/model.h"
+
+typedef struct {
+    int64_t max_new_tokens;
+    double temperature, top_p;
+    int64_t top_k;
+    bool do_sample;      /**< false: greedy */
+    int64_t max_active;  /**< sequences decoded together */
+    int64_t max_prefill; /**< tokens per prefill batch */
+} qp_generate_config_t;
+
+extern const qp_deck_group_t qp_generate_deck;
+
+typedef struct qp_engine qp_engine_t;
+/** max_length: longest prompt + answer. Cache for max_active sequences. */
+qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
+                            const qp_generate_config_t *config, int64_t max_length, qp_engine_t **engine);
+void qp_engine_destroy(qp_engine_t **engine);
+size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
+                       const qp_generate_config_t *config, int64_t max_length);
+
+typedef struct {
+    const int32_t *prompt;
+    int64_t n_prompt;
+    int64_t max_new_tokens; /**< 0: the config's */
+    uint32_t sample;        /**< random-number identity */
+    /* results, owned by the request (qp_free) */
+    int32_t *token;
+    float *logprob; /**< of each generated token, unwarped distribution */
+    int64_t n_token;
+    bool stopped; /**< ended by EOS (kept as the last token) rather than by length */
+} qp_request_t;
+
+/**
+ * Answers all requests; results do not depend on what else is in the batch nor on max_active.
+ * eos < 0: never stop. Rank-local.
+ */
+qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
+                         int64_t n_request, int32_t eos, const qp_philox_key_t *key);
+
+#endif

@@ -1,0 +1,158 @@
+/**
+ * \file model.h
+ * One frozen base, many roles. A role is base + adapter (or none) + head (or none); switching roles
+ * switches pointers.
+ */
+#ifndef QP_MODEL_MODEL_H
+#define QP_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "comm/comm.h"
+#include "compute/ops.h"
+#include "deck/deck.h"
+#include "model/base_file.h"
+
+typedef struct {
+    const char *file;
+    int activation;          /**< "int8|bf16": bf16 is the weight-only mode */
+    int gradient;            /**< "int8|bf16" */
+    double outlier_threshold;
+} qp_base_config_t;
+
+typedef struct {
+    int64_t r;
+    double alpha, dropout;
+    bool use_rslora;
+    qp_deck_strings_t targets; /**< "q_proj", ... or "all-linear" */
+    const char *init;          /**< adapter folder to start from (PEFT), or NULL */
+} qp_lora_config_t;
+
+extern const qp_deck_group_t qp_base_deck, qp_lora_deck, qp_device_deck;
+
+/* --- base ----------------------------------------------------------------------------------------- */
+
+/**
+ * The products of a layer that share an input are one packed weight: qkv = [q; k; v], gate_up =
+ * [gate; up]. QP_LINEARS rows address row ranges of these.
+ */
+typedef enum { QP_GROUP_QKV, QP_GROUP_O, QP_GROUP_GATE_UP, QP_GROUP_DOWN, QP_N_GROUP } qp_group_t;
+
+typedef struct {
+    qp_weight_t group[QP_N_GROUP];
+    qp_dptr_t input_norm, post_norm; /**< [d_model] fp32 */
+} qp_layer_t;
+
+/** The frozen base on this rank's device; read-only after loading. */
+typedef struct {
+    qp_llama_config_t config;
+    qp_precision_t precision;
+    uint64_t base_id;
+    qp_device_t *device;
+    qp_layer_t *layer;   /**< [n_layer] */
+    qp_mat_t embedding;  /**< [n_vocab, d_model] bf16 or fp32 */
+    qp_mat_t lm_head;    /**< the same when tied */
+    qp_dptr_t norm;      /**< [d_model] fp32 */
+    qp_mat_t rope;       /**< [max positions used, head_dim] fp32 */
+    qp_shared_t *shared; /**< node-shared arena, or NULL: storage is on the device */
+    qp_dptr_t storage;
+} qp_base_t;
+
+/** Bytes of the arena (per node on the CPU, per rank on a GPU); for the memory plan. */
+size_t qp_base_bytes(const qp_device_t *device, const qp_base_info_t *info, int64_t n_position);
+
+/**
+ * Loads a base; each tensor is read once per node, packed by the node's ranks together. n_position
+ * bounds the positions that will be used. Collective. Damage: QP_INPUT naming file and tensor.
+ */
+qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_config_t *config,
+                        int64_t n_position, qp_base_t **base);
+void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
+
+/* --- adapter ---------------------------------------------------------------------------------------- */
+
+/** A and B of one target: offsets into the flat arrays. */
+typedef struct {
+    int layer;
+    qp_linear_t linear;
+    int64_t n_in, n_out;
+    int64_t a, b; /**< element offsets of A [r, n_in] and B [n_out, r] */
+} qp_lora_view_t;
+
+/**
+ * LoRA adapter (recipe E1): all A and B of all targets in one flat fp32 array, layer by layer, so the
+ * optimiser, the reduction and the checkpoint each see one array. copy: bf16 working copy (bf16 compute).
+ */
+typedef struct {
+    int64_t r;
+    float scaling; /**< alpha / r, or alpha / sqrt(r) */
+    float alpha, dropout;
+    bool use_rslora;
+    bool target[QP_N_LINEAR];
+    int64_t n_param;
+    int64_t n_view;
+    qp_lora_view_t *view;       /**< layer by layer */
+    int64_t *layer_first;       /**< [n_layer + 1] element offset of each layer's segment */
+    qp_device_t *device;
+    qp_dptr_t param, grad;      /**< [n_param] fp32 */
+    qp_dptr_t copy;             /**< [n_param] bf16, or none in fp32 compute */
+} qp_adapter_t;
+
+/** A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox, B = 0; or from config->init. Collective. */
+qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
+                             uint32_t seed, qp_adapter_t **adapter);
+void qp_adapter_destroy(qp_adapter_t **adapter);
+/** Refreshes the bf16 copy from param (after loading; the optimiser does it itself). */
+qp_error_t qp_adapter_refresh(qp_adapter_t *adapter);
+/** PEFT folder: adapter_config.json + adapter_model.safetensors. Rank-local (call on rank 0). */
+qp_error_t qp_adapter_save(const qp_adapter_t *adapter, const qp_llama_config_t *config,
+                           const char *base_name, const char *folder);
+
+/* --- role, forward, backward --------------------------------------------------------------------------- */
+
+typedef struct {
+    const qp_base_t *base;
+    qp_adapter_t *adapter; /**< NULL: the base alone (the reference model) */
+} qp_role_t;
+
+/** Activations and scratch for micro-batches up to max_token tokens; made once, before the loop. */
+typedef struct qp_workspace qp_workspace_t;
+size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
+                          qp_recompute_t recompute);
+qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
+                               qp_recompute_t recompute, qp_workspace_t **ws);
+void qp_workspace_destroy(qp_workspace_t **ws);
+
+/** A ragged batch of host arrays; see qp_batch_t of the data module for the meaning. */
+typedef struct {
+    int64_t n_token, n_seq;
+    const int32_t *token, *target, *position, *cu_seqlens;
+    const uint32_t *sample;
+} qp_model_batch_t;
+
+typedef struct {
+    bool training;       /**< dropout on */
+    qp_philox_key_t key; /**< seed and step of dropout */
+    /** Called when the gradients of layer \a layer are final in this backward (adapter->grad segment). */
+    void (*layer_done)(void *owner, int64_t layer);
+    void *owner;
+} qp_pass_t;
+
+/** Final hidden states (after the last norm) of every token, in ws: [n_token, d_model]. */
+qp_error_t qp_model_forward(qp_workspace_t *ws, const qp_role_t *role, const qp_model_batch_t *batch,
+                            const qp_pass_t *pass);
+qp_mat_t qp_model_hidden(const qp_workspace_t *ws);
+/** Backward of the last forward from dhidden (after the last norm); adds to role->adapter->grad. */
+qp_error_t qp_model_backward(qp_workspace_t *ws, const qp_role_t *role, qp_mat_t dhidden,
+                             const qp_pass_t *pass);
+
+/**
+ * Forward, cross-entropy and (unless weight == 0) backward of one micro-batch. loss_sum = sum over
+ * counted targets of -log p; the gradient added to adapter->grad is of weight * loss_sum.
+ * logprob: host [n_token] or NULL.
+ */
+qp_error_t qp_model_step(qp_workspace_t *ws, const qp_role_t *role, const qp_model_batch_t *batch,
+                         const qp_pass_t *pass, float weight, double *loss_sum, float *logprob);
+
+#endif

@@ -1,0 +1,70 @@
+/**
+ * \file tokenizer.h
+ * Tokenizers: byte-level BPE from tokenizer.json or GGUF, SentencePiece BPE with byte fallback from
+ * tokenizer.model or GGUF. Same ids as HF tokenizers / SentencePiece. Thread-safe after creation:
+ * one scratch per thread.
+ */
+#ifndef QP_TEXT_TOKENIZER_H
+#define QP_TEXT_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/str.h"
+
+typedef struct qp_tokenizer qp_tokenizer_t;
+
+/**
+ * What a base stores of its tokenizer: the model's own files, byte for byte, plus for GGUF a
+ * normalised JSON with the arrays of its metadata. Owned by whoever holds it (qp_tokenizer_files_fini).
+ */
+typedef struct {
+    char kind[32];          /**< "tokenizer.json", "tokenizer.model", "gguf" */
+    void *model;            /**< the main file (for gguf: JSON made from its metadata) */
+    size_t model_bytes;
+    void *config;           /**< tokenizer_config.json (BOS/EOS/chat template) or NULL */
+    size_t config_bytes;
+} qp_tokenizer_files_t;
+
+void qp_tokenizer_files_fini(qp_tokenizer_files_t *files);
+
+/** Reads tokenizer files of an HF folder: tokenizer.model is preferred if there is no tokenizer.json. */
+qp_error_t qp_tokenizer_files_from_folder(const char *folder, qp_tokenizer_files_t *files);
+
+/** Builds a tokenizer; unsupported kinds name what was found. */
+qp_error_t qp_tokenizer_create(const qp_tokenizer_files_t *files, qp_tokenizer_t **tokenizer);
+void qp_tokenizer_destroy(qp_tokenizer_t **tokenizer);
+
+/** Growing list of token ids; zero-initialise. */
+typedef struct {
+    int32_t *id;
+    int64_t n, capacity;
+} qp_tokens_t;
+void qp_tokens_fini(qp_tokens_t *tokens);
+void qp_tokens_push(qp_tokens_t *tokens, int32_t id);
+
+enum {
+    QP_TEXT_ADD_SPECIAL = 1, /**< BOS/EOS as the model's own files say */
+    QP_TEXT_PARSE_SPECIAL = 2 /**< text like "<|im_end|>" becomes the special token (HF default) */
+};
+
+/** Appends the ids of n_bytes of UTF-8 (invalid bytes: U+FFFD each, as HF). Not collective. */
+qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
+                               unsigned flags, qp_tokens_t *tokens);
+
+/** Appends the text of ids; skip_special leaves out special tokens. Invalid UTF-8: U+FFFD as HF. */
+qp_error_t qp_tokenizer_decode(const qp_tokenizer_t *tokenizer, const int32_t *id, int64_t n,
+                               bool skip_special, qp_str_t *text);
+
+int64_t qp_tokenizer_n_vocab(const qp_tokenizer_t *tokenizer);
+int32_t qp_tokenizer_bos(const qp_tokenizer_t *tokenizer); /**< -1: none */
+int32_t qp_tokenizer_eos(const qp_tokenizer_t *tokenizer); /**< -1: none */
+/** True if encoding with ADD_SPECIAL puts BOS first (the model's own rule). */
+bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer);
+/** Id of a token by its exact text, or -1. */
+int32_t qp_tokenizer_find(const qp_tokenizer_t *tokenizer, const char *text);
+/** Identity (hash of files): shards store it, a run refuses shards of another tokenizer. */
+uint64_t qp_tokenizer_id(const qp_tokenizer_t *tokenizer);
+
+#endif
