@@ -32,9 +32,12 @@ add_library(quipu_third_openmp INTERFACE)
 target_link_libraries(quipu_third_openmp INTERFACE OpenMP::OpenMP_C)
 add_library(quipu::openmp ALIAS quipu_third_openmp)
 
-find_package(dnnl REQUIRED)
+# Found by file: Debian's CMake package of oneDNN insists on OpenCL headers, which we do not need.
+find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h REQUIRED)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
 add_library(quipu_third_dnnl INTERFACE)
-target_link_libraries(quipu_third_dnnl INTERFACE DNNL::dnnl)
+target_include_directories(quipu_third_dnnl SYSTEM INTERFACE ${DNNL_INCLUDE})
+target_link_libraries(quipu_third_dnnl INTERFACE ${DNNL_LIBRARY})
 add_library(quipu::dnnl ALIAS quipu_third_dnnl)
 
 find_path(RANDOM123_INCLUDE Random123/philox.h REQUIRED)

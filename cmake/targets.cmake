@@ -27,6 +27,12 @@ function(quipu_module name)
   cmake_parse_arguments(M "" "" "DEPENDS;THIRD" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c
                                               ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
+  if(NOT sources) # a module that has only headers yet
+    add_library(quipu_${name} INTERFACE)
+    list(TRANSFORM M_DEPENDS PREPEND quipu_)
+    target_link_libraries(quipu_${name} INTERFACE ${M_DEPENDS} ${M_THIRD})
+    return()
+  endif()
   add_library(quipu_${name} STATIC ${sources})
   # Headers are included as "<module>/<file>.h"; each module sees only what it depends on, because
   # its include folder holds one link per visible module.
