@@ -21,7 +21,8 @@ typedef struct qp_tokenizer qp_tokenizer_t;
  */
 typedef struct {
     char kind[32];          /**< "tokenizer.json", "tokenizer.model", "gguf" */
-    void *model;            /**< the main file (for gguf: JSON made from its metadata) */
+    void *model;            /**< the main file; gguf: a JSON object of its "tokenizer.*" metadata, keys
+                                 as they are, arrays as arrays, token texts as UTF-8 strings */
     size_t model_bytes;
     void *config;           /**< tokenizer_config.json (BOS/EOS/chat template) or NULL */
     size_t config_bytes;
@@ -64,6 +65,10 @@ int32_t qp_tokenizer_eos(const qp_tokenizer_t *tokenizer); /**< -1: none */
 bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer);
 /** Id of a token by its exact text, or -1. */
 int32_t qp_tokenizer_find(const qp_tokenizer_t *tokenizer, const char *text);
+/** The model's chat template (Jinja text, see text/chat.h) or NULL; owned by the tokenizer. */
+const char *qp_tokenizer_chat_template(const qp_tokenizer_t *tokenizer);
+/** Text of a token as its vocabulary spells it (byte-level BPE: in the GPT-2 byte alphabet), or NULL. */
+const char *qp_tokenizer_token(const qp_tokenizer_t *tokenizer, int32_t id);
 /** Identity (hash of files): shards store it, a run refuses shards of another tokenizer. */
 uint64_t qp_tokenizer_id(const qp_tokenizer_t *tokenizer);
 
