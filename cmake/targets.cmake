@@ -14,8 +14,11 @@ function(quipu_flags target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${QUIPU_C_WARNINGS}>
                                            $<$<COMPILE_LANGUAGE:CXX>:${QUIPU_WARNINGS}>)
   target_compile_definitions(${target} PRIVATE _GNU_SOURCE QUIPU_VERSION="${PROJECT_VERSION}"
-                                               QUIPU_REVISION="${QUIPU_REVISION}"
-                                               $<$<BOOL:${QUIPU_CUDA}>:QUIPU_CUDA>)
+                                               QUIPU_REVISION="${QUIPU_REVISION}")
+  if(QUIPU_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link,address,undefined -g)
+    target_link_options(${target} PUBLIC -fsanitize=address,undefined)
+  endif()
   if(QUIPU_SANITIZE)
     target_compile_options(${target} PRIVATE -fsanitize=address,undefined -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)

@@ -24,7 +24,7 @@ bool qp_test_check(bool condition, const char *file, int line, const char *forma
 /** The expression must succeed; prints the error's message otherwise and frees it. */
 #define CHECK_OK(expression) qp_test_ok((expression), __FILE__, __LINE__)
 /** The expression must fail with this code and a message that contains text; frees the error. */
-#define CHECK_FAILS(expression, code, text)                                                        \
+#define CHECK_FAILS(expression, code, text) \
     qp_test_fails((expression), (code), (text), __FILE__, __LINE__)
 
 bool qp_test_ok(qp_error_t error, const char *file, int line);
@@ -39,7 +39,8 @@ const char *qp_test_folder(void);
 /** Path of a file in the source tree ("tests/golden/x"); static buffer ring. */
 const char *qp_test_source(const char *relative);
 
-/** Path in the data folder beside the checkout ("data/stackexchange/..."), or NULL when it is absent. */
+/** Path in the data folder beside the checkout ("data/stackexchange/..."), or NULL when it is
+ * absent. */
 const char *qp_test_shared(const char *relative);
 
 /** Checks for leaks, prints the verdict, removes the folder, returns the exit code (0 or 1). */

@@ -53,7 +53,8 @@ uint16_t qp_f32_to_f16(float x)
         return (uint16_t)(sign | 0x7e00u);
     if (magnitude >= 0x477ff000u) /* rounds to 65536 or more */
         return (uint16_t)(sign | 0x7c00u);
-    if (magnitude < 0x38800000u) { /* subnormal: adding 0.5 aligns the mantissa and rounds to even */
+    if (magnitude <
+        0x38800000u) { /* subnormal: adding 0.5 aligns the mantissa and rounds to even */
         float value;
         memcpy(&value, &magnitude, sizeof value);
         value += 0.5f;

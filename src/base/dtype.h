@@ -7,16 +7,16 @@
 #include <string.h>
 
 /*      enum      name    bytes */
-#define QP_DTYPES(X)                                                                               \
-    X(QP_F32, "fp32", 4)                                                                           \
-    X(QP_BF16, "bf16", 2)                                                                          \
-    X(QP_F16, "fp16", 2)                                                                           \
-    X(QP_F64, "fp64", 8)                                                                           \
-    X(QP_I8, "int8", 1)                                                                            \
-    X(QP_U8, "uint8", 1)                                                                           \
-    X(QP_I32, "int32", 4)                                                                          \
-    X(QP_U32, "uint32", 4)                                                                         \
-    X(QP_I64, "int64", 8)                                                                          \
+#define QP_DTYPES(X)       \
+    X(QP_F32, "fp32", 4)   \
+    X(QP_BF16, "bf16", 2)  \
+    X(QP_F16, "fp16", 2)   \
+    X(QP_F64, "fp64", 8)   \
+    X(QP_I8, "int8", 1)    \
+    X(QP_U8, "uint8", 1)   \
+    X(QP_I32, "int32", 4)  \
+    X(QP_U32, "uint32", 4) \
+    X(QP_I64, "int64", 8)  \
     X(QP_U64, "uint64", 8)
 
 #define QP_DTYPE_ENUM(id, name, bytes) id,

@@ -43,26 +43,27 @@ void qp_error_destroy(qp_error_t *error);
 #define QP_ERROR(code, ...) qp_error_create((code), __FILE__, __LINE__, __VA_ARGS__)
 
 /** Passes an error up to the caller. */
-#define QP_TRY(expression)                                                                         \
-    do {                                                                                           \
-        qp_error_t qp_error_ = (expression);                                                       \
-        if (qp_error_ != NULL)                                                                     \
-            return qp_error_;                                                                      \
+#define QP_TRY(expression)                   \
+    do {                                     \
+        qp_error_t qp_error_ = (expression); \
+        if (qp_error_ != NULL)               \
+            return qp_error_;                \
     } while (0)
 
 /** Stores an error in the local `error` and jumps to the clean-up label `done`. */
-#define QP_TRY_DONE(expression)                                                                    \
-    do {                                                                                           \
-        error = (expression);                                                                      \
-        if (error != NULL)                                                                         \
-            goto done;                                                                             \
+#define QP_TRY_DONE(expression) \
+    do {                        \
+        error = (expression);   \
+        if (error != NULL)      \
+            goto done;          \
     } while (0)
 
-/** Bug trap, always compiled in; \a condition must be free of side effects. Aborts with file:line. */
-#define QP_ASSERT(condition)                                                                       \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            qp_assert_failed(__FILE__, __LINE__, #condition);                                      \
+/** Bug trap, always compiled in; \a condition must be free of side effects. Aborts with file:line.
+ */
+#define QP_ASSERT(condition)                                  \
+    do {                                                      \
+        if (!(condition))                                     \
+            qp_assert_failed(__FILE__, __LINE__, #condition); \
     } while (0)
 
 _Noreturn void qp_assert_failed(const char *file, int line, const char *condition);

@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 
-
 uint64_t qp_hash_bytes(const void *data, size_t bytes)
 {
     return XXH3_64bits(data, bytes);

@@ -16,7 +16,8 @@ typedef enum { QP_LOG_ERROR, QP_LOG_WARN, QP_LOG_INFO, QP_LOG_STAT, QP_LOG_DEBUG
  */
 void qp_log_init(qp_log_level_t level, int rank);
 
-/** Copies every line also to the file at \a path (appended); returns false if it cannot be opened. */
+/** Copies every line also to the file at \a path (appended); returns false if it cannot be opened.
+ */
 bool qp_log_tee(const char *path);
 
 /** Closes the copy. */
@@ -28,7 +29,8 @@ qp_log_level_t qp_log_level(void);
 __attribute__((format(printf, 3, 4))) void qp_log(qp_log_level_t level, bool every_rank,
                                                   const char *format, ...);
 
-/** Shows \a text in place on a terminal (carriage return, no newline); nothing if stderr is none. */
+/** Shows \a text in place on a terminal (carriage return, no newline); nothing if stderr is none.
+ */
 void qp_log_progress(const char *text);
 
 #define qp_log_error(...) qp_log(QP_LOG_ERROR, false, __VA_ARGS__)

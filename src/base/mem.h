@@ -1,7 +1,8 @@
 /**
  * \file mem.h
  * Counted memory. Every allocation carries a label; what is alive and the peak are known per label
- * and in all, so a leak fails the test that made it and a memory plan can be compared with the truth.
+ * and in all, so a leak fails the test that made it and a memory plan can be compared with the
+ * truth.
  */
 #ifndef QP_BASE_MEM_H
 #define QP_BASE_MEM_H
@@ -35,13 +36,14 @@ size_t qp_bytes(int64_t n, size_t size);
 #define QP_NEW(label, type, n) ((type *)qp_alloc((label), qp_bytes((n), sizeof(type))))
 
 /** Frees and nulls. */
-#define QP_FREE(pointer)                                                                           \
-    do {                                                                                           \
-        qp_free(pointer);                                                                          \
-        (pointer) = NULL;                                                                          \
+#define QP_FREE(pointer)  \
+    do {                  \
+        qp_free(pointer); \
+        (pointer) = NULL; \
     } while (0)
 
-/** Accounts memory that was obtained elsewhere (device, shared window) under a label; negative frees. */
+/** Accounts memory that was obtained elsewhere (device, shared window) under a label; negative
+ * frees. */
 void qp_mem_account(const char *label, int64_t bytes);
 
 /** Bytes alive now (all labels), and their peak since start. */

@@ -24,11 +24,11 @@ void qp_timers_add(qp_timers_t *timers, const char *name, double seconds);
 void qp_timers_report(qp_timers_t *timers, const char *title);
 
 /** Times one statement. */
-#define QP_TIMED(timers, name, statement)                                                          \
-    do {                                                                                           \
-        double qp_start_ = qp_time();                                                              \
-        statement;                                                                                 \
-        qp_timers_add((timers), (name), qp_time() - qp_start_);                                    \
+#define QP_TIMED(timers, name, statement)                       \
+    do {                                                        \
+        double qp_start_ = qp_time();                           \
+        statement;                                              \
+        qp_timers_add((timers), (name), qp_time() - qp_start_); \
     } while (0)
 
 #endif

