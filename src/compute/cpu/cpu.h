@@ -1,0 +1,250 @@
+/**
+ * \file cpu.h
+ * Inside of the CPU backend: the device, its scratch memory, rows in fp32, single-threaded products
+ * and the functions behind the op table. Nothing outside compute/cpu includes this.
+ *
+ * How an op uses the cores: it cuts its work into pieces whose borders depend on the sizes alone,
+ * then an OpenMP loop hands the pieces to the threads. So results do not depend on the thread
+ * count.
+ */
+#ifndef QP_COMPUTE_CPU_H
+#define QP_COMPUTE_CPU_H
+
+#include <omp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "compute/ops.h"
+
+/**
+ * Versions of a leaf function for the baseline, AVX2 and AVX-512, chosen when the program is
+ * loaded. The function must not contain an OpenMP pragma itself (gcc would not clone the loop's
+ * body).
+ */
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define QP_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#else
+#define QP_CPU_CLONES
+#endif
+
+/* --- device ------------------------------------------------------------------------------------
+ */
+
+/** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
+typedef enum {
+    QP_SCRATCH_GEMM,       /* cpu_gemm: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ACTIVATION, /* cpu_linear: quantised rows of x or dy */
+    QP_SCRATCH_ROW_SCALE,  /* cpu_linear: scales of those rows, outlier columns */
+    QP_SCRATCH_WEIGHT,     /* cpu_linear: one matrix, dequantised or transposed */
+    QP_SCRATCH_TILE,       /* cpu_linear, cpu_matmul: result tile, one per thread */
+    QP_SCRATCH_CAST_A,     /* cpu_matmul: a in the type of the product */
+    QP_SCRATCH_CAST_B,     /* cpu_matmul: b in the type of the product */
+    QP_SCRATCH_ATTENTION,  /* cpu_attention */
+    QP_SCRATCH_HEAD,       /* cpu_head: chunk of logits */
+    QP_SCRATCH_HEAD_ROWS,  /* cpu_head: per-row statistics */
+    QP_SCRATCH_SAMPLE,     /* cpu_sample: candidates of a row */
+    QP_SCRATCH_REDUCE,     /* partial sums of reductions */
+    QP_N_SCRATCH
+} qp_cpu_scratch_slot_t;
+
+typedef struct qp_cpu_gemm_cache qp_cpu_gemm_cache_t;
+
+typedef struct {
+    qp_device_t base; /* first: a qp_device_t * is a qp_cpu_device_t * */
+    qp_queue_t queue;
+    int n_thread; /* = base.config.threads */
+    qp_cpu_gemm_cache_t *gemm;
+    struct {
+        void *data;
+        size_t bytes;
+    } scratch[QP_N_SCRATCH];
+    char description[128];
+} qp_cpu_device_t;
+
+static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
+{
+    return (qp_cpu_device_t *)q->device;
+}
+
+/**
+ * At least \a bytes of 64-aligned memory that stays valid until the same slot is asked for again;
+ * contents undefined. Counted under "scratch". Not inside a parallel region.
+ */
+void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes);
+
+/** Keeps the first error of several threads in *first and frees the others. NULL is allowed. */
+void qp_cpu_keep_error(qp_error_t *first, qp_error_t error);
+
+/* --- addresses ---------------------------------------------------------------------------------
+ */
+
+static inline void *qp_cpu_pointer(qp_dptr_t p)
+{
+    return (void *)p.address;
+}
+
+static inline float *qp_cpu_f32(qp_dptr_t p)
+{
+    return (float *)p.address;
+}
+
+static inline uint16_t *qp_cpu_bf16(qp_dptr_t p)
+{
+    return (uint16_t *)p.address;
+}
+
+static inline int32_t *qp_cpu_i32(qp_dptr_t p)
+{
+    return (int32_t *)p.address;
+}
+
+static inline uint32_t *qp_cpu_u32(qp_dptr_t p)
+{
+    return (uint32_t *)p.address;
+}
+
+/** Address of element (row, col). */
+static inline void *qp_cpu_at(const qp_mat_t *m, int64_t row, int64_t col)
+{
+    return (char *)m->data.address + (size_t)(row * m->ld + col) * qp_dtype_bytes(m->dtype);
+}
+
+/* --- rows in fp32 ------------------------------------------------------------------------------
+ */
+
+/** Reads n elements of an fp32 or bf16 row; inlined so that it vectorises in QP_CPU_CLONES callers.
+ */
+static inline void qp_cpu_load(float *restrict to, qp_dtype_t dtype, const void *from, int64_t n)
+{
+    if (dtype == QP_F32) {
+        memcpy(to, from, (size_t)n * sizeof *to);
+        return;
+    }
+    const uint16_t *restrict half = from;
+    for (int64_t i = 0; i < n; i++)
+        to[i] = qp_bf16_to_f32(half[i]);
+}
+
+/** Writes n elements as fp32 or bf16. */
+static inline void qp_cpu_store(void *to, qp_dtype_t dtype, const float *restrict from, int64_t n)
+{
+    if (dtype == QP_F32) {
+        memcpy(to, from, (size_t)n * sizeof *from);
+        return;
+    }
+    uint16_t *restrict half = to;
+    for (int64_t i = 0; i < n; i++)
+        half[i] = qp_f32_to_bf16(from[i]);
+}
+
+/** to += from, in the type of to. */
+static inline void qp_cpu_add(void *to, qp_dtype_t dtype, const float *restrict from, int64_t n)
+{
+    if (dtype == QP_F32) {
+        float *restrict whole = to;
+        for (int64_t i = 0; i < n; i++)
+            whole[i] += from[i];
+        return;
+    }
+    uint16_t *restrict half = to;
+    for (int64_t i = 0; i < n; i++)
+        half[i] = qp_f32_to_bf16(qp_bf16_to_f32(half[i]) + from[i]);
+}
+
+/* --- products of one thread --------------------------------------------------------------------
+ */
+
+/**
+ * c [m, n] = alpha op(a) op(b), or c += with accumulate; op transposes when told. Row-major with
+ * leading dimensions ld* (of a and b as they are stored). Types: fp32 x fp32 -> fp32, bf16 x bf16
+ * -> fp32 or bf16, uint8 x int8 -> int32 (alpha 1). Sums are in fp32 or int32.
+ */
+typedef struct {
+    int64_t m, n, k;
+    int64_t lda, ldb, ldc;
+    int32_t trans_a, trans_b;
+    int32_t a, b, c; /* qp_dtype_t */
+    int32_t accumulate;
+    float alpha;
+    int32_t packed_n; /* > 0: b stands in a packed int8 matrix of that many columns (cpu_pack) */
+} qp_cpu_gemm_spec_t;
+
+/** A product made ready; owned by the device, valid until it is closed. */
+typedef struct qp_cpu_gemm qp_cpu_gemm_t;
+
+/**
+ * Finds the product in the device's cache, or makes it (milliseconds; keep the number of different
+ * sizes small). Not inside a parallel region, and before qp_cpu_gemm_run() of the same region.
+ */
+qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *spec,
+                           const qp_cpu_gemm_t **gemm);
+
+/**
+ * Computes it in the calling thread. \a thread is omp_get_thread_num() of a parallel region of at
+ * most device->n_thread threads (0 outside). Any number of threads may run the same product.
+ */
+qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
+                           void *c);
+
+/* --- the functions behind qp_ops_cpu; contracts in ops.h ----------------------------------------
+ */
+
+qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
+void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
+qp_error_t qp_cpu_upload(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
+qp_error_t qp_cpu_download(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
+qp_error_t qp_cpu_copy(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes);
+qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes);
+qp_error_t qp_cpu_synchronize(qp_queue_t *q);
+
+size_t qp_cpu_weight_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
+void qp_cpu_weight_bind(qp_weight_t *w, bool has_bias, qp_dptr_t storage);
+qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
+                              const float *scale, const float *bias);
+qp_error_t qp_cpu_linear_forward(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
+                                 bool accumulate);
+qp_error_t qp_cpu_linear_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
+                                  bool accumulate);
+qp_error_t qp_cpu_matmul(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
+                         bool trans_b, float beta, qp_mat_t c);
+
+qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
+qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
+qp_error_t qp_cpu_rmsnorm_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x,
+                                  qp_dptr_t weight, float eps);
+qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
+                                   qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
+qp_error_t qp_cpu_rope(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table,
+                       qp_dptr_t position, bool inverse);
+qp_error_t qp_cpu_swiglu_forward(qp_queue_t *q, qp_mat_t out, qp_mat_t gate_up);
+qp_error_t qp_cpu_swiglu_backward(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dout,
+                                  qp_mat_t gate_up);
+qp_error_t qp_cpu_dropout(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p,
+                          const qp_philox_key_t *key, const qp_ragged_t *batch, bool accumulate);
+qp_error_t qp_cpu_axpby(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
+
+qp_error_t qp_cpu_attention_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,
+                                    const qp_attention_t *a, const qp_ragged_t *batch);
+qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout, qp_mat_t out,
+                                     qp_dptr_t lse, qp_mat_t qkv, const qp_attention_t *a,
+                                     const qp_ragged_t *batch);
+qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
+                            const qp_ragged_t *batch, const qp_kv_map_t *map);
+qp_error_t qp_cpu_attention_cached(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, const qp_kv_t *kv,
+                                   const qp_attention_t *a, const qp_ragged_t *batch,
+                                   const qp_kv_map_t *map);
+
+qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
+                          qp_dptr_t dlogprob, qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
+qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
+qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
+                         const qp_sampling_t *sampling, const qp_philox_key_t *key,
+                         const uint32_t *sample, const uint32_t *position);
+
+qp_error_t qp_cpu_sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out);
+qp_error_t qp_cpu_adamw(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_dptr_t grad,
+                        qp_dptr_t m, qp_dptr_t v, int64_t n, const qp_adamw_t *hyper);
+
+#endif
