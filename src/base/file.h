@@ -1,0 +1,21 @@
+/** \file file.h  Whole files in memory, and files that appear complete or not at all. */
+#ifndef QP_BASE_FILE_H
+#define QP_BASE_FILE_H
+
+#include <stddef.h>
+
+#include "base/error.h"
+
+/**
+ * Reads a whole file; *data is the caller's (qp_free), followed by a NUL that is not counted.
+ * Absent or unreadable: QP_INPUT naming the path.
+ */
+qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes);
+
+/** Writes a whole file under a temporary name, then commits it. Failure: QP_IO, nothing left behind. */
+qp_error_t qp_file_write(const char *path, const void *data, size_t n_bytes);
+
+/** Gives the finished file \a temporary its final name and makes the change durable. */
+qp_error_t qp_file_commit(const char *temporary, const char *path);
+
+#endif
