@@ -24,7 +24,8 @@ qp_error_t qp_comm_create(qp_comm_t **comm);
 /** Destroys the handle; finalizes MPI if create started it. Collective. */
 void qp_comm_destroy(qp_comm_t **comm);
 
-/** Ends the whole job at once with \a code, after flushing; for errors where no agreement is possible. */
+/** Ends the whole job at once with \a code, after flushing; for errors where no agreement is
+ * possible. */
 _Noreturn void qp_comm_abort(qp_comm_t *comm, int code);
 
 int qp_comm_rank(const qp_comm_t *comm);
@@ -42,7 +43,8 @@ const void *qp_comm_mpi(const qp_comm_t *comm);
 /**
  * Collective. If any rank passes an error, every rank returns one: the error of the lowest failing
  * rank, with its code and message (prefixed "rank N: " when there is more than one rank and N > 0).
- * Takes ownership of \a local. Call it after rank-local work that can fail, before the next collective.
+ * Takes ownership of \a local. Call it after rank-local work that can fail, before the next
+ * collective.
  */
 __attribute__((warn_unused_result)) qp_error_t qp_comm_agree(qp_comm_t *comm, qp_error_t local);
 
@@ -53,7 +55,8 @@ uint64_t qp_comm_agree_bits(qp_comm_t *comm, uint64_t bits);
 
 void qp_comm_barrier(qp_comm_t *comm);
 void qp_comm_bcast(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int root);
-/** Broadcasts a byte block whose size only the root knows; *data is allocated on the others (qp_free). */
+/** Broadcasts a byte block whose size only the root knows; *data is allocated on the others
+ * (qp_free). */
 void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root);
 void qp_comm_sum_i64(qp_comm_t *comm, int64_t *data, int64_t n);
 void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n);
@@ -62,18 +65,39 @@ void qp_comm_max_f64(qp_comm_t *comm, double *data, int64_t n);
 int64_t qp_comm_exscan_i64(qp_comm_t *comm, int64_t value, int64_t *total);
 /** Gathers n elements of every rank on every rank: out has size * n elements, in rank order. */
 void qp_comm_allgather(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void *out);
-/** Ragged all-gather; *out is allocated (qp_free), counts [size] gets every rank's n. */
+/** Ragged all-gather (fewer than 2^31 elements in all); *out is allocated (qp_free), counts [size]
+ * gets every rank's n. */
 void qp_comm_allgatherv(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void **out,
                         int64_t *counts);
 
 /* --- the deterministic reduction -------------------------------------------------------------- */
 
 /**
+ * The tree. A node [lo, hi) of leaves (or of ranks) has the children [lo, split) and [split, hi);
+ * its sum is the sum of the left child plus the sum of the right one.
+ */
+static inline int64_t qp_tree_split(int64_t lo, int64_t hi)
+{
+    return lo + (hi - lo) / 2;
+}
+
+/**
  * The leaves [0, n_leaf) of the global batch (its micro-batches) belong to ranks by halving: ranks
- * and leaves are split in halves together, so that for rank counts that are powers of two the sum
- * below is the same binary tree, whatever the rank count. Gives this rank's [first, end).
+ * and leaves are split in halves together by qp_tree_split(), so for rank counts that are powers of
+ * two every rank owns one node of the tree of all leaves (or none: with fewer leaves than ranks),
+ * and local tree sums followed by qp_tree_sum_*() give the same tree, whatever the rank count. A
+ * rank without leaves contributes zeros. Gives this rank's [first, end).
  */
 void qp_tree_range(int64_t n_leaf, int n_rank, int rank, int64_t *first, int64_t *end);
+
+/**
+ * The local tree sum of the leaves [first, end), in order, on a stack: push leaf \a leaf, then as
+ * many times as this says replace the top two (left below right) by left + right. After the last
+ * leaf one entry is left, the sum. The stack never holds more than qp_tree_depth(end - first)
+ * entries.
+ */
+int qp_tree_merges(int64_t first, int64_t end, int64_t leaf);
+int qp_tree_depth(int64_t n_leaf);
 
 /**
  * Sum over ranks in the fixed binary tree of halved rank ranges (left + right at each node); all
@@ -84,12 +108,13 @@ void qp_tree_sum_f32(qp_comm_t *comm, float *data, int64_t n);
 void qp_tree_sum_f64(qp_comm_t *comm, double *data, int64_t n);
 
 /**
- * The same sum in the background: begin() hands segments of one array to a helper thread in the same
- * order on every rank; wait() returns when all begun segments are done. Data must not be touched
- * in between. Collective as a whole. Used to overlap the gradient reduction with backward.
+ * The same sum in the background: begin() hands segments of one array to a helper thread in the
+ * same order on every rank; wait() returns when all begun segments are done. Data must not be
+ * touched in between. Collective as a whole. Used to overlap the gradient reduction with backward.
  */
 typedef struct qp_reducer qp_reducer_t;
-qp_error_t qp_reducer_create(qp_comm_t *comm, qp_reducer_t **reducer); /* own duplicate communicator */
+qp_error_t qp_reducer_create(qp_comm_t *comm,
+                             qp_reducer_t **reducer); /* own duplicate communicator */
 void qp_reducer_begin(qp_reducer_t *reducer, float *data, int64_t n);
 void qp_reducer_wait(qp_reducer_t *reducer);
 void qp_reducer_destroy(qp_reducer_t **reducer);
@@ -99,15 +124,21 @@ void qp_reducer_destroy(qp_reducer_t **reducer);
 /** One block of memory per node, mapped by every rank of the node. */
 typedef struct qp_shared qp_shared_t;
 
+typedef enum { QP_SHARED_WINDOW, QP_SHARED_MEMFD } qp_shared_kind_t;
+
 /**
  * Collective over all ranks; every rank of a node passes the same \a bytes. Uses
  * MPI_Win_allocate_shared, or a memfd of the node's first rank when /dev/shm is too small. Counted
- * under \a label by the node's first rank only. Zeroed; aligned to 4096.
+ * under \a label (a static string) by the node's first rank only. Zeroed; aligned to 4096.
  */
 qp_error_t qp_shared_create(qp_comm_t *comm, const char *label, size_t bytes, qp_shared_t **shared);
+/** The same with the kind of memory named by the caller. */
+qp_error_t qp_shared_create_as(qp_comm_t *comm, const char *label, size_t bytes,
+                               qp_shared_kind_t kind, qp_shared_t **shared);
 void *qp_shared_data(const qp_shared_t *shared);
 /** Makes all writes of the node's ranks visible to each other. Collective over the node. */
 void qp_shared_fence(qp_comm_t *comm, qp_shared_t *shared);
+/** Collective over the node. NULL is allowed. */
 void qp_shared_destroy(qp_comm_t *comm, qp_shared_t **shared);
 
 #endif

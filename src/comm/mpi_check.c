@@ -1,0 +1,22 @@
+#include "comm/mpi_check.h"
+
+#include "base/log.h"
+
+qp_error_t qp_mpi_check(int status, const char *call, const char *file, int line)
+{
+    if (status == MPI_SUCCESS)
+        return NULL;
+    char text[MPI_MAX_ERROR_STRING] = "unknown MPI error";
+    int length = 0;
+    MPI_Error_string(status, text, &length); /* on failure the text above stays */
+    return qp_error_create(QP_INTERNAL, file, line, "%s: %s", call, text);
+}
+
+void qp_mpi_must(int status, const char *call, const char *file, int line)
+{
+    qp_error_t error = qp_mpi_check(status, call, file, line);
+    if (error == NULL)
+        return;
+    qp_log_error_here("%s (%s:%d): the job ends", error->message, file, line);
+    MPI_Abort(MPI_COMM_WORLD, QP_INTERNAL);
+}
