@@ -1,0 +1,52 @@
+#include "formats/map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+qp_error_t qp_map_open(const char *path, qp_map_t *map)
+{
+    *map = (qp_map_t){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return QP_ERROR(QP_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    struct stat status;
+    qp_error_t error = NULL;
+    if (fstat(fd, &status) != 0)
+        error = QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        error = QP_ERROR(QP_INPUT, "%s: is not a regular file", path);
+    else if (status.st_size > 0) {
+        void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED)
+            error = QP_ERROR(QP_IO, "%s: cannot be mapped: %s", path, strerror(errno));
+        else
+            *map = (qp_map_t){qp_strdup(path), data, (size_t)status.st_size};
+    } else {
+        map->path = qp_strdup(path);
+    }
+    close(fd);
+    return error;
+}
+
+void qp_map_close(qp_map_t *map)
+{
+    if (map->data != NULL)
+        munmap((void *)(uintptr_t)map->data, map->n_bytes);
+    qp_free(map->path);
+    *map = (qp_map_t){0};
+}
+
+void qp_map_drop(const void *data, size_t n_bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + n_bytes) / page * page;
+    if (end > first)
+        (void)madvise((void *)first, end - first, MADV_DONTNEED); /* advice: failure is harmless */
+}
