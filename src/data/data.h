@@ -3,9 +3,9 @@
  * Sharded data sets of token sequences, the keyed order of an epoch, packing into rows, and ragged
  * batches prefetched while the step computes.
  *
- * Words: a *sample* is what the shard stores (one text, or a chosen/rejected pair); a *sequence* is a
- * run of tokens with its own positions; a *row* holds one or more sequences, at most seq_length tokens;
- * a global batch is global_sequences rows, a micro-batch micro_sequences rows.
+ * Words: a *sample* is what the shard stores (one text, or a chosen/rejected pair); a *sequence* is
+ * a run of tokens with its own positions; a *row* holds one or more sequences, at most seq_length
+ * tokens; a global batch is global_sequences rows, a micro-batch micro_sequences rows.
  */
 #ifndef QP_DATA_DATA_H
 #define QP_DATA_DATA_H
@@ -18,23 +18,28 @@
 #include "deck/deck.h"
 
 /* --- shard files (written by quipu-prep, format "shard" version 1) ------------------------------
- * Root attributes: kind "sft" | "reward" | "prompt", tokenizer_id, sequences_per_sample (1, or 2 for
- * reward: chosen then rejected), n_sample, source (text).
+ * Root attributes: kind "sft" | "reward" | "prompt", tokenizer_id, n_vocab (every id is below it),
+ * sequences_per_sample (1, or 2 for reward: chosen then rejected), n_sample, source (text).
  * /tokens  int32 [n_token]            all sequences one after another, BOS/EOS included
- * /loss    uint8 [n_token]            1: a completion token (its prediction counts in completion loss)
- * /offsets int64 [n_sequence + 1]     into /tokens
- * /id      int64 [n_sample]           id of the question (or input row)
- * /margin  fp32  [n_sample]           reward: score difference; absent otherwise
- * Each with its checksum.
+ * /loss    uint8 [n_token]            1: a completion token (its prediction counts in completion
+ * loss) /offsets int64 [n_sequence + 1]     into /tokens /id      int64 [n_sample]           id of
+ * the question (or input row) /margin  fp32  [n_sample]           reward: score difference; absent
+ * otherwise Each with its checksum. No sequence is empty; sft and reward sequences end with EOS (if
+ * the tokenizer has one). A shard may hold no sample at all.
  */
 
 typedef struct {
-    char *kind;
+    const char *kind; /**< "sft", "reward" or "prompt" */
     uint64_t tokenizer_id;
+    int64_t n_vocab;
     int64_t sequences_per_sample;
 } qp_shard_info_t;
 
-/** Writer of one shard: serial (one rank), temporary name until commit. */
+/**
+ * Writer of one shard: serial (one rank). Tokens wait in an unlinked file beside the shard, so
+ * memory holds offsets and ids only; the shard itself appears under its name complete or not at
+ * all.
+ */
 typedef struct qp_shard_writer qp_shard_writer_t;
 qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info, const char *source,
                                   qp_shard_writer_t **writer);
@@ -42,33 +47,55 @@ qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info,
 qp_error_t qp_shard_writer_add(qp_shard_writer_t *writer, int64_t id, float margin,
                                const int32_t *const *tokens, const uint8_t *const *loss,
                                const int64_t *n_token);
-/** Writes the offsets and checksums, fsyncs and renames; destroys the writer on success and failure. */
+/**
+ * Writes the whole shard under a temporary name and fsyncs: all that can fail but the renaming.
+ * Several writers (of several ranks) finish and agree before any of them commits.
+ */
+qp_error_t qp_shard_writer_finish(qp_shard_writer_t *writer);
+/** Finishes if that was not done, and renames; destroys the writer on success and failure. */
 qp_error_t qp_shard_writer_commit(qp_shard_writer_t **writer);
-/** Removes the temporary file. */
+/** Removes what was written and destroys the writer; NULL is allowed. */
 void qp_shard_writer_abandon(qp_shard_writer_t **writer);
 
-/* --- data sets ----------------------------------------------------------------------------------- */
+/* --- data sets -----------------------------------------------------------------------------------
+ */
 
 typedef struct qp_dataset qp_dataset_t;
 
 /**
- * Opens all shards that match the patterns (globs, sorted). Collective; lengths of all samples are
- * read once and held by every rank. Mixed kinds or tokenizers, damage, nothing found: QP_INPUT.
+ * Opens all shards that match the patterns (globs; sorted by name, each file once). Collective;
+ * offsets of all samples are read once and held by every rank. Checksums are verified here, the
+ * shards shared out over the ranks, except those above QP_SHARD_VERIFY_BYTES (quipu-inspect
+ * --verify does those). Another kind or tokenizer, damage, nothing found: QP_INPUT.
  */
+enum { QP_SHARD_VERIFY_BYTES = 256 << 20 };
 qp_error_t qp_dataset_open(qp_comm_t *comm, const qp_deck_strings_t *patterns, const char *kind,
                            uint64_t tokenizer_id, qp_dataset_t **dataset);
 void qp_dataset_close(qp_dataset_t **dataset);
 int64_t qp_dataset_n_sample(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_token(const qp_dataset_t *dataset);
-/** Reads sample i (global index): *tokens and *loss (qp_free), n_token [sequences_per_sample]. Rank-local. */
+int64_t qp_dataset_sequences_per_sample(const qp_dataset_t *dataset);
+/** Runs of tokens read from the files so far: for tests of what a resumed run does not read. */
+int64_t qp_dataset_n_read(const qp_dataset_t *dataset);
+/** Reads sample i (global index): *tokens and *loss (qp_free), n_token [sequences_per_sample].
+ * Rank-local. */
 qp_error_t qp_dataset_read(const qp_dataset_t *dataset, int64_t i, int32_t **tokens, uint8_t **loss,
                            int64_t *n_token);
 
-/** Keyed bijection of [0, n): Feistel network on Philox with cycle walking. */
+/** Keyed bijection of [0, n): a Feistel network on Philox with cycle walking (Black, Rogaway 2002).
+ */
 int64_t qp_permute(uint32_t seed, uint32_t epoch, int64_t n, int64_t i);
 
-/* --- packing and batches --------------------------------------------------------------------------- */
+/* --- packing and batches
+ * --------------------------------------------------------------------------- */
 
+/**
+ * isolated: samples in permuted order, those longer than seq_length cut into pieces, each piece
+ * into the fullest row that still has room (best fit); every piece is a sequence of its own.
+ * contaminated: as TRL packs: permuted samples one after another (each ends with EOS), cut every
+ *   seq_length tokens, the remainder of the epoch dropped; a row is one sequence.
+ * none: one sample a row (chosen and rejected together), cut at seq_length.
+ */
 typedef enum { QP_PACK_ISOLATED, QP_PACK_CONTAMINATED, QP_PACK_NONE } qp_packing_t;
 
 typedef struct {
@@ -77,7 +104,7 @@ typedef struct {
     int packing;          /**< qp_packing_t: "isolated|contaminated|none" */
     bool completion_only; /**< loss on completion tokens only */
     bool shuffle;
-    int64_t eval_rows;    /**< 0: all */
+    int64_t eval_rows; /**< 0: all */
 } qp_data_config_t;
 
 typedef struct {
@@ -90,30 +117,41 @@ extern const qp_deck_group_t qp_data_deck, qp_batch_deck;
 /** A ragged micro-batch in host memory; all arrays owned by it and re-used by the loader. */
 typedef struct {
     int64_t n_token, n_seq;
-    int32_t *token;       /**< [n_token] */
-    int32_t *target;      /**< [n_token] next token, -1 where nothing is predicted or counted */
-    int32_t *position;    /**< [n_token] from 0 in each sequence */
-    uint32_t *sample;     /**< [n_token] random-number identity of the token's sequence */
-    int32_t *cu_seqlens;  /**< [n_seq + 1] */
-    int64_t n_target;     /**< counted targets */
+    int32_t *token;      /**< [n_token] */
+    int32_t *target;     /**< [n_token] next token, -1 where nothing is predicted or counted */
+    int32_t *position;   /**< [n_token] from 0 in each sequence */
+    uint32_t *sample;    /**< [n_token] random-number identity of the token's sequence: the place of
+                            its    first token in the global batch, so no two of one step are equal */
+    uint8_t *completion; /**< [n_token] 1: the token belongs to a completion */
+    int32_t *cu_seqlens; /**< [n_seq + 1] */
+    int64_t n_target;    /**< counted targets */
 } qp_batch_t;
 
-/** Rows of one epoch: a function of (data set, config, seed, epoch) alone; the same on all ranks. */
+/**
+ * Rows of one epoch: a function of (data set, config, seed, epoch) alone; the same on all ranks. A
+ * data set too small for one row: QP_INPUT. eos (-1: none) is only used to check what contaminated
+ * packing relies on. Not collective.
+ */
 typedef struct qp_plan qp_plan_t;
 qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
                           uint32_t seed, uint32_t epoch, qp_plan_t **plan);
 void qp_plan_destroy(qp_plan_t **plan);
 int64_t qp_plan_n_row(const qp_plan_t *plan);
+/** Samples that packing "none" cut, and tokens that are in no row. */
+int64_t qp_plan_n_cut(const qp_plan_t *plan);
+int64_t qp_plan_n_dropped(const qp_plan_t *plan);
 
 /**
  * The stream of global batches. Step s (0-based) takes rows [s * global, (s + 1) * global) of the
  * endless sequence of epochs (an epoch's last rows that do not fill a batch join the next epoch's
- * first). Each rank gets its micro-batches by qp_tree_range(). A thread reads ahead.
+ * first). Each rank gets its micro-batches by qp_tree_range(). A thread reads ahead. Creating one
+ * at first_step > 0 plans the epochs before it but reads none of their tokens. Fewer rows in an
+ * epoch than global_sequences: QP_INPUT. Collective; the data set must outlive it.
  */
 typedef struct qp_loader qp_loader_t;
-qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_data_config_t *config,
-                            const qp_batch_config_t *batch, int32_t eos, uint32_t seed, int64_t first_step,
-                            qp_loader_t **loader);
+qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,
+                            const qp_data_config_t *config, const qp_batch_config_t *batch,
+                            int32_t eos, uint32_t seed, int64_t first_step, qp_loader_t **loader);
 void qp_loader_destroy(qp_loader_t **loader);
 
 /** The micro-batches of this rank for one step; valid until the next call. */
@@ -130,8 +168,8 @@ typedef struct {
 qp_error_t qp_loader_next(qp_loader_t *loader, qp_step_batch_t *batch);
 
 /**
- * Evaluation: calls visit(owner, batch) for each of this rank's micro-batches of the plan's first n_row
- * rows (0: all), in order. Not collective; the caller reduces.
+ * Evaluation: calls visit(owner, batch) for each of this rank's micro-batches of the plan's first
+ * n_row rows (0: all), in order. Not collective; the caller reduces.
  */
 qp_error_t qp_plan_visit(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_plan_t *plan,
                          int64_t micro_sequences, int64_t n_row,

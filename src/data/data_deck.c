@@ -1,0 +1,42 @@
+#include "data/data.h"
+
+#define DATA(field) offsetof(qp_data_config_t, field)
+#define BATCH(field) offsetof(qp_batch_config_t, field)
+
+static const qp_deck_key_t data_keys[] = {
+    {"data.train", QP_DECK_STRINGS, DATA(train), NULL, 0, 0, NULL, "",
+     "Shards to train on: file names or patterns like \"data/stack-sft-train*.h5\".",
+     QP_DECK_REQUIRED},
+    {"data.eval", QP_DECK_STRINGS, DATA(eval), NULL, 0, 0, NULL, "",
+     "Shards held out for evaluation; without them there is none.", QP_DECK_OPTIONAL},
+    {"data.seq_length", QP_DECK_INT, DATA(seq_length), "1024", 2, 131072, NULL, "tokens",
+     "Longest row: samples are packed up to it, longer ones are split (or cut: see packing).", 0},
+    {"data.packing", QP_DECK_CHOICE, DATA(packing), "\"isolated\"", 0, 0,
+     "isolated|contaminated|none", "",
+     "How samples share a row: isolated (best fit, no attention between them), contaminated (as "
+     "TRL: "
+     "joined and cut) or none (one sample a row, cut at seq_length).",
+     0},
+    {"data.completion_only", QP_DECK_BOOL, DATA(completion_only), "false", 0, 0, NULL, "",
+     "Learn the completions only, not the prompts.", 0},
+    {"data.shuffle", QP_DECK_BOOL, DATA(shuffle), "true", 0, 0, NULL, "",
+     "A new order of the samples in every epoch.", 0},
+    {"data.eval_rows", QP_DECK_INT, DATA(eval_rows), "0", 0, 1e12, NULL, "rows",
+     "Rows of the held-out data that an evaluation takes; 0: all.", QP_DECK_RESTART_OK},
+};
+
+const qp_deck_group_t qp_data_deck = {"data", "What the model learns from, and how it is packed.",
+                                      "sft|reward|ppo|dpo|eval", data_keys,
+                                      (int)(sizeof data_keys / sizeof data_keys[0])};
+
+/* global_sequences * seq_length stays within the 32 bits of a sequence's random-number identity. */
+static const qp_deck_key_t batch_keys[] = {
+    {"batch.global_sequences", QP_DECK_INT, BATCH(global_sequences), "32", 1, 16384, NULL, "rows",
+     "Rows of one optimiser step over all ranks: the result does not depend on the rank count.", 0},
+    {"batch.micro_sequences", QP_DECK_INT, BATCH(micro_sequences), "4", 1, 16384, NULL, "rows",
+     "Rows of one forward and backward pass on one rank: less needs less memory.", 0},
+};
+
+const qp_deck_group_t qp_batch_deck = {"batch", "How many rows make a step.",
+                                       "sft|reward|ppo|dpo|eval", batch_keys,
+                                       (int)(sizeof batch_keys / sizeof batch_keys[0])};

@@ -1,0 +1,44 @@
+/**
+ * \file shard.h
+ * Inside of the data module: one open shard, and runs of tokens of a data set.
+ */
+#ifndef QP_DATA_SHARD_H
+#define QP_DATA_SHARD_H
+
+#include "data/data.h"
+#include "h5/h5.h"
+
+#define QP_SHARD_FORMAT "shard"
+enum { QP_SHARD_VERSION = 1 };
+
+/** A shard open for reading; zero-initialise. */
+typedef struct {
+    qp_h5_t *file;
+    char *kind; /**< owned */
+    uint64_t tokenizer_id;
+    int64_t n_vocab, sequences_per_sample, n_sample, n_token;
+} qp_shard_t;
+
+/**
+ * Opens a shard by itself (serial, rank-local) and checks that its parts fit each other; *offset
+ * gets its offsets [n_sample * sequences_per_sample + 1], strictly increasing from 0 to n_token
+ * (qp_free). Anything wrong: QP_INPUT naming the file.
+ */
+qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset);
+void qp_shard_close(qp_shard_t *shard);
+/** Compares all checksums: QP_INPUT naming the file and the data set. */
+qp_error_t qp_shard_verify(const qp_shard_t *shard);
+/** Reads tokens [first, first + n) and their loss bytes; ids outside the vocabulary: QP_INPUT. */
+qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
+                         uint8_t *loss);
+
+int64_t qp_dataset_n_sequence(const qp_dataset_t *dataset);
+/** Tokens of a sequence (global index). */
+int64_t qp_dataset_length(const qp_dataset_t *dataset, int64_t sequence);
+/** Reads tokens [start, start + n) of a sequence and their loss bytes. Rank-local, thread-safe. */
+qp_error_t qp_dataset_read_run(const qp_dataset_t *dataset, int64_t sequence, int64_t start,
+                               int64_t n, int32_t *token, uint8_t *loss);
+/** File that holds a sequence, for messages. */
+const char *qp_dataset_path(const qp_dataset_t *dataset, int64_t sequence);
+
+#endif

@@ -1,0 +1,112 @@
+#include "data/shard.h"
+
+#include <string.h>
+
+#include "base/mem.h"
+
+static qp_error_t read_attributes(qp_shard_t *shard)
+{
+    const qp_h5_t *file = shard->file;
+    int64_t tokenizer_id = 0;
+    QP_TRY(qp_h5_format_check(file, QP_SHARD_FORMAT, QP_SHARD_VERSION));
+    QP_TRY(qp_h5_attr_get_str(file, "/", "kind", &shard->kind));
+    QP_TRY(qp_h5_attr_get_i64(file, "/", "tokenizer_id", &tokenizer_id));
+    QP_TRY(qp_h5_attr_get_i64(file, "/", "n_vocab", &shard->n_vocab));
+    QP_TRY(qp_h5_attr_get_i64(file, "/", "sequences_per_sample", &shard->sequences_per_sample));
+    QP_TRY(qp_h5_attr_get_i64(file, "/", "n_sample", &shard->n_sample));
+    shard->tokenizer_id = (uint64_t)tokenizer_id;
+    if (shard->sequences_per_sample < 1 || shard->sequences_per_sample > 2)
+        return QP_ERROR(QP_INPUT, "%s: %lld sequences per sample, expected 1 or 2",
+                        qp_h5_path(file), (long long)shard->sequences_per_sample);
+    if (shard->n_sample < 0 || shard->n_sample > INT64_MAX / 4)
+        return QP_ERROR(QP_INPUT, "%s: n_sample is %lld", qp_h5_path(file),
+                        (long long)shard->n_sample);
+    return NULL;
+}
+
+/* The length of a one-dimensional data set; expected < 0: any. */
+static qp_error_t check_length(const qp_h5_t *file, const char *name, qp_dtype_t dtype,
+                               int64_t expected, int64_t *found)
+{
+    qp_h5_shape_t shape;
+    QP_TRY(qp_h5_dataset_shape(file, name, &shape));
+    if (shape.n_dim != 1 || shape.dtype != dtype)
+        return QP_ERROR(QP_INPUT, "%s: %s is %d-dimensional %s, expected 1-dimensional %s",
+                        qp_h5_path(file), name, shape.n_dim, qp_dtype_name(shape.dtype),
+                        qp_dtype_name(dtype));
+    if (expected >= 0 && shape.dim[0] != expected)
+        return QP_ERROR(QP_INPUT, "%s: %s has %lld elements, expected %lld", qp_h5_path(file), name,
+                        (long long)shape.dim[0], (long long)expected);
+    if (found != NULL)
+        *found = shape.dim[0];
+    return NULL;
+}
+
+static qp_error_t check_offsets(const qp_shard_t *shard, const int64_t *offset, int64_t n_sequence)
+{
+    if (offset[0] != 0 || offset[n_sequence] != shard->n_token)
+        return QP_ERROR(QP_INPUT, "%s: /offsets run from %lld to %lld, expected 0 to %lld",
+                        qp_h5_path(shard->file), (long long)offset[0],
+                        (long long)offset[n_sequence], (long long)shard->n_token);
+    for (int64_t s = 0; s < n_sequence; s++)
+        if (offset[s + 1] <= offset[s])
+            return QP_ERROR(QP_INPUT, "%s: /offsets do not increase at sequence %lld: %lld, %lld",
+                            qp_h5_path(shard->file), (long long)s, (long long)offset[s],
+                            (long long)offset[s + 1]);
+    return NULL;
+}
+
+qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
+{
+    qp_error_t error = NULL;
+    *shard = (qp_shard_t){0};
+    *offset = NULL;
+    QP_TRY_DONE(qp_h5_open(path, NULL, &shard->file));
+    QP_TRY_DONE(read_attributes(shard));
+    int64_t n_sequence = shard->n_sample * shard->sequences_per_sample;
+    QP_TRY_DONE(check_length(shard->file, "/tokens", QP_I32, -1, &shard->n_token));
+    QP_TRY_DONE(check_length(shard->file, "/loss", QP_U8, shard->n_token, NULL));
+    QP_TRY_DONE(check_length(shard->file, "/offsets", QP_I64, n_sequence + 1, NULL));
+    QP_TRY_DONE(check_length(shard->file, "/id", QP_I64, shard->n_sample, NULL));
+    *offset = QP_NEW("dataset", int64_t, n_sequence + 1);
+    QP_TRY_DONE(qp_h5_read(shard->file, "/offsets", QP_I64, 0, n_sequence + 1, *offset));
+    QP_TRY_DONE(check_offsets(shard, *offset, n_sequence));
+done:
+    if (error != NULL) {
+        QP_FREE(*offset);
+        qp_shard_close(shard);
+    }
+    return error;
+}
+
+void qp_shard_close(qp_shard_t *shard)
+{
+    if (shard->file != NULL) {
+        qp_error_t error = qp_h5_close(&shard->file); /* nothing was written: nothing can be lost */
+        qp_error_destroy(&error);
+    }
+    qp_free(shard->kind);
+    *shard = (qp_shard_t){0};
+}
+
+qp_error_t qp_shard_verify(const qp_shard_t *shard)
+{
+    static const char *const names[] = {"/tokens", "/loss", "/offsets", "/id"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        QP_TRY(qp_h5_checksum_verify(shard->file, names[i]));
+    return NULL;
+}
+
+qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
+                         uint8_t *loss)
+{
+    QP_TRY(qp_h5_read(shard->file, "/tokens", QP_I32, first, n, token));
+    QP_TRY(qp_h5_read(shard->file, "/loss", QP_U8, first, n, loss));
+    for (int64_t i = 0; i < n; i++)
+        if (token[i] < 0 || token[i] >= shard->n_vocab)
+            return QP_ERROR(QP_INPUT,
+                            "%s: /tokens[%lld] is %d, outside the vocabulary of %lld tokens",
+                            qp_h5_path(shard->file), (long long)(first + i), (int)token[i],
+                            (long long)shard->n_vocab);
+    return NULL;
+}
