@@ -1,8 +1,8 @@
 /**
  * \file engine.h
  * The generation engine: continuous batching of ragged sequences over a paged KV cache. Finished
- * sequences are replaced at once; prefill runs as large ragged products, decode as one token of every
- * active sequence. It serves job.method = "generate", samples.jsonl and rollouts.
+ * sequences are replaced at once; prefill runs as large ragged products, decode as one token of
+ * every active sequence. It serves job.method = "generate", samples.jsonl and rollouts.
  */
 #ifndef QP_MODEL_ENGINE_H
 #define QP_MODEL_ENGINE_H
@@ -23,7 +23,8 @@ extern const qp_deck_group_t qp_generate_deck;
 typedef struct qp_engine qp_engine_t;
 /** max_length: longest prompt + answer. Cache for max_active sequences. */
 qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
-                            const qp_generate_config_t *config, int64_t max_length, qp_engine_t **engine);
+                            const qp_generate_config_t *config, int64_t max_length,
+                            qp_engine_t **engine);
 void qp_engine_destroy(qp_engine_t **engine);
 size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length);

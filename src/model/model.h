@@ -14,10 +14,13 @@
 #include "deck/deck.h"
 #include "model/base_file.h"
 
+/** Choices of base.activation and base.gradient. */
+typedef enum { QP_PRODUCT_INT8, QP_PRODUCT_BF16 } qp_product_t;
+
 typedef struct {
     const char *file;
-    int activation;          /**< "int8|bf16": bf16 is the weight-only mode */
-    int gradient;            /**< "int8|bf16" */
+    int activation; /**< "int8|bf16" (qp_product_t): bf16 is the weight-only mode */
+    int gradient;   /**< "int8|bf16" (qp_product_t); int8 in the rotated basis only */
     double outlier_threshold;
 } qp_base_config_t;
 
@@ -31,13 +34,27 @@ typedef struct {
 
 extern const qp_deck_group_t qp_base_deck, qp_lora_deck, qp_device_deck;
 
-/* --- base ----------------------------------------------------------------------------------------- */
+/* --- base
+ * ----------------------------------------------------------------------------------------- */
 
 /**
  * The products of a layer that share an input are one packed weight: qkv = [q; k; v], gate_up =
  * [gate; up]. QP_LINEARS rows address row ranges of these.
  */
 typedef enum { QP_GROUP_QKV, QP_GROUP_O, QP_GROUP_GATE_UP, QP_GROUP_DOWN, QP_N_GROUP } qp_group_t;
+
+/** The linears [first, first + n) of a group, in the order of QP_LINEARS. */
+typedef struct {
+    qp_linear_t first;
+    int n;
+} qp_group_linears_t;
+qp_group_linears_t qp_group_linears(qp_group_t group);
+qp_group_t qp_linear_group(qp_linear_t linear);
+/** First output feature of a linear inside its group's weight. */
+int64_t qp_linear_first_out(const qp_llama_config_t *config, qp_linear_t linear);
+/** Output and input features of a group. */
+int64_t qp_group_n_out(const qp_llama_config_t *config, qp_group_t group);
+int64_t qp_group_n_in(const qp_llama_config_t *config, qp_group_t group);
 
 typedef struct {
     qp_weight_t group[QP_N_GROUP];
@@ -70,7 +87,8 @@ qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_conf
                         int64_t n_position, qp_base_t **base);
 void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
 
-/* --- adapter ---------------------------------------------------------------------------------------- */
+/* --- adapter
+ * ---------------------------------------------------------------------------------------- */
 
 /** A and B of one target: offsets into the flat arrays. */
 typedef struct {
@@ -81,8 +99,11 @@ typedef struct {
 } qp_lora_view_t;
 
 /**
- * LoRA adapter (recipe E1): all A and B of all targets in one flat fp32 array, layer by layer, so the
- * optimiser, the reduction and the checkpoint each see one array. copy: bf16 working copy (bf16 compute).
+ * LoRA adapter (recipe E1): all A and B of all targets in one flat fp32 array, layer by layer, so
+ * the optimiser, the reduction and the checkpoint each see one array. copy: bf16 working copy (bf16
+ * compute). In a layer the groups follow each other; of a group first the A of its targets, one
+ * under the other, then their B. So one product with the stacked A [n_target * r, n_in] serves a
+ * group.
  */
 typedef struct {
     int64_t r;
@@ -90,16 +111,24 @@ typedef struct {
     float alpha, dropout;
     bool use_rslora;
     bool target[QP_N_LINEAR];
-    int64_t n_param;
+    int64_t n_layer, n_param;
     int64_t n_view;
-    qp_lora_view_t *view;       /**< layer by layer */
-    int64_t *layer_first;       /**< [n_layer + 1] element offset of each layer's segment */
+    qp_lora_view_t *view; /**< layer by layer, in the order of QP_LINEARS */
+    int64_t *layer_first; /**< [n_layer + 1] element offset of each layer's segment */
     qp_device_t *device;
-    qp_dptr_t param, grad;      /**< [n_param] fp32 */
-    qp_dptr_t copy;             /**< [n_param] bf16, or none in fp32 compute */
+    qp_dptr_t param, grad; /**< [n_param] fp32 */
+    qp_dptr_t copy;        /**< [n_param] bf16, or none in fp32 compute */
 } qp_adapter_t;
 
-/** A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox, B = 0; or from config->init. Collective. */
+/** The targets of a deck; an unknown one: QP_INPUT with the nearest name. */
+qp_error_t qp_lora_targets(const qp_lora_config_t *config, bool target[QP_N_LINEAR]);
+/** Parameters of an adapter on all layers; for the memory plan. */
+int64_t qp_lora_n_param(const qp_llama_config_t *config, const bool target[QP_N_LINEAR], int64_t r);
+
+/**
+ * A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox (PEFT's kaiming_uniform(a = sqrt 5)), B = 0; or from
+ * the PEFT folder config->init, whose r, alpha and targets must be the deck's. Collective.
+ */
 qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
                              uint32_t seed, qp_adapter_t **adapter);
 void qp_adapter_destroy(qp_adapter_t **adapter);
@@ -109,19 +138,26 @@ qp_error_t qp_adapter_refresh(qp_adapter_t *adapter);
 qp_error_t qp_adapter_save(const qp_adapter_t *adapter, const qp_llama_config_t *config,
                            const char *base_name, const char *folder);
 
-/* --- role, forward, backward --------------------------------------------------------------------------- */
+/* --- role, forward, backward
+ * --------------------------------------------------------------------------- */
 
 typedef struct {
     const qp_base_t *base;
     qp_adapter_t *adapter; /**< NULL: the base alone (the reference model) */
 } qp_role_t;
 
-/** Activations and scratch for micro-batches up to max_token tokens; made once, before the loop. */
+/**
+ * Activations and scratch for micro-batches up to max_token tokens; made once, before the loop.
+ * lora NULL: for the base alone, no backward. recompute (definite, not AUTO):
+ *   LAYER keeps the input of each layer, the rest of a layer is recomputed in backward;
+ *   NONE  keeps of each layer also the residual after attention, q k v after rope, the output of
+ *         attention and its lse, and gate_up. Both give the same bits.
+ */
 typedef struct qp_workspace qp_workspace_t;
 size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
                           qp_recompute_t recompute);
-qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
-                               qp_recompute_t recompute, qp_workspace_t **ws);
+qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
+                               int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws);
 void qp_workspace_destroy(qp_workspace_t **ws);
 
 /** A ragged batch of host arrays; see qp_batch_t of the data module for the meaning. */
@@ -134,23 +170,28 @@ typedef struct {
 typedef struct {
     bool training;       /**< dropout on */
     qp_philox_key_t key; /**< seed and step of dropout */
-    /** Called when the gradients of layer \a layer are final in this backward (adapter->grad segment). */
+    /** Called when the gradients of layer \a layer are final in this backward (adapter->grad
+     * segment). */
     void (*layer_done)(void *owner, int64_t layer);
     void *owner;
 } qp_pass_t;
 
 /** Final hidden states (after the last norm) of every token, in ws: [n_token, d_model]. */
-qp_error_t qp_model_forward(qp_workspace_t *ws, const qp_role_t *role, const qp_model_batch_t *batch,
-                            const qp_pass_t *pass);
+qp_error_t qp_model_forward(qp_workspace_t *ws, const qp_role_t *role,
+                            const qp_model_batch_t *batch, const qp_pass_t *pass);
 qp_mat_t qp_model_hidden(const qp_workspace_t *ws);
-/** Backward of the last forward from dhidden (after the last norm); adds to role->adapter->grad. */
+/**
+ * Backward of the last forward, once, from dhidden (after the last norm); adds to
+ * role->adapter->grad. Layer 0 is followed down to its lowest adapter only.
+ */
 qp_error_t qp_model_backward(qp_workspace_t *ws, const qp_role_t *role, qp_mat_t dhidden,
                              const qp_pass_t *pass);
 
 /**
  * Forward, cross-entropy and (unless weight == 0) backward of one micro-batch. loss_sum = sum over
  * counted targets of -log p; the gradient added to adapter->grad is of weight * loss_sum.
- * logprob: host [n_token] or NULL.
+ * logprob: host [n_token] or NULL, 0 where nothing is counted. The head sees only rows with a
+ * target. An empty batch or one without targets gives 0 and still calls layer_done for each layer.
  */
 qp_error_t qp_model_step(qp_workspace_t *ws, const qp_role_t *role, const qp_model_batch_t *batch,
                          const qp_pass_t *pass, float weight, double *loss_sum, float *logprob);

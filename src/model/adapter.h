@@ -1,0 +1,18 @@
+/** \file adapter.h  The parts of an adapter that the forward and backward passes address. */
+#ifndef QP_MODEL_ADAPTER_H
+#define QP_MODEL_ADAPTER_H
+
+#include "model/model.h"
+
+/** The targets of one group of one layer: adapter->view[first, first + n). */
+typedef struct {
+    int64_t first, n;
+} qp_lora_group_t;
+qp_lora_group_t qp_adapter_group(const qp_adapter_t *adapter, int64_t layer, qp_group_t group);
+
+/** Reads config->init (PEFT) into host memory param [n_param]; it must match the deck. Rank-local.
+ */
+qp_error_t qp_adapter_read(const qp_adapter_t *adapter, const qp_lora_config_t *config,
+                           const qp_llama_config_t *model, float *param);
+
+#endif

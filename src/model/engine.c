@@ -1,0 +1,160 @@
+#include "base/mem.h"
+#include "model/engine_state.h"
+
+static int64_t max_i64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
+{
+    const qp_llama_config_t *config = &engine->base->config;
+    int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN;
+    int64_t n_col = config->n_kv_head * config->head_dim;
+    for (int64_t l = 0; l < config->n_layer; l++) {
+        engine->kv[l].k = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
+        engine->kv[l].v = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
+        engine->kv[l].block_len = QP_KV_BLOCK_LEN;
+    }
+}
+
+static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64_t r,
+                      qp_dptr_t start)
+{
+    const qp_llama_config_t *config = &engine->base->config;
+    int64_t n = engine->max_token, n_seq = engine->config.max_active;
+    qp_arena_t arena = {.start = start};
+    lay_out_cache(engine, &arena);
+    engine->state = qp_layer_state_take(&arena, engine->base, n);
+    engine->residual = engine->state.mid; /* one residual runs through the layers in place */
+    engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, target, r, n, false);
+    engine->last = qp_arena_mat(&arena, QP_F32, n_seq, config->d_model);
+    engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
+    engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
+    engine->rstd = qp_arena_vector(&arena, n_seq);
+    engine->token = qp_arena_vector(&arena, n);
+    engine->position = qp_arena_vector(&arena, n);
+    engine->sample = qp_arena_vector(&arena, n);
+    engine->cu_seqlens = qp_arena_vector(&arena, n_seq + 1);
+    engine->row = qp_arena_vector(&arena, n_seq);
+    engine->drawn = qp_arena_vector(&arena, n_seq);
+    engine->logprob = qp_arena_vector(&arena, n_seq);
+    engine->map.n_past_device = qp_arena_vector(&arena, n_seq);
+    engine->map.block_table_device = qp_arena_vector(&arena, n_seq * engine->table_ld);
+    return arena.used_bytes;
+}
+
+static void allocate_host(qp_engine_t *engine)
+{
+    int64_t n = engine->max_token, n_seq = engine->config.max_active;
+    engine->slot = QP_NEW("engine", qp_slot_t, n_seq);
+    for (int64_t s = 0; s < n_seq; s++)
+        engine->slot[s].block = QP_NEW("engine", int32_t, engine->table_ld);
+    engine->free_block = QP_NEW("engine", int32_t, engine->n_block);
+    engine->batch_slot = QP_NEW("engine", qp_slot_t *, n_seq);
+    engine->host_token = QP_NEW("engine", int32_t, n);
+    engine->host_position = QP_NEW("engine", int32_t, n);
+    engine->host_sample = QP_NEW("engine", uint32_t, n);
+    engine->host_cu_seqlens = QP_NEW("engine", int32_t, n_seq + 1);
+    engine->host_row = QP_NEW("engine", int32_t, n_seq);
+    engine->host_past = QP_NEW("engine", int32_t, n_seq);
+    engine->host_table = QP_NEW("engine", int32_t, n_seq * engine->table_ld);
+    engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
+    engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
+    engine->host_drawn = QP_NEW("engine", int32_t, n_seq);
+    engine->host_logprob = QP_NEW("engine", float, n_seq);
+    engine->map.n_past = engine->host_past;
+    engine->map.block_table = engine->host_table;
+    engine->map.table_ld = engine->table_ld;
+}
+
+/* Everything but memory. */
+static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora,
+                          const qp_generate_config_t *config, int64_t max_length, qp_engine_t **out,
+                          bool target[QP_N_LINEAR], size_t *bytes)
+{
+    for (int l = 0; l < QP_N_LINEAR; l++)
+        target[l] = false;
+    if (lora != NULL)
+        QP_TRY(qp_lora_targets(lora, target));
+    qp_engine_t *engine = *out = QP_NEW("engine", qp_engine_t, 1);
+    engine->base = base;
+    engine->config = *config;
+    engine->max_length = max_length;
+    engine->max_token = max_i64(max_i64(config->max_prefill, max_length), config->max_active);
+    engine->table_ld = (max_length + QP_KV_BLOCK_LEN - 1) / QP_KV_BLOCK_LEN;
+    engine->n_block = engine->table_ld * config->max_active;
+    engine->flow = qp_flow(base);
+    engine->kv = QP_NEW("engine", qp_kv_t, base->config.n_layer);
+    *bytes = lay_out(engine, target, lora ? lora->r : 0, (qp_dptr_t){0});
+    return NULL;
+}
+
+size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
+                       const qp_generate_config_t *config, int64_t max_length)
+{
+    qp_engine_t *engine = NULL;
+    bool target[QP_N_LINEAR];
+    size_t bytes = 0;
+    qp_error_t error = prepare(base, lora, config, max_length, &engine, target, &bytes);
+    qp_error_destroy(&error); /* bad targets: create says so */
+    qp_engine_destroy(&engine);
+    return bytes;
+}
+
+qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
+                            const qp_generate_config_t *config, int64_t max_length,
+                            qp_engine_t **engine)
+{
+    bool target[QP_N_LINEAR];
+    size_t bytes;
+    *engine = NULL;
+    if (max_length > base->rope.n_row)
+        return QP_ERROR(QP_INPUT,
+                        "answers of up to %lld tokens with their prompts, but the base "
+                        "was loaded for %lld positions",
+                        (long long)max_length, (long long)base->rope.n_row);
+    QP_TRY(prepare(base, lora, config, max_length, engine, target, &bytes));
+    qp_error_t error = base->device->ops->alloc(base->device, "engine", bytes, &(*engine)->storage);
+    if (error != NULL) {
+        qp_engine_destroy(engine);
+        return error;
+    }
+    lay_out(*engine, target, lora ? lora->r : 0, (*engine)->storage);
+    allocate_host(*engine);
+    return NULL;
+}
+
+void qp_engine_destroy(qp_engine_t **out)
+{
+    qp_engine_t *engine = *out;
+    if (engine == NULL)
+        return;
+    engine->base->device->ops->release(engine->base->device, &engine->storage);
+    for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
+        qp_free(engine->slot[s].block);
+    void *host[] = {engine->slot,       engine->free_block,      engine->batch_slot,
+                    engine->host_token, engine->host_position,   engine->host_sample,
+                    engine->host_row,   engine->host_cu_seqlens, engine->host_past,
+                    engine->host_table, engine->draw_sample,     engine->draw_position,
+                    engine->host_drawn, engine->host_logprob,    engine->kv};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        qp_free(host[i]);
+    QP_FREE(*out);
+}
+
+void qp_engine_grow(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token)
+{
+    while (slot->n_block * QP_KV_BLOCK_LEN < n_token) {
+        QP_ASSERT(engine->n_free_block > 0); /* there are blocks for max_active longest sequences */
+        slot->block[slot->n_block++] = engine->free_block[--engine->n_free_block];
+    }
+}
+
+void qp_engine_release(qp_engine_t *engine, qp_slot_t *slot)
+{
+    while (slot->n_block > 0)
+        engine->free_block[engine->n_free_block++] = slot->block[--slot->n_block];
+    slot->request = -1;
+    slot->n_past = 0;
+}

@@ -1,0 +1,186 @@
+#include "model/workspace.h"
+
+#include "base/mem.h"
+
+qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base, int64_t max_token)
+{
+    const qp_llama_config_t *config = &base->config;
+    qp_dtype_t dtype = qp_device_dtype(base->device);
+    int64_t n_qkv = qp_group_n_out(config, QP_GROUP_QKV);
+    qp_layer_state_t state;
+    state.mid = qp_arena_mat(arena, QP_F32, max_token, config->d_model);
+    state.input_rstd = qp_arena_vector(arena, max_token);
+    state.post_rstd = qp_arena_vector(arena, max_token);
+    state.qkv = qp_arena_mat(arena, dtype, max_token, n_qkv);
+    state.attention = qp_arena_mat(arena, dtype, max_token, config->n_head * config->head_dim);
+    state.lse = qp_arena_vector(arena, config->n_head * max_token);
+    state.gate_up = qp_arena_mat(arena, dtype, max_token, 2 * config->d_ff);
+    return state;
+}
+
+qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
+                                         const bool target[QP_N_LINEAR], int64_t r,
+                                         int64_t max_token, bool backward)
+{
+    const qp_llama_config_t *config = &base->config;
+    qp_dtype_t dtype = qp_device_dtype(base->device);
+    int64_t n_attention = config->n_head * config->head_dim;
+    int64_t n_din = n_attention > config->d_model ? n_attention : config->d_model;
+    int64_t n_target_in = 0;
+    for (int l = 0; l < QP_N_LINEAR; l++) {
+        int64_t n_in = qp_linear_n_in(config, (qp_linear_t)l);
+        n_target_in = target[l] && n_in > n_target_in ? n_in : n_target_in;
+    }
+    qp_layer_scratch_t scratch = {0};
+    scratch.normed = qp_arena_mat(arena, dtype, max_token, config->d_model);
+    scratch.swiglu = qp_arena_mat(arena, dtype, max_token, config->d_ff);
+    scratch.dropped = qp_arena_mat(arena, dtype, max_token, n_target_in);
+    scratch.inner = qp_arena_mat(arena, dtype, max_token, 3 * r);
+    if (!backward)
+        return scratch;
+    scratch.dinner = qp_arena_mat(arena, dtype, max_token, 3 * r);
+    scratch.dresidual = qp_arena_mat(arena, QP_F32, max_token, config->d_model);
+    scratch.dout = qp_arena_mat(arena, dtype, max_token, config->d_model);
+    scratch.din = qp_arena_mat(arena, dtype, max_token + 1, n_din);
+    scratch.dswiglu = qp_arena_mat(arena, dtype, max_token, config->d_ff);
+    scratch.dqkv = qp_arena_mat(arena, dtype, max_token, qp_group_n_out(config, QP_GROUP_QKV));
+    return scratch;
+}
+
+static void lay_out_layers(qp_workspace_t *ws, qp_arena_t *arena)
+{
+    int64_t n_layer = ws->base->config.n_layer, d_model = ws->base->config.d_model;
+    for (int64_t l = 0; l < n_layer; l++) {
+        bool own = l == 0 || (ws->backward && ws->recompute == QP_RECOMPUTE_NONE);
+        ws->state[l] = own ? qp_layer_state_take(arena, ws->base, ws->max_token) : ws->state[0];
+    }
+    for (int64_t l = 0; l <= n_layer; l++) /* without backward one residual runs through in place */
+        ws->input[l] =
+            ws->backward ? qp_arena_mat(arena, QP_F32, ws->max_token, d_model) : ws->state[0].mid;
+}
+
+static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_t r,
+                      qp_dptr_t start)
+{
+    qp_arena_t arena = {.start = start};
+    int64_t n = ws->max_token;
+    lay_out_layers(ws, &arena);
+    ws->flow.scratch = qp_layer_scratch_take(&arena, ws->base, target, r, n, ws->backward);
+    ws->hidden = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
+    ws->rstd = qp_arena_vector(&arena, n);
+    ws->token = qp_arena_vector(&arena, n);
+    ws->position = qp_arena_vector(&arena, n);
+    ws->sample = qp_arena_vector(&arena, n);
+    ws->cu_seqlens = qp_arena_vector(&arena, n + 1);
+    ws->row = qp_arena_vector(&arena, n);
+    ws->back = qp_arena_vector(&arena, n);
+    ws->target = qp_arena_vector(&arena, n);
+    ws->logprob = qp_arena_vector(&arena, n);
+    ws->dlogprob = qp_arena_vector(&arena, n);
+    return arena.used_bytes;
+}
+
+/* Everything but the device block. *bytes gets its size. */
+static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
+                          qp_recompute_t recompute, qp_workspace_t **out, bool target[QP_N_LINEAR],
+                          size_t *bytes)
+{
+    QP_ASSERT(recompute != QP_RECOMPUTE_AUTO && max_token > 0);
+    for (int l = 0; l < QP_N_LINEAR; l++)
+        target[l] = false;
+    if (lora != NULL)
+        QP_TRY(qp_lora_targets(lora, target));
+    qp_workspace_t *ws = *out = QP_NEW("workspace", qp_workspace_t, 1);
+    ws->base = base;
+    ws->max_token = max_token;
+    ws->recompute = recompute;
+    ws->backward = lora != NULL;
+    ws->flow = qp_flow(base);
+    ws->input = QP_NEW("workspace", qp_mat_t, base->config.n_layer + 1);
+    ws->state = QP_NEW("workspace", qp_layer_state_t, base->config.n_layer);
+    *bytes = lay_out(ws, target, lora ? lora->r : 0, (qp_dptr_t){0});
+    return NULL;
+}
+
+size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
+                          qp_recompute_t recompute)
+{
+    qp_workspace_t *ws = NULL;
+    bool target[QP_N_LINEAR];
+    size_t bytes = 0;
+    qp_error_t error = prepare(base, lora, max_token, recompute, &ws, target, &bytes);
+    qp_error_destroy(&error); /* bad targets: create says so */
+    qp_workspace_destroy(&ws);
+    return bytes;
+}
+
+qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
+                               int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws)
+{
+    bool target[QP_N_LINEAR];
+    size_t bytes;
+    *ws = NULL;
+    QP_TRY(prepare(base, lora, max_token, recompute, ws, target, &bytes));
+    qp_error_t error = base->device->ops->alloc(base->device, "workspace", bytes, &(*ws)->storage);
+    if (error != NULL) {
+        qp_workspace_destroy(ws);
+        return error;
+    }
+    lay_out(*ws, target, lora ? lora->r : 0, (*ws)->storage);
+    (*ws)->host_row = QP_NEW("workspace", int32_t, max_token);
+    (*ws)->host_target = QP_NEW("workspace", int32_t, max_token);
+    (*ws)->host_back = QP_NEW("workspace", int32_t, max_token);
+    (*ws)->host_real = QP_NEW("workspace", float, max_token);
+    return NULL;
+}
+
+void qp_workspace_destroy(qp_workspace_t **ws)
+{
+    if (*ws == NULL)
+        return;
+    qp_device_t *device = (*ws)->base->device;
+    device->ops->release(device, &(*ws)->storage);
+    QP_FREE((*ws)->input);
+    QP_FREE((*ws)->state);
+    QP_FREE((*ws)->host_row);
+    QP_FREE((*ws)->host_target);
+    QP_FREE((*ws)->host_back);
+    QP_FREE((*ws)->host_real);
+    QP_FREE(*ws);
+}
+
+qp_error_t qp_model_check_batch(const qp_base_t *base, const qp_model_batch_t *batch)
+{
+    for (int64_t t = 0; t < batch->n_token; t++) {
+        int32_t token = batch->token[t], position = batch->position[t];
+        if (token < 0 || token >= base->config.n_vocab)
+            return QP_ERROR(QP_INPUT, "token %lld of a batch is %d, the model has %lld tokens",
+                            (long long)t, token, (long long)base->config.n_vocab);
+        if (position < 0 || position >= base->rope.n_row)
+            return QP_ERROR(QP_INPUT, "position %d in a batch, the base was loaded for %lld",
+                            position, (long long)base->rope.n_row);
+    }
+    return NULL;
+}
+
+qp_error_t qp_workspace_upload(qp_workspace_t *ws, const qp_model_batch_t *batch)
+{
+    const qp_ops_t *ops = ws->flow.ops;
+    qp_queue_t *q = ws->flow.q;
+    QP_ASSERT(batch->n_token > 0 && batch->n_token <= ws->max_token);
+    QP_ASSERT(batch->n_seq > 0 && batch->n_seq <= batch->n_token);
+    QP_TRY(qp_model_check_batch(ws->base, batch));
+    size_t bytes = qp_bytes(batch->n_token, sizeof(int32_t));
+    QP_TRY(ops->upload(q, ws->token, batch->token, bytes));
+    QP_TRY(ops->upload(q, ws->position, batch->position, bytes));
+    QP_TRY(ops->upload(q, ws->sample, batch->sample, bytes));
+    QP_TRY(ops->upload(q, ws->cu_seqlens, batch->cu_seqlens,
+                       qp_bytes(batch->n_seq + 1, sizeof(int32_t))));
+    ws->flow.batch = (qp_ragged_t){.n_token = batch->n_token,
+                                   .n_seq = batch->n_seq,
+                                   .cu_seqlens_host = batch->cu_seqlens,
+                                   .cu_seqlens = ws->cu_seqlens,
+                                   .position = ws->position,
+                                   .sample = ws->sample};
+    return NULL;
+}
