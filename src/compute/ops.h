@@ -18,17 +18,17 @@
 /* --- weights of the frozen base --------------------------------------------------------------- */
 
 typedef enum {
-    QP_WEIGHT_F32,     /**< plain [n_out, n_in] fp32 */
-    QP_WEIGHT_BF16,    /**< plain [n_out, n_in] bf16 */
-    QP_WEIGHT_INT8,    /**< rotated int8 (design: "int8 in a rotated basis"), packed by the backend */
+    QP_WEIGHT_F32,  /**< plain [n_out, n_in] fp32 */
+    QP_WEIGHT_BF16, /**< plain [n_out, n_in] bf16 */
+    QP_WEIGHT_INT8, /**< rotated int8 (design: "int8 in a rotated basis"), packed by the backend */
     QP_WEIGHT_LLM_INT8 /**< int8 as bitsandbytes (recipe E3), packed by the backend */
 } qp_weight_kind_t;
 
 /** How an int8 linear computes. */
 typedef struct {
-    bool int8_activation;     /**< false: weight-only mode, bf16/fp32 products on dequantised weights */
-    bool int8_gradient;       /**< dX in int8 (rotated only); false: on dequantised weights */
-    float outlier_threshold;  /**< LLM.int8: columns with |x| >= this go through the thin product */
+    bool int8_activation; /**< false: weight-only mode, bf16/fp32 products on dequantised weights */
+    bool int8_gradient;   /**< dX in int8 (rotated only); false: on dequantised weights */
+    float outlier_threshold; /**< LLM.int8: columns with |x| >= this go through the thin product */
 } qp_linear_mode_t;
 
 /**
@@ -53,7 +53,7 @@ typedef struct {
     const int32_t *cu_seqlens_host; /**< [n_seq + 1], for scheduling */
     qp_dptr_t cu_seqlens;           /**< [n_seq + 1] int32 */
     qp_dptr_t position;             /**< [T] int32, position in the sequence (past included) */
-    qp_dptr_t sample;               /**< [T] uint32, random-number identity of the token's sequence */
+    qp_dptr_t sample; /**< [T] uint32, random-number identity of the token's sequence */
 } qp_ragged_t;
 
 typedef struct {
@@ -84,7 +84,8 @@ typedef struct {
 } qp_sampling_t;
 
 typedef struct {
-    float lr, beta1, beta2, eps, weight_decay;
+    double lr, beta1, beta2, eps,
+        weight_decay; /**< double, as torch keeps them: 1 - beta2 is small */
     float grad_scale; /**< multiplies the gradient first (clipping) */
     int64_t step;     /**< 1-based, for bias correction */
 } qp_adamw_t;
@@ -96,12 +97,14 @@ typedef struct qp_ops {
     qp_error_t (*alloc)(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
     void (*release)(qp_device_t *device, qp_dptr_t *p); /**< nulls; {0} allowed */
     qp_error_t (*upload)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
-    qp_error_t (*download)(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes); /**< synchronous */
+    qp_error_t (*download)(qp_queue_t *q, void *to, qp_dptr_t from,
+                           size_t bytes); /**< synchronous */
     qp_error_t (*copy)(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes);
     qp_error_t (*zero)(qp_queue_t *q, qp_dptr_t p, size_t bytes);
     qp_error_t (*synchronize)(qp_queue_t *q);
 
-    /* --- frozen linears ------------------------------------------------------------------------ */
+    /* --- frozen linears ------------------------------------------------------------------------
+     */
     /** Bytes that data + scale + row_sum + bias take (each aligned to 64). */
     size_t (*weight_bytes)(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
     /** Points the views of \a w (kind, n_out, n_in set; \a has_bias) into \a storage. */
@@ -112,19 +115,23 @@ typedef struct qp_ops {
      */
     qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
-    /** y [T, n_out] (fp32 or bf16) = x W^T + bias, or y += with accumulate. x [T, n_in] fp32 or bf16. */
+    /** y [T, n_out] (fp32 or bf16) = x W^T + bias, or y += with accumulate. x [T, n_in] fp32 or
+     * bf16. */
     qp_error_t (*linear_forward)(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
                                  bool accumulate);
     /** dx [T, n_in] = dy W, or dx += with accumulate. */
     qp_error_t (*linear_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
                                   bool accumulate);
 
-    /* --- dense products (LoRA, heads) ----------------------------------------------------------- */
-    /** c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32 sums. */
-    qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b, bool trans_b,
-                         float beta, qp_mat_t c);
+    /* --- dense products (LoRA, heads) -----------------------------------------------------------
+     */
+    /** c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32
+     * sums. */
+    qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
+                         bool trans_b, float beta, qp_mat_t c);
 
-    /* --- elementwise and rows ------------------------------------------------------------------- */
+    /* --- elementwise and rows -------------------------------------------------------------------
+     */
     /** out [T, D] = rows of table [V, D] (fp32 or bf16) named by token [T] int32. */
     qp_error_t (*embed)(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
     /** out row i = in row index[i] (int32) ; index may repeat. */
@@ -133,30 +140,33 @@ typedef struct qp_ops {
     qp_error_t (*rmsnorm_forward)(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x,
                                   qp_dptr_t weight, float eps);
     /** dx (+= with accumulate) from dy, x, rstd; no weight gradient. */
-    qp_error_t (*rmsnorm_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x, qp_dptr_t rstd,
-                                   qp_dptr_t weight, bool accumulate);
+    qp_error_t (*rmsnorm_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
+                                   qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
     /**
      * Rotates the q and k heads of qkv [T, (H + 2G) E] in place by the angles of table
-     * [n_position, E] fp32 (cos in the first half of a row, sin in the second), half-split pairing as
-     * in HF LLaMA; inverse for backward.
+     * [n_position, E] fp32 (cos in the first half of a row, sin in the second), half-split pairing
+     * as in HF LLaMA; inverse for backward.
      */
     qp_error_t (*rope)(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table,
                        qp_dptr_t position, bool inverse);
     /** out [T, F] = silu(gate) * up, gate_up [T, 2F] = gate then up. */
     qp_error_t (*swiglu_forward)(qp_queue_t *q, qp_mat_t out, qp_mat_t gate_up);
     /** dgate_up from dout and gate_up; dgate_up may alias gate_up. */
-    qp_error_t (*swiglu_backward)(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dout, qp_mat_t gate_up);
+    qp_error_t (*swiglu_backward)(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dout,
+                                  qp_mat_t gate_up);
     /**
      * out = mask(x) / (1 - p), or out += with accumulate. Element (t, c) is kept when the uniform
      * word c of key {seed, step, sample[t], position[t], site} is >= p.
      */
-    qp_error_t (*dropout)(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p, const qp_philox_key_t *key,
-                          const qp_ragged_t *batch, bool accumulate);
+    qp_error_t (*dropout)(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p,
+                          const qp_philox_key_t *key, const qp_ragged_t *batch, bool accumulate);
     /** y = alpha x + beta y, any of fp32 / bf16 (a cast is alpha 1, beta 0). */
     qp_error_t (*axpby)(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
 
-    /* --- attention ------------------------------------------------------------------------------ */
-    /** Causal within each sequence. out [T, H E]; lse [H, T] fp32 kept for backward. qkv after rope. */
+    /* --- attention ------------------------------------------------------------------------------
+     */
+    /** Causal within each sequence. out [T, H E]; lse [H, T] fp32 kept for backward. qkv after
+     * rope. */
     qp_error_t (*attention_forward)(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,
                                     const qp_attention_t *a, const qp_ragged_t *batch);
     qp_error_t (*attention_backward)(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout, qp_mat_t out,
@@ -165,34 +175,38 @@ typedef struct qp_ops {
     /** Writes this batch's k and v (from qkv after rope) into the cache at n_past + i. */
     qp_error_t (*kv_append)(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
                             const qp_ragged_t *batch, const qp_kv_map_t *map);
-    /** out [T, H E]: each new token attends to the cache up to and including itself (after append). */
+    /** out [T, H E]: each new token attends to the cache up to and including itself (after append).
+     */
     qp_error_t (*attention_cached)(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, const qp_kv_t *kv,
                                    const qp_attention_t *a, const qp_ragged_t *batch,
                                    const qp_kv_map_t *map);
 
-    /* --- language-model head, fused over row and vocabulary chunks ------------------------------ */
+    /* --- language-model head, fused over row and vocabulary chunks ------------------------------
+     */
     /**
      * logprob [N] fp32 = log softmax(hidden W^T)[target]; rows with target < 0 give 0.
      * entropy [N] fp32 or none. If dlogprob [N] fp32 is given, also dhidden [N, D] = dlogprob_n *
-     * d logprob_n / d hidden_n in the same pass (rows with target < 0: zero). Full logits never exist.
-     * head is fp32 or bf16 [V, D] plain.
+     * d logprob_n / d hidden_n in the same pass (rows with target < 0: zero). Full logits never
+     * exist. head is fp32 or bf16 [V, D] plain.
      */
     qp_error_t (*lm_head)(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
                           qp_dptr_t dlogprob, qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
     /** logits [N, V] fp32 = hidden head^T; for decoding and tests. */
     qp_error_t (*lm_logits)(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
     /**
-     * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's warpers.
-     * The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING}; ties and
-     * order by token id, so the draw does not depend on the other rows. token [N] int32; logprob [N]
-     * fp32 is of the unwarped (temperature 1) distribution. sample, position: host [N].
+     * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's
+     * warpers. The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING};
+     * ties and order by token id, so the draw does not depend on the other rows. token [N] int32;
+     * logprob [N] fp32 is of the unwarped (temperature 1) distribution. sample, position: host [N].
      */
     qp_error_t (*sample)(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
                          const uint32_t *sample, const uint32_t *position);
 
-    /* --- optimiser, flat fp32 arrays ------------------------------------------------------------- */
-    /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite. Synchronous. */
+    /* --- optimiser, flat fp32 arrays -------------------------------------------------------------
+     */
+    /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite.
+     * Synchronous. */
     qp_error_t (*sum_squares)(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out);
     /** AdamW (decoupled decay, torch's order of operations); also writes bf16 copy if not none. */
     qp_error_t (*adamw)(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_dptr_t grad,

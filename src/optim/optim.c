@@ -54,11 +54,11 @@ qp_error_t qp_optim_step(qp_optim_t *optim, const qp_optim_config_t *config, int
     if (config->max_grad_norm > 0.0)
         scale = fmin(1.0, config->max_grad_norm / (*grad_norm + 1e-6));
     const qp_adamw_t hyper = {
-        .lr = (float)qp_optim_lr(config, step),
-        .beta1 = (float)config->beta1,
-        .beta2 = (float)config->beta2,
-        .eps = (float)config->eps,
-        .weight_decay = (float)config->weight_decay,
+        .lr = qp_optim_lr(config, step),
+        .beta1 = config->beta1,
+        .beta2 = config->beta2,
+        .eps = config->eps,
+        .weight_decay = config->weight_decay,
         .grad_scale = (float)scale,
         .step = optim->n_update + 1,
     };

@@ -34,18 +34,20 @@
 
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
-    QP_SCRATCH_GEMM,       /* cpu_gemm: scratchpads of oneDNN, one per thread */
-    QP_SCRATCH_ACTIVATION, /* cpu_linear: quantised rows of x or dy */
-    QP_SCRATCH_ROW_SCALE,  /* cpu_linear: scales of those rows, outlier columns */
-    QP_SCRATCH_WEIGHT,     /* cpu_linear: one matrix, dequantised or transposed */
-    QP_SCRATCH_TILE,       /* cpu_linear, cpu_matmul: result tile, one per thread */
-    QP_SCRATCH_CAST_A,     /* cpu_matmul: a in the type of the product */
-    QP_SCRATCH_CAST_B,     /* cpu_matmul: b in the type of the product */
-    QP_SCRATCH_ATTENTION,  /* cpu_attention */
-    QP_SCRATCH_HEAD,       /* cpu_head: chunk of logits */
-    QP_SCRATCH_HEAD_ROWS,  /* cpu_head: per-row statistics */
-    QP_SCRATCH_SAMPLE,     /* cpu_sample: candidates of a row */
-    QP_SCRATCH_REDUCE,     /* partial sums of reductions */
+    QP_SCRATCH_GEMM,           /* cpu_gemm: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ACTIVATION,     /* cpu_linear: quantised rows of x or dy */
+    QP_SCRATCH_ROW_SCALE,      /* cpu_linear: scales of those rows, outlier columns */
+    QP_SCRATCH_WEIGHT,         /* cpu_linear: one matrix, dequantised or transposed */
+    QP_SCRATCH_TILE,           /* cpu_linear, cpu_matmul: result tile, one per thread */
+    QP_SCRATCH_CAST_A,         /* cpu_matmul: a in the type of the product */
+    QP_SCRATCH_CAST_B,         /* cpu_matmul: b in the type of the product */
+    QP_SCRATCH_ATTENTION,      /* cpu_attention: plan, blocks of keys and values */
+    QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
+    QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
+    QP_SCRATCH_HEAD,           /* cpu_head: chunk of logits */
+    QP_SCRATCH_HEAD_ROWS,      /* cpu_head: per-row statistics */
+    QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
+    QP_SCRATCH_REDUCE,         /* partial sums of reductions */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
 
@@ -73,6 +75,20 @@ static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
  * contents undefined. Counted under "scratch". Not inside a parallel region.
  */
 void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes);
+
+/** Sizes of pieces that one scratch block is cut into. */
+static inline size_t qp_cpu_round64(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+
+/** Next 64-aligned piece of a block of memory. */
+static inline void *qp_cpu_carve(char **at, size_t bytes)
+{
+    void *piece = *at;
+    *at += qp_cpu_round64(bytes);
+    return piece;
+}
 
 /** Keeps the first error of several threads in *first and frees the others. NULL is allowed. */
 void qp_cpu_keep_error(qp_error_t *first, qp_error_t error);

@@ -1,0 +1,76 @@
+/**
+ * \file cpu_attention.h
+ * What forward, backward and cached attention share. Every sequence is cut into blocks of QB query
+ * rows and KB key rows, the last ones filled up with zeros, so all products have one of a few fixed
+ * sizes. One task, (head, block of queries) forward and (head, sequence) backward, runs on one
+ * thread.
+ */
+#ifndef QP_COMPUTE_CPU_ATTENTION_H
+#define QP_COMPUTE_CPU_ATTENTION_H
+
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/cpu_math.h"
+
+enum { QP_QB = 64, QP_KB = 128 };
+
+/** One sequence: its n_query rows in the batch, which are the last of its n_key keys. */
+typedef struct {
+    int64_t seq, first_row, n_query, n_key;
+    int64_t n_query_block, n_key_block;
+    int64_t first_query_block, first_key_block; /**< among the blocks of all spans */
+} qp_span_t;
+
+/** The batch as blocks. */
+typedef struct {
+    qp_attention_t a;
+    int64_t group;    /**< query heads per kv head */
+    qp_dtype_t dtype; /**< of the products */
+    int64_t n_span, n_query_block, n_key_block, max_query_block;
+    qp_span_t *span;                            /**< [n_span] */
+    int32_t *query_block_span, *key_block_span; /**< span of each block */
+    void *k, *v;                                /**< [n_key_block, n_kv_head, KB, E] */
+} qp_blocks_t;
+
+/** Where keys and values come from: the batch's own rows, or the pages of a cache. */
+typedef struct {
+    qp_mat_t k, v;              /**< [rows, G E] */
+    const int32_t *block_table; /**< NULL: row first_row + i of the batch */
+    int64_t table_ld, block_len;
+} qp_key_source_t;
+
+/** A dense block [n_row, n_col]. */
+typedef struct {
+    void *data;
+    qp_dtype_t dtype;
+    int64_t n_row, n_col;
+} qp_block_t;
+
+/** Block (key block, kv head) of b->k or b->v. */
+static inline void *qp_key_block(const qp_blocks_t *b, void *base, int64_t block, int64_t kv_head)
+{
+    size_t bytes = (size_t)(QP_KB * b->a.head_dim) * qp_dtype_bytes(b->dtype);
+    return (char *)base + (size_t)(block * b->a.n_kv_head + kv_head) * bytes;
+}
+
+/**
+ * Plans the sequences of \a batch that have at least \a min_query rows; n_past (host, [n_seq]) adds
+ * keys before the batch's own, NULL: none. The plan stays valid until the next one.
+ */
+void qp_blocks_init(qp_blocks_t *b, qp_cpu_device_t *device, const qp_attention_t *a,
+                    qp_dtype_t dtype, const qp_ragged_t *batch, const int32_t *n_past,
+                    int64_t min_query);
+
+/** Copies all keys and values into their blocks; in parallel. */
+void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
+                         const qp_key_source_t *source);
+
+/** Copies rows [first_row, first_row + n_row) of columns from first_col on; the block's rest is 0.
+ */
+void qp_block_load(const qp_block_t *to, const qp_mat_t *from, int64_t first_col, int64_t first_row,
+                   int64_t n_row);
+
+/** All query blocks against the loaded keys; q heads stand first in qkv. lse [H, T] or NULL. */
+qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,
+                             float *lse, const qp_mat_t *qkv);
+
+#endif

@@ -1,0 +1,242 @@
+/*
+ * Causal attention backward. One task is one (sequence, query head): it walks the blocks of keys,
+ * and for each the blocks of queries that see it, recomputing the probabilities from lse. Blocks
+ * are held transposed, [keys, queries], so that four of the five products need no transposition:
+ *
+ *   P^T = exp(K Q^T - lse)      dV += P^T dO      dP^T = V dO^T
+ *   dS^T = P^T (dP^T - delta)   dK += dS^T Q      dQ += dS K         delta = rowsum(dO * O)
+ *
+ * With grouped queries the heads of a group leave their dK and dV in fp32, and are summed in order.
+ */
+#include "compute/cpu/cpu_attention.h"
+
+typedef struct {
+    qp_block_t query, dout; /* [all query blocks of a span, E] */
+    float *dquery;          /* the same in fp32 */
+    float *lse, *delta;     /* [all query rows]; lse infinite in the rows that fill up */
+    float *score, *dscore;  /* [KB, QB] */
+    void *prob, *dprob;     /* [KB, QB] in the products' type: P^T, dS^T */
+    float *dk, *dv;         /* [KB, E] */
+} task_t;
+
+static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
+{
+    char *at = memory;
+    int64_t e = b->a.head_dim, n_row = b->max_query_block * QP_QB;
+    size_t width = qp_dtype_bytes(b->dtype), tile = QP_QB * QP_KB;
+    t->query = (qp_block_t){qp_cpu_carve(&at, (size_t)(n_row * e) * width), b->dtype, n_row, e};
+    t->dout = (qp_block_t){qp_cpu_carve(&at, (size_t)(n_row * e) * width), b->dtype, n_row, e};
+    t->dquery = qp_cpu_carve(&at, (size_t)(n_row * e) * sizeof(float));
+    t->lse = qp_cpu_carve(&at, (size_t)n_row * sizeof(float));
+    t->delta = qp_cpu_carve(&at, (size_t)n_row * sizeof(float));
+    t->score = qp_cpu_carve(&at, tile * sizeof(float));
+    t->dscore = qp_cpu_carve(&at, tile * sizeof(float));
+    t->prob = qp_cpu_carve(&at, tile * width);
+    t->dprob = qp_cpu_carve(&at, tile * width);
+    t->dk = qp_cpu_carve(&at, (size_t)(QP_KB * e) * sizeof(float));
+    t->dv = qp_cpu_carve(&at, (size_t)(QP_KB * e) * sizeof(float));
+    return (size_t)(at - memory);
+}
+
+typedef struct {
+    const qp_blocks_t *b;
+    const qp_cpu_gemm_t *score, *key, *query; /* [KB,QB] = x y^T; [KB,E] += x y; [QB,E] += x^T y */
+    qp_mat_t qkv, out, dout, dqkv;
+    const float *lse; /* [H, n_token] */
+    float *group_sum; /* [2 (dK, dV), H, n_token, E], or NULL when every head has its own keys */
+} backward_t;
+
+QP_CPU_CLONES static float dot_row(const void *x, qp_dtype_t x_dtype, const void *y,
+                                   qp_dtype_t y_dtype, int64_t n)
+{
+    float u[QP_CPU_CHUNK], v[QP_CPU_CHUNK], sum = 0.0f;
+    qp_cpu_load(u, x_dtype, x, n);
+    qp_cpu_load(v, y_dtype, y, n);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += u[i] * v[i];
+    return sum;
+}
+
+/*
+ * P^T and dS^T of one block; key row r is seen by the queries from column first_query + r on, and
+ * n_key rows are real. All of it comes out as 0 outside.
+ */
+QP_CPU_CLONES static void probability_block(const task_t *t, int64_t first_column, int64_t n_key,
+                                            int64_t row_of_query, float scale)
+{
+    const float *restrict lse = t->lse + row_of_query, *restrict delta = t->delta + row_of_query;
+    size_t width = qp_dtype_bytes(t->query.dtype);
+    for (int64_t r = 0; r < QP_KB; r++) {
+        float *restrict p = t->score + r * QP_QB, *restrict d = t->dscore + r * QP_QB;
+        int64_t hidden = r >= n_key ? QP_QB : first_column + r;
+        for (int64_t c = 0; c < QP_QB; c++) {
+            float prob = qp_cpu_expf(p[c] * scale - lse[c]);
+            p[c] = prob;
+            d[c] = prob * (d[c] - delta[c]) * scale;
+        }
+        for (int64_t c = 0; c < qp_cpu_min(hidden, QP_QB); c++)
+            p[c] = d[c] = 0.0f;
+        qp_cpu_store((char *)t->prob + (size_t)(r * QP_QB) * width, t->query.dtype, p, QP_QB);
+        qp_cpu_store((char *)t->dprob + (size_t)(r * QP_QB) * width, t->query.dtype, d, QP_QB);
+    }
+}
+
+QP_CPU_CLONES static void store_rows(const qp_mat_t *to, int64_t first_row, int64_t first_col,
+                                     const float *from, int64_t n_row, int64_t n_col)
+{
+    for (int64_t r = 0; r < n_row; r++)
+        qp_cpu_store(qp_cpu_at(to, first_row + r, first_col), to->dtype, from + r * n_col, n_col);
+}
+
+static void load_task(const backward_t *f, task_t *t, const qp_span_t *s, int64_t head)
+{
+    int64_t e = f->b->a.head_dim, n_row = s->n_query_block * QP_QB;
+    t->query.n_row = t->dout.n_row = n_row;
+    qp_block_load(&t->query, &f->qkv, head * e, s->first_row, s->n_query);
+    qp_block_load(&t->dout, &f->dout, head * e, s->first_row, s->n_query);
+    memset(t->dquery, 0, (size_t)(n_row * e) * sizeof(float));
+    for (int64_t r = 0; r < n_row; r++) {
+        bool real = r < s->n_query;
+        int64_t row = s->first_row + r;
+        t->lse[r] = real ? f->lse[head * f->qkv.n_row + row] : INFINITY;
+        t->delta[r] = real ? dot_row(qp_cpu_at(&f->dout, row, head * e), f->dout.dtype,
+                                     qp_cpu_at(&f->out, row, head * e), f->out.dtype, e)
+                           : 0.0f;
+    }
+}
+
+/* dK and dV of one block of keys from this head go to their place, or wait for the group's sum. */
+static void store_key_block(const backward_t *f, const task_t *t, const qp_span_t *s, int64_t head,
+                            int64_t block)
+{
+    const qp_blocks_t *b = f->b;
+    int64_t e = b->a.head_dim, first = block * QP_KB, n = qp_cpu_min(s->n_key - first, QP_KB);
+    int64_t row = s->first_row + first, n_head = b->a.n_head;
+    if (f->group_sum == NULL) {
+        store_rows(&f->dqkv, row, (n_head + head) * e, t->dk, n, e);
+        store_rows(&f->dqkv, row, (n_head + b->a.n_kv_head + head) * e, t->dv, n, e);
+        return;
+    }
+    int64_t n_token = f->qkv.n_row;
+    memcpy(f->group_sum + (head * n_token + row) * e, t->dk, (size_t)(n * e) * sizeof(float));
+    memcpy(f->group_sum + ((n_head + head) * n_token + row) * e, t->dv,
+           (size_t)(n * e) * sizeof(float));
+}
+
+static qp_error_t backward_head(const backward_t *f, task_t *t, int thread, int64_t span,
+                                int64_t head)
+{
+    const qp_blocks_t *b = f->b;
+    const qp_span_t *s = &b->span[span];
+    int64_t e = b->a.head_dim, kv_head = head / b->group;
+    size_t query_bytes = (size_t)(QP_QB * e) * qp_dtype_bytes(b->dtype);
+    load_task(f, t, s, head);
+    for (int64_t j = 0; j < s->n_key_block; j++) {
+        const void *k = qp_key_block(b, b->k, s->first_key_block + j, kv_head);
+        const void *v = qp_key_block(b, b->v, s->first_key_block + j, kv_head);
+        memset(t->dk, 0, (size_t)(QP_KB * e) * sizeof(float));
+        memset(t->dv, 0, (size_t)(QP_KB * e) * sizeof(float));
+        for (int64_t i = j * QP_KB / QP_QB; i < s->n_query_block; i++) {
+            const char *query = (const char *)t->query.data + (size_t)i * query_bytes;
+            const char *dout = (const char *)t->dout.data + (size_t)i * query_bytes;
+            QP_TRY(qp_cpu_gemm_run(f->score, thread, k, query, t->score));
+            QP_TRY(qp_cpu_gemm_run(f->score, thread, v, dout, t->dscore));
+            probability_block(t, j * QP_KB - i * QP_QB, s->n_key - j * QP_KB, i * QP_QB,
+                              b->a.scale);
+            QP_TRY(qp_cpu_gemm_run(f->key, thread, t->prob, dout, t->dv));
+            QP_TRY(qp_cpu_gemm_run(f->key, thread, t->dprob, query, t->dk));
+            QP_TRY(qp_cpu_gemm_run(f->query, thread, t->dprob, k, t->dquery + i * QP_QB * e));
+        }
+        store_key_block(f, t, s, head, j);
+    }
+    store_rows(&f->dqkv, s->first_row, head * e, t->dquery, s->n_query, e);
+    return NULL;
+}
+
+/* Adds up what the heads of a group left; part 0 is dK, 1 dV. */
+QP_CPU_CLONES static void sum_group_row(const backward_t *f, int64_t part, int64_t kv_head,
+                                        int64_t row)
+{
+    const qp_attention_t *a = &f->b->a;
+    int64_t e = a->head_dim, n_token = f->qkv.n_row;
+    int64_t head = part * a->n_head + kv_head * f->b->group;
+    float sum[QP_CPU_CHUNK];
+    memcpy(sum, f->group_sum + (head * n_token + row) * e, (size_t)e * sizeof(float));
+    for (int64_t h = 1; h < f->b->group; h++) {
+        const float *restrict x = f->group_sum + ((head + h) * n_token + row) * e;
+        for (int64_t c = 0; c < e; c++)
+            sum[c] += x[c];
+    }
+    qp_cpu_store(qp_cpu_at(&f->dqkv, row, (a->n_head + part * a->n_kv_head + kv_head) * e),
+                 f->dqkv.dtype, sum, e);
+}
+
+static qp_error_t prepare_products(backward_t *f, qp_cpu_device_t *device)
+{
+    int64_t e = f->b->a.head_dim;
+    int32_t dtype = (int32_t)f->b->dtype;
+    qp_cpu_gemm_spec_t spec = {.a = dtype, .b = dtype, .c = QP_F32, .alpha = 1.0f};
+    qp_cpu_gemm_spec_t score = spec, key = spec, query = spec;
+    score.m = QP_KB, score.n = QP_QB, score.k = e;
+    score.lda = e, score.ldb = e, score.ldc = QP_QB, score.trans_b = true;
+    key.m = QP_KB, key.n = e, key.k = QP_QB;
+    key.lda = QP_QB, key.ldb = e, key.ldc = e, key.accumulate = true;
+    query.m = QP_QB, query.n = e, query.k = QP_KB;
+    query.lda = QP_QB, query.ldb = e, query.ldc = e, query.trans_a = true, query.accumulate = true;
+    QP_TRY(qp_cpu_gemm_get(device, &score, &f->score));
+    QP_TRY(qp_cpu_gemm_get(device, &key, &f->key));
+    return qp_cpu_gemm_get(device, &query, &f->query);
+}
+
+static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)
+{
+    const qp_blocks_t *b = f->b;
+    task_t measure;
+    size_t bytes = carve_task(&measure, b, NULL);
+    char *memory =
+        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, bytes * (size_t)device->n_thread);
+    qp_error_t error = NULL;
+#pragma omp parallel num_threads(device->n_thread)
+    {
+        int thread = omp_get_thread_num();
+        task_t task;
+        carve_task(&task, b, memory + (size_t)thread * bytes);
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int64_t s = 0; s < b->n_span; s++)
+            for (int64_t h = 0; h < b->a.n_head; h++)
+                qp_cpu_keep_error(&error, backward_head(f, &task, thread, s, h));
+        if (f->group_sum != NULL) {
+#pragma omp for collapse(3)
+            for (int64_t part = 0; part < 2; part++)
+                for (int64_t g = 0; g < b->a.n_kv_head; g++)
+                    for (int64_t t = 0; t < f->qkv.n_row; t++)
+                        sum_group_row(f, part, g, t);
+        }
+    }
+    return error;
+}
+
+qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout, qp_mat_t out,
+                                     qp_dptr_t lse, qp_mat_t qkv, const qp_attention_t *a,
+                                     const qp_ragged_t *batch)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    int64_t e = a->head_dim, n_kv = a->n_kv_head * e, n_token = batch->n_token;
+    QP_ASSERT(qkv.n_row == n_token && qkv.n_col == a->n_head * e + 2 * n_kv);
+    QP_ASSERT(dqkv.n_row == n_token && dqkv.n_col == qkv.n_col);
+    QP_ASSERT(out.n_row == n_token && out.n_col == a->n_head * e);
+    QP_ASSERT(dout.n_row == n_token && dout.n_col == out.n_col);
+    qp_blocks_t b;
+    qp_blocks_init(&b, device, a, qkv.dtype, batch, NULL, 1);
+    qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
+                              .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
+    qp_blocks_load_keys(&b, device, &source);
+    backward_t f = {
+        .b = &b, .qkv = qkv, .out = out, .dout = dout, .dqkv = dqkv, .lse = qp_cpu_f32(lse)};
+    if (b.group > 1)
+        f.group_sum = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM,
+                                     qp_bytes(2 * a->n_head * n_token * e, sizeof(float)));
+    QP_TRY(prepare_products(&f, device));
+    return run_backward(&f, device);
+}

@@ -1,0 +1,218 @@
+/*
+ * Attention of new tokens to a paged cache. Sequences with many new tokens go through the blocked
+ * products of training; those with few are bound by reading the cache, and do dot products on it.
+ * Which way a sequence goes, and the pieces its past is cut into, depend on that sequence alone.
+ */
+#include "compute/cpu/cpu_attention.h"
+
+enum {
+    FEW = 8,    /* below this many new tokens: dot products */
+    PIECE = 256 /* keys of one task */
+};
+
+/* --- the cache ----------------------------------------------------------------------------------
+ */
+
+static int64_t cache_row(const qp_kv_t *kv, const qp_kv_map_t *map, int64_t seq, int64_t t)
+{
+    int64_t block = map->block_table[seq * map->table_ld + t / kv->block_len];
+    return block * kv->block_len + t % kv->block_len;
+}
+
+qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
+                            const qp_ragged_t *batch, const qp_kv_map_t *map)
+{
+    int64_t n_kv = a->n_kv_head * a->head_dim, n_q = a->n_head * a->head_dim;
+    QP_ASSERT(kv->k.n_col == n_kv && kv->v.n_col == n_kv && qkv.n_col == n_q + 2 * n_kv);
+    qp_mat_t k = qp_mat_cols(qkv, n_q, n_kv), v = qp_mat_cols(qkv, n_q + n_kv, n_kv);
+    int n_thread = batch->n_token * n_kv < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
+#pragma omp parallel for schedule(dynamic) num_threads(n_thread)
+    for (int64_t s = 0; s < batch->n_seq; s++) {
+        int64_t first = batch->cu_seqlens_host[s], n = batch->cu_seqlens_host[s + 1] - first;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t row = cache_row(kv, map, s, map->n_past[s] + i);
+            QP_ASSERT(row >= 0 && row < kv->k.n_row);
+            qp_cpu_convert(qp_cpu_at(&kv->k, row, 0), kv->k.dtype, qp_cpu_at(&k, first + i, 0),
+                           k.dtype, n_kv);
+            qp_cpu_convert(qp_cpu_at(&kv->v, row, 0), kv->v.dtype, qp_cpu_at(&v, first + i, 0),
+                           v.dtype, n_kv);
+        }
+    }
+    return NULL;
+}
+
+/* --- few new tokens ------------------------------------------------------------------------------
+ */
+
+/* One task: a new token, a kv head (all query heads of its group) and a piece of the past. */
+typedef struct {
+    int64_t seq, row; /* row of the batch */
+    int64_t first, n; /* keys */
+    int64_t kv_head;
+    int64_t partial; /* among the partial results; those of one row are [piece, H] */
+} piece_t;
+
+/* Result of one piece for one head: exp(score - top) weighted values, their sum, top. */
+typedef struct {
+    float *out;       /* [n_partial, E] */
+    float *top, *sum; /* [n_partial] */
+} partial_t;
+
+typedef struct {
+    const qp_kv_t *kv;
+    const qp_kv_map_t *map;
+    qp_attention_t a;
+    int64_t group;
+    qp_mat_t qkv, out;
+    partial_t partial;
+    piece_t *piece;
+    int64_t n_piece, n_partial, n_row;
+    int64_t *row_first, *row_of; /* [n_row + 1] first partial, [n_row] row of the batch */
+} few_t;
+
+/* Counts the work; writes the tables too once they have their memory. */
+static void plan_few(few_t *f, const qp_ragged_t *batch)
+{
+    f->n_piece = f->n_partial = f->n_row = 0;
+    for (int64_t s = 0; s < batch->n_seq; s++) {
+        int64_t first = batch->cu_seqlens_host[s], n = batch->cu_seqlens_host[s + 1] - first;
+        for (int64_t i = 0; i < n && n < FEW; i++) {
+            int64_t n_key = f->map->n_past[s] + i + 1;
+            if (f->piece != NULL) {
+                f->row_first[f->n_row] = f->n_partial;
+                f->row_of[f->n_row] = first + i;
+            }
+            f->n_row++;
+            for (int64_t k = 0; k < n_key; k += PIECE) {
+                for (int64_t g = 0; g < f->a.n_kv_head; g++, f->n_piece++)
+                    if (f->piece != NULL)
+                        f->piece[f->n_piece] = (piece_t){s, first + i,
+                                                         k, qp_cpu_min(n_key - k, PIECE),
+                                                         g, f->n_partial + g * f->group};
+                f->n_partial += f->a.n_head;
+            }
+        }
+    }
+    if (f->piece != NULL)
+        f->row_first[f->n_row] = f->n_partial;
+}
+
+static inline float dot(const float *restrict x, const float *restrict y, int64_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i] * y[i];
+    return sum;
+}
+
+/* Softmax of one head's scores within the piece. */
+static inline void softmax_piece(float *restrict score, int64_t n, float *top, float *sum)
+{
+    float largest = -INFINITY, total = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++)
+        largest = score[i] > largest ? score[i] : largest;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; i++) {
+        score[i] = qp_cpu_expf(score[i] - largest);
+        total += score[i];
+    }
+    *top = largest;
+    *sum = total;
+}
+
+QP_CPU_CLONES static void run_piece(const few_t *f, const piece_t *p)
+{
+    int64_t e = f->a.head_dim, first_head = p->kv_head * f->group;
+    float query[QP_CPU_CHUNK], x[QP_CPU_CHUNK], score[PIECE];
+    int64_t row[PIECE];
+    for (int64_t i = 0; i < p->n; i++)
+        row[i] = cache_row(f->kv, f->map, p->seq, p->first + i);
+    for (int64_t h = 0; h < f->group; h++) {
+        int64_t at = p->partial + h;
+        float *restrict out = f->partial.out + at * e;
+        qp_cpu_load(query, f->qkv.dtype, qp_cpu_at(&f->qkv, p->row, (first_head + h) * e), e);
+        for (int64_t i = 0; i < p->n; i++) {
+            qp_cpu_load(x, f->kv->k.dtype, qp_cpu_at(&f->kv->k, row[i], p->kv_head * e), e);
+            score[i] = dot(query, x, e) * f->a.scale;
+        }
+        softmax_piece(score, p->n, &f->partial.top[at], &f->partial.sum[at]);
+        memset(out, 0, (size_t)e * sizeof(float));
+        for (int64_t i = 0; i < p->n; i++) {
+            qp_cpu_load(x, f->kv->v.dtype, qp_cpu_at(&f->kv->v, row[i], p->kv_head * e), e);
+            for (int64_t c = 0; c < e; c++)
+                out[c] += score[i] * x[c];
+        }
+    }
+}
+
+/* Joins the pieces of one (row, head) in order. */
+QP_CPU_CLONES static void join_pieces(const few_t *f, int64_t row, int64_t head)
+{
+    int64_t e = f->a.head_dim;
+    const partial_t *p = &f->partial;
+    float out[QP_CPU_CHUNK] = {0}, top = -INFINITY, sum = 0.0f;
+    for (int64_t i = f->row_first[row] + head; i < f->row_first[row + 1]; i += f->a.n_head)
+        top = p->top[i] > top ? p->top[i] : top;
+    for (int64_t i = f->row_first[row] + head; i < f->row_first[row + 1]; i += f->a.n_head) {
+        float weight = qp_cpu_expf(p->top[i] - top);
+        sum += weight * p->sum[i];
+        for (int64_t c = 0; c < e; c++)
+            out[c] += weight * p->out[i * e + c];
+    }
+    for (int64_t c = 0; c < e; c++)
+        out[c] /= sum;
+    qp_cpu_store(qp_cpu_at(&f->out, f->row_of[row], head * e), f->out.dtype, out, e);
+}
+
+static void attend_few(few_t *f, qp_cpu_device_t *device, const qp_ragged_t *batch)
+{
+    plan_few(f, batch);
+    if (f->n_row == 0)
+        return;
+    size_t piece_bytes = qp_bytes(f->n_piece, sizeof *f->piece);
+    size_t row_bytes = qp_bytes(f->n_row + 1, sizeof *f->row_of);
+    size_t out_bytes = qp_bytes(f->n_partial * f->a.head_dim, sizeof(float));
+    size_t sum_bytes = qp_bytes(f->n_partial, sizeof(float));
+    size_t bytes = qp_cpu_round64(piece_bytes) + 2 * qp_cpu_round64(row_bytes) +
+                   qp_cpu_round64(out_bytes) + 2 * qp_cpu_round64(sum_bytes);
+    char *at = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM, bytes);
+    f->piece = qp_cpu_carve(&at, piece_bytes);
+    f->row_first = qp_cpu_carve(&at, row_bytes);
+    f->row_of = qp_cpu_carve(&at, row_bytes);
+    f->partial.out = qp_cpu_carve(&at, out_bytes);
+    f->partial.top = qp_cpu_carve(&at, sum_bytes);
+    f->partial.sum = qp_cpu_carve(&at, sum_bytes);
+    plan_few(f, batch);
+#pragma omp parallel num_threads(device->n_thread)
+    {
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < f->n_piece; i++)
+            run_piece(f, &f->piece[i]);
+#pragma omp for collapse(2)
+        for (int64_t i = 0; i < f->n_row; i++)
+            for (int64_t h = 0; h < f->a.n_head; h++)
+                join_pieces(f, i, h);
+    }
+}
+
+qp_error_t qp_cpu_attention_cached(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, const qp_kv_t *kv,
+                                   const qp_attention_t *a, const qp_ragged_t *batch,
+                                   const qp_kv_map_t *map)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    QP_ASSERT(qkv.n_row == batch->n_token && out.n_row == batch->n_token);
+    QP_ASSERT(out.n_col == a->n_head * a->head_dim);
+    QP_ASSERT(kv->k.n_col == a->n_kv_head * a->head_dim && kv->v.n_col == kv->k.n_col);
+    few_t few = {
+        .kv = kv, .map = map, .a = *a, .group = a->n_head / a->n_kv_head, .qkv = qkv, .out = out};
+    attend_few(&few, device, batch);
+    qp_blocks_t many;
+    qp_blocks_init(&many, device, a, qkv.dtype, batch, map->n_past, FEW);
+    if (many.n_span == 0)
+        return NULL;
+    qp_key_source_t source = {kv->k, kv->v, map->block_table, map->table_ld, kv->block_len};
+    qp_blocks_load_keys(&many, device, &source);
+    return qp_blocks_forward(&many, device, &out, NULL, &qkv);
+}

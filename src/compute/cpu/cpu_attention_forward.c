@@ -1,0 +1,185 @@
+/* Causal attention forward: blocks of queries against blocks of keys, softmax on line (Milakov and
+ * Gimelshein 2018; Dao et al. 2022), products by oneDNN, everything between in fp32. */
+#include "compute/cpu/cpu_attention.h"
+
+/* One thread's memory for a block of queries. */
+typedef struct {
+    qp_block_t query; /* [QB, E] */
+    float *score;     /* [QB, KB] */
+    void *prob;       /* [QB, KB] in the products' type */
+    float *out;       /* [QB, E], not yet divided by sum */
+    float *top, *sum; /* [QB] largest scaled score, sum of exp(score - top) */
+} task_t;
+
+static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
+{
+    char *at = memory;
+    int64_t e = b->a.head_dim;
+    size_t width = qp_dtype_bytes(b->dtype);
+    t->query = (qp_block_t){qp_cpu_carve(&at, (size_t)(QP_QB * e) * width), b->dtype, QP_QB, e};
+    t->score = qp_cpu_carve(&at, QP_QB * QP_KB * sizeof(float));
+    t->prob = qp_cpu_carve(&at, QP_QB * QP_KB * width);
+    t->out = qp_cpu_carve(&at, (size_t)(QP_QB * e) * sizeof(float));
+    t->top = qp_cpu_carve(&at, QP_QB * sizeof(float));
+    t->sum = qp_cpu_carve(&at, QP_QB * sizeof(float));
+    return (size_t)(at - memory);
+}
+
+/* exp(score - top) of one row's first n columns; returns the sum, leaves the rest of the row 0. */
+static inline float exp_row(float *restrict score, int64_t n, float scale, float top)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < n; c++) {
+        score[c] = qp_cpu_expf(score[c] * scale - top);
+        sum += score[c];
+    }
+    for (int64_t c = n; c < QP_KB; c++)
+        score[c] = 0.0f;
+    return sum;
+}
+
+static inline float max_row(const float *restrict score, int64_t n)
+{
+    float top = -INFINITY;
+#pragma omp simd reduction(max : top)
+    for (int64_t c = 0; c < n; c++)
+        top = score[c] > top ? score[c] : top;
+    return top;
+}
+
+/* Turns scores into probabilities relative to the running maximum; row r sees n_key + r keys. */
+QP_CPU_CLONES static void softmax_block(const task_t *t, int64_t n_row, int64_t n_key, float scale)
+{
+    int64_t e = t->query.n_col;
+    size_t width = qp_dtype_bytes(t->query.dtype);
+    for (int64_t r = 0; r < n_row; r++) {
+        float *restrict score = t->score + r * QP_KB;
+        bool whole = n_key + r >= QP_KB;
+        int64_t n = whole ? QP_KB : n_key + r > 0 ? n_key + r : 0;
+        float top = scale * (whole ? max_row(score, QP_KB) : max_row(score, n));
+        if (top > t->top[r]) {
+            float shrink = qp_cpu_expf(t->top[r] - top);
+            float *restrict out = t->out + r * e;
+            for (int64_t c = 0; c < e; c++)
+                out[c] *= shrink;
+            t->sum[r] *= shrink;
+            t->top[r] = top;
+        }
+        t->sum[r] +=
+            whole ? exp_row(score, QP_KB, scale, t->top[r]) : exp_row(score, n, scale, t->top[r]);
+        qp_cpu_store((char *)t->prob + (size_t)(r * QP_KB) * width, t->query.dtype, score, QP_KB);
+    }
+}
+
+QP_CPU_CLONES static void write_rows(const task_t *t, const qp_mat_t *out, int64_t first_row,
+                                     int64_t first_col, int64_t n_row)
+{
+    int64_t e = t->query.n_col;
+    for (int64_t r = 0; r < n_row; r++) {
+        float *restrict row = t->out + r * e;
+        float scale = 1.0f / t->sum[r];
+        for (int64_t c = 0; c < e; c++)
+            row[c] *= scale;
+        qp_cpu_store(qp_cpu_at(out, first_row + r, first_col), out->dtype, row, e);
+    }
+}
+
+typedef struct {
+    const qp_blocks_t *b;
+    const qp_cpu_gemm_t *score, *out; /* S = Q K^T, O += P V */
+    qp_mat_t qkv, o;
+    float *lse; /* [H, n_token] or NULL */
+} forward_t;
+
+static qp_error_t forward_block(const forward_t *f, const task_t *t, int thread, int64_t block,
+                                int64_t head)
+{
+    const qp_blocks_t *b = f->b;
+    const qp_span_t *s = &b->span[b->query_block_span[block]];
+    int64_t e = b->a.head_dim, first = (block - s->first_query_block) * QP_QB;
+    int64_t n_row = qp_cpu_min(s->n_query - first, QP_QB);
+    int64_t position = s->n_key - s->n_query + first; /* of the block's first query */
+    qp_block_load(&t->query, &f->qkv, head * e, s->first_row + first, n_row);
+    memset(t->out, 0, (size_t)(QP_QB * e) * sizeof(float));
+    memset(t->prob, 0, QP_QB * QP_KB * qp_dtype_bytes(b->dtype));
+    for (int64_t r = 0; r < n_row; r++) {
+        t->top[r] = -INFINITY;
+        t->sum[r] = 0.0f;
+    }
+    for (int64_t j = 0; j * QP_KB < position + n_row; j++) {
+        const void *k = qp_key_block(b, b->k, s->first_key_block + j, head / b->group);
+        const void *v = qp_key_block(b, b->v, s->first_key_block + j, head / b->group);
+        QP_TRY(qp_cpu_gemm_run(f->score, thread, t->query.data, k, t->score));
+        softmax_block(t, n_row, position + 1 - j * QP_KB, b->a.scale);
+        QP_TRY(qp_cpu_gemm_run(f->out, thread, t->prob, v, t->out));
+    }
+    write_rows(t, &f->o, s->first_row + first, head * e, n_row);
+    if (f->lse != NULL)
+        for (int64_t r = 0; r < n_row; r++)
+            f->lse[head * f->qkv.n_row + s->first_row + first + r] = t->top[r] + logf(t->sum[r]);
+    return NULL;
+}
+
+qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,
+                             float *lse, const qp_mat_t *qkv)
+{
+    forward_t f = {.b = b, .qkv = *qkv, .o = *out, .lse = lse};
+    int64_t e = b->a.head_dim;
+    qp_cpu_gemm_spec_t score = {.m = QP_QB,
+                                .n = QP_KB,
+                                .k = e,
+                                .lda = e,
+                                .ldb = e,
+                                .ldc = QP_KB,
+                                .trans_b = true,
+                                .a = b->dtype,
+                                .b = b->dtype,
+                                .c = QP_F32,
+                                .alpha = 1.0f};
+    qp_cpu_gemm_spec_t value = {.m = QP_QB,
+                                .n = e,
+                                .k = QP_KB,
+                                .lda = QP_KB,
+                                .ldb = e,
+                                .ldc = e,
+                                .a = b->dtype,
+                                .b = b->dtype,
+                                .c = QP_F32,
+                                .accumulate = true,
+                                .alpha = 1.0f};
+    QP_TRY(qp_cpu_gemm_get(device, &score, &f.score));
+    QP_TRY(qp_cpu_gemm_get(device, &value, &f.out));
+    task_t measure;
+    size_t bytes = carve_task(&measure, b, NULL);
+    char *memory =
+        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, bytes * (size_t)device->n_thread);
+    qp_error_t error = NULL;
+#pragma omp parallel num_threads(device->n_thread)
+    {
+        int thread = omp_get_thread_num();
+        task_t task;
+        carve_task(&task, b, memory + (size_t)thread * bytes);
+        /* The last blocks of a sequence see the most keys: they go first. */
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int64_t i = b->n_query_block - 1; i >= 0; i--)
+            for (int64_t h = 0; h < b->a.n_head; h++)
+                qp_cpu_keep_error(&error, forward_block(&f, &task, thread, i, h));
+    }
+    return error;
+}
+
+qp_error_t qp_cpu_attention_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,
+                                    const qp_attention_t *a, const qp_ragged_t *batch)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    int64_t e = a->head_dim, n_kv = a->n_kv_head * e;
+    QP_ASSERT(qkv.n_row == batch->n_token && qkv.n_col == a->n_head * e + 2 * n_kv);
+    QP_ASSERT(out.n_row == batch->n_token && out.n_col == a->n_head * e);
+    qp_blocks_t b;
+    qp_blocks_init(&b, device, a, qkv.dtype, batch, NULL, 1);
+    qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
+                              .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
+    qp_blocks_load_keys(&b, device, &source);
+    return qp_blocks_forward(&b, device, &out, qp_cpu_f32(lse), &qkv);
+}

@@ -1,0 +1,189 @@
+/*
+ * Drawing tokens. The kept set of top-k and top-p is found by bisection on a threshold instead of
+ * by sorting: 32 vectorised passes at most, whatever the logits look like.
+ */
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/cpu_math.h"
+
+#include <limits.h>
+#include <math.h>
+
+/* An integer that orders as the float does; -0 and 0 are equal. */
+static inline int32_t order_of(float x)
+{
+    float y = x + 0.0f;
+    int32_t bits;
+    memcpy(&bits, &y, sizeof bits);
+    return bits ^ (bits < 0 ? INT_MAX : 0);
+}
+
+/* One row being drawn from. */
+typedef struct {
+    const float *logit;
+    float *weight; /* exp((logit - top) / temperature); 0 outside the kept set */
+    int64_t n;
+    float top;      /* largest logit */
+    double log_sum; /* log of the sum of exp(logit - top) */
+} row_t;
+
+QP_CPU_CLONES static int64_t count_at_least(const row_t *row, int32_t order)
+{
+    int64_t n = 0;
+    for (int64_t i = 0; i < row->n; i++)
+        n += order_of(row->logit[i]) >= order;
+    return n;
+}
+
+QP_CPU_CLONES static double mass_at_most(const row_t *row, int32_t order)
+{
+    double mass = 0.0;
+#pragma omp simd reduction(+ : mass)
+    for (int64_t i = 0; i < row->n; i++)
+        mass += order_of(row->logit[i]) <= order ? (double)row->weight[i] : 0.0;
+    return mass;
+}
+
+/* Finds the top; false if a logit is NaN or infinite, or all are -infinity. */
+QP_CPU_CLONES static bool scan_row(row_t *row)
+{
+    float top = -INFINITY;
+    int bad = 0;
+    for (int64_t i = 0; i < row->n; i++)
+        bad |= !(row->logit[i] < INFINITY);
+#pragma omp simd reduction(max : top)
+    for (int64_t i = 0; i < row->n; i++)
+        top = row->logit[i] > top ? row->logit[i] : top;
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < row->n; i++)
+        sum += (double)qp_cpu_expf(row->logit[i] - top);
+    row->top = top;
+    row->log_sum = log(sum);
+    return !bad && top > -INFINITY;
+}
+
+QP_CPU_CLONES static void weigh_row(const row_t *row, float temperature)
+{
+    float *restrict weight = row->weight, scale = 1.0f / temperature;
+    for (int64_t i = 0; i < row->n; i++)
+        weight[i] = qp_cpu_expf((row->logit[i] - row->top) * scale);
+}
+
+/* Keeps the k largest; all that equal the smallest of them stay, as in HF's TopKLogitsWarper. */
+static void keep_top_k(const row_t *row, int64_t k)
+{
+    int64_t low = INT_MIN, high = order_of(row->top); /* count(low) >= k, high may still qualify */
+    while (low < high) {
+        int64_t middle = low + (high - low + 1) / 2;
+        if (count_at_least(row, (int32_t)middle) >= k)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    for (int64_t i = 0; i < row->n; i++)
+        if (order_of(row->logit[i]) < low)
+            row->weight[i] = 0.0f;
+}
+
+/*
+ * HF's TopPLogitsWarper: in ascending order, tokens are dropped while the sum up to and including
+ * them is at most 1 - p. Among equal logits the highest ids are dropped first.
+ */
+static void keep_top_p(const row_t *row, double p)
+{
+    double limit = (1.0 - p) * mass_at_most(row, INT_MAX);
+    int64_t low = (int64_t)INT_MIN - 1, high = (int64_t)order_of(row->top) - 1;
+    while (low < high) { /* the largest order whose mass may be dropped whole */
+        int64_t middle = low + (high - low + 1) / 2;
+        if (mass_at_most(row, (int32_t)middle) <= limit)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    double left = limit - (low < INT_MIN ? 0.0 : mass_at_most(row, (int32_t)low));
+    int64_t border = low + 1, n_kept = 0; /* tokens of this order are dropped in part */
+    for (int64_t i = 0; i < row->n; i++) {
+        int64_t order = order_of(row->logit[i]);
+        if (order < border)
+            row->weight[i] = 0.0f;
+        n_kept += order >= border;
+    }
+    for (int64_t i = row->n - 1; i >= 0 && n_kept > 1; i--)
+        if (order_of(row->logit[i]) == border && row->weight[i] > 0.0f) {
+            left -= (double)row->weight[i];
+            if (left < 0.0)
+                break;
+            row->weight[i] = 0.0f;
+            n_kept--;
+        }
+}
+
+/* The first token whose cumulative weight, in order of ids, exceeds u times the whole. */
+static int64_t draw(const row_t *row, double u)
+{
+    double whole = 0.0, sum = 0.0;
+    int64_t last = 0;
+    for (int64_t i = 0; i < row->n; i++)
+        whole += (double)row->weight[i];
+    for (int64_t i = 0; i < row->n; i++) {
+        if (row->weight[i] <= 0.0f)
+            continue;
+        sum += (double)row->weight[i];
+        last = i;
+        if (sum > u * whole)
+            break;
+    }
+    return last;
+}
+
+static int64_t largest(const row_t *row)
+{
+    int64_t i = 0;
+    while (row->logit[i] < row->top)
+        i++;
+    return i;
+}
+
+static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_philox_key_t *key)
+{
+    if (sampling->temperature == 0.0f)
+        return largest(row);
+    weigh_row(row, sampling->temperature);
+    if (sampling->top_k > 0 && sampling->top_k < row->n)
+        keep_top_k(row, sampling->top_k);
+    if (sampling->top_p < 1.0f)
+        keep_top_p(row, (double)sampling->top_p);
+    return draw(row, (double)qp_philox_uniform(key, 0));
+}
+
+qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
+                         const qp_sampling_t *sampling, const qp_philox_key_t *key,
+                         const uint32_t *sample, const uint32_t *position)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    QP_ASSERT(logits.dtype == QP_F32 && sampling->temperature >= 0.0f);
+    float *weight = qp_cpu_scratch(device, QP_SCRATCH_SAMPLE,
+                                   qp_bytes(logits.n_col * device->n_thread, sizeof(float)));
+    qp_error_t error = NULL;
+#pragma omp parallel for schedule(dynamic) num_threads(device->n_thread)
+    for (int64_t i = 0; i < logits.n_row; i++) {
+        row_t row = {.logit = qp_cpu_at(&logits, i, 0),
+                     .weight = weight + omp_get_thread_num() * logits.n_col,
+                     .n = logits.n_col};
+        if (!scan_row(&row)) {
+            qp_cpu_keep_error(&error, QP_ERROR(QP_INTERNAL,
+                                               "sampling: row %lld (sample %u, position %u) has a "
+                                               "logit that is NaN or infinite",
+                                               (long long)i, sample[i], position[i]));
+            continue;
+        }
+        qp_philox_key_t row_key = *key;
+        row_key.sample = sample[i];
+        row_key.position = position[i];
+        row_key.site = QP_SITE_SAMPLING;
+        int64_t choice = choose(&row, sampling, &row_key);
+        qp_cpu_i32(token)[i] = (int32_t)choice;
+        qp_cpu_f32(logprob)[i] = (float)((double)(row.logit[choice] - row.top) - row.log_sum);
+    }
+    return error;
+}
