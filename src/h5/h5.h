@@ -25,15 +25,20 @@ qp_error_t qp_h5_open(const char *path, qp_comm_t *comm, qp_h5_t **file);
 /** Creates (truncates) a file; comm as above. Failure: QP_IO. */
 qp_error_t qp_h5_create(const char *path, qp_comm_t *comm, qp_h5_t **file);
 
-/** Flushes (to the disk: fsync) and closes; reports errors of delayed writes (full disk). Collective as opened. */
+/** Flushes (to the disk: fsync) and closes; reports errors of delayed writes (full disk).
+ * Collective as opened. */
 qp_error_t qp_h5_close(qp_h5_t **file);
+
+/** Writes out everything so far and syncs it (MPI-IO). Collective as opened. */
+qp_error_t qp_h5_flush(qp_h5_t *file);
 
 const char *qp_h5_path(const qp_h5_t *file);
 
 /** True if the object (dataset or group) exists. */
 bool qp_h5_exists(const qp_h5_t *file, const char *name);
 
-/** Names of the links of a group in alphabetical order; *names and each name are the caller's (qp_free). */
+/** Names of the links of a group in alphabetical order; *names and each name are the caller's
+ * (qp_free). */
 qp_error_t qp_h5_list(const qp_h5_t *file, const char *group, char ***names, int64_t *n_name);
 
 enum { QP_H5_MAX_DIM = 4 };
@@ -51,8 +56,9 @@ qp_error_t qp_h5_dataset_create(qp_h5_t *file, const char *name, const qp_h5_sha
 qp_error_t qp_h5_dataset_shape(const qp_h5_t *file, const char *name, qp_h5_shape_t *shape);
 
 /**
- * Reads or writes rows [first, first + n_row) of the first dimension (all of the others). Rank-local
- * (independent I/O), n_row == 0 allowed. Type must be the stored one: no conversion; mismatch QP_INPUT.
+ * Reads or writes rows [first, first + n_row) of the first dimension (all of the others).
+ * Rank-local (independent I/O), n_row == 0 allowed. Type must be the stored one: no conversion;
+ * mismatch QP_INPUT.
  */
 qp_error_t qp_h5_read(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
                       int64_t n_row, void *data);
@@ -65,18 +71,24 @@ qp_error_t qp_h5_read_all(const qp_h5_t *file, const char *name, qp_dtype_t dtyp
 qp_error_t qp_h5_write_all(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
                            int64_t n_row, const void *data);
 
-/** Attributes; object "/" is the root. Collective as opened for writing. Strings are the caller's (qp_free). */
+/** Attributes; object "/" is the root. Collective as opened for writing. Strings are the caller's
+ * (qp_free). */
 qp_error_t qp_h5_attr_set_i64(qp_h5_t *file, const char *object, const char *name, int64_t value);
 qp_error_t qp_h5_attr_set_f64(qp_h5_t *file, const char *object, const char *name, double value);
-qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *name, const char *value);
-qp_error_t qp_h5_attr_get_i64(const qp_h5_t *file, const char *object, const char *name, int64_t *value);
-qp_error_t qp_h5_attr_get_f64(const qp_h5_t *file, const char *object, const char *name, double *value);
-qp_error_t qp_h5_attr_get_str(const qp_h5_t *file, const char *object, const char *name, char **value);
+qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *name,
+                              const char *value);
+qp_error_t qp_h5_attr_get_i64(const qp_h5_t *file, const char *object, const char *name,
+                              int64_t *value);
+qp_error_t qp_h5_attr_get_f64(const qp_h5_t *file, const char *object, const char *name,
+                              double *value);
+qp_error_t qp_h5_attr_get_str(const qp_h5_t *file, const char *object, const char *name,
+                              char **value);
 bool qp_h5_attr_exists(const qp_h5_t *file, const char *object, const char *name);
 
 /**
  * Whole-data-set convenience for small byte blobs (tokenizer files, decks): 1-D uint8.
- * Long strings (> 64 KB) go here, not into attributes.
+ * Long strings (> 60 KB) go here, not into attributes. write: collective as opened, rank 0's bytes
+ * count. read: rank-local; *data is the caller's (qp_free), followed by a NUL that is not counted.
  */
 qp_error_t qp_h5_blob_write(qp_h5_t *file, const char *name, const void *data, size_t n_bytes);
 qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, size_t *n_bytes);

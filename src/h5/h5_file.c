@@ -1,0 +1,265 @@
+/* Opening, creating and closing files; what they contain; the lock. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "comm/mpi_check.h"
+#include "h5/h5_impl.h"
+
+static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+int qp_h5_lock(void)
+{
+    pthread_mutex_lock(&lock);
+    return 0;
+}
+
+void qp_h5_unlock(const int *locked)
+{
+    (void)locked;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Keeps the description of the innermost entry of HDF5's error stack. */
+static herr_t innermost(unsigned n, const H5E_error2_t *entry, void *text)
+{
+    if (n == 0)
+        qp_str_puts(text, entry->desc);
+    return 0;
+}
+
+qp_error_t qp_h5_check(const qp_h5_t *file, const char *object, bool failed,
+                       const char *source_file, int line)
+{
+    if (!failed)
+        return NULL;
+    qp_str_t text = {0};
+    if (H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, &text) < 0 || text.n == 0)
+        qp_str_puts(&text, "HDF5 failed without a reason");
+    const char *separator = object != NULL ? ": " : "";
+    qp_error_t error =
+        qp_error_create(file->writable ? QP_IO : QP_INPUT, source_file, line, "%s%s%s: %s",
+                        file->path, separator, object != NULL ? object : "", text.data);
+    qp_str_fini(&text);
+    return error;
+}
+
+qp_error_t qp_h5_release(const qp_h5_t *file, const char *object, hid_t id, qp_error_t error)
+{
+    if (id < 0)
+        return error;
+    qp_error_t closing = QP_H5(file, object, H5Idec_ref(id));
+    if (error == NULL)
+        return closing;
+    qp_error_destroy(&closing);
+    return error;
+}
+
+qp_error_t qp_h5_agree(const qp_h5_t *file, qp_error_t local)
+{
+    return file->comm != NULL ? qp_comm_agree(file->comm, local) : local;
+}
+
+static qp_h5_t *new_file(const char *path, qp_comm_t *comm, bool writable)
+{
+    qp_h5_t *file = QP_NEW("h5", qp_h5_t, 1);
+    *file = (qp_h5_t){.id = -1, .path = qp_strdup(path), .comm = comm, .writable = writable};
+    return file;
+}
+
+static void free_file(qp_h5_t **file)
+{
+    qp_free((*file)->path);
+    QP_FREE(*file);
+}
+
+/* What HDF5 would report late, or not at all on the ranks that can see the file. */
+static qp_error_t check_readable(qp_h5_t *file)
+{
+    static const char signature[8] = "\211HDF\r\n\032\n";
+    char start[sizeof signature] = {0};
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return QP_ERROR(QP_INPUT, "%s: %s", file->path, strerror(errno));
+    qp_error_t error = NULL;
+    struct stat status;
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
+        error = QP_ERROR(QP_INPUT, "%s: not a regular file", file->path);
+    else if (pread(fd, start, sizeof start, 0) != sizeof start ||
+             memcmp(start, signature, sizeof start) != 0)
+        error = QP_ERROR(QP_INPUT, "%s: not an HDF5 file", file->path);
+    else
+        file->n_bytes = (int64_t)status.st_size;
+    close(fd);
+    return error;
+}
+
+/* The formats since HDF5 1.8 have checksums over all metadata, so no flipped bit goes unseen. */
+static qp_error_t set_access(const qp_h5_t *file, hid_t access)
+{
+    QP_TRY(QP_H5(file, NULL, H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST)));
+    QP_TRY(QP_H5(file, NULL, H5Pset_fclose_degree(access, H5F_CLOSE_STRONG)));
+    /* Locks fail on many cluster file systems, and protect nothing here. */
+    QP_TRY(QP_H5(file, NULL, H5Pset_file_locking(access, false, true)));
+    if (file->comm != NULL) {
+        MPI_Comm mpi = *(const MPI_Comm *)qp_comm_mpi(file->comm);
+        QP_TRY(QP_H5(file, NULL, H5Pset_fapl_mpio(access, mpi, MPI_INFO_NULL)));
+    }
+    return NULL;
+}
+
+static qp_error_t open_id(qp_h5_t *file)
+{
+    hid_t access = -1;
+    qp_error_t error;
+    QP_TRY_DONE(QP_H5(file, NULL, H5Eset_auto2(H5E_DEFAULT, NULL, NULL)));
+    QP_TRY_DONE(QP_H5(file, NULL, access = H5Pcreate(H5P_FILE_ACCESS)));
+    QP_TRY_DONE(set_access(file, access));
+    if (file->writable)
+        error =
+            QP_H5(file, NULL, file->id = H5Fcreate(file->path, H5F_ACC_TRUNC, H5P_DEFAULT, access));
+    else
+        error = QP_H5(file, NULL, file->id = H5Fopen(file->path, H5F_ACC_RDONLY, access));
+done:
+    return qp_h5_release(file, NULL, access, error);
+}
+
+static qp_error_t start(qp_h5_t *file, qp_h5_t **out)
+{
+    qp_error_t error = qp_h5_agree(file, file->writable ? NULL : check_readable(file));
+    if (error == NULL) {
+        error = qp_h5_agree(file, open_id(file));
+        if (error != NULL &&
+            file->id >= 0) { /* closing is collective, and others have not opened */
+            qp_log_error_here("%s", error->message);
+            qp_comm_abort(file->comm, (int)error->code);
+        }
+    }
+    if (error != NULL)
+        free_file(&file);
+    *out = file;
+    return error;
+}
+
+qp_error_t qp_h5_open(const char *path, qp_comm_t *comm, qp_h5_t **file)
+{
+    QP_H5_LOCKED();
+    return start(new_file(path, comm, false), file);
+}
+
+qp_error_t qp_h5_create(const char *path, qp_comm_t *comm, qp_h5_t **file)
+{
+    QP_H5_LOCKED();
+    return start(new_file(path, comm, true), file);
+}
+
+/* MPI-IO has synced each rank's own writes in the flush; this adds what the close itself wrote. */
+static qp_error_t sync_file(const qp_h5_t *file)
+{
+    if (file->comm != NULL && qp_comm_rank(file->comm) != 0)
+        return NULL;
+    int fd = open(file->path, O_RDWR | O_CLOEXEC);
+    qp_error_t error = NULL;
+    if (fd < 0 || fsync(fd) != 0)
+        error = QP_ERROR(QP_IO, "%s: fsync: %s", file->path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+    return error;
+}
+
+qp_error_t qp_h5_flush(qp_h5_t *file)
+{
+    QP_H5_LOCKED();
+    return qp_h5_agree(file, QP_H5(file, NULL, H5Fflush(file->id, H5F_SCOPE_LOCAL)));
+}
+
+qp_error_t qp_h5_close(qp_h5_t **out)
+{
+    qp_h5_t *file = *out;
+    if (file == NULL)
+        return NULL;
+    QP_H5_LOCKED();
+    qp_error_t error = NULL;
+    if (file->writable)
+        error = qp_h5_flush(file);
+    qp_error_t closing = QP_H5(file, NULL, H5Fclose(file->id));
+    if (error == NULL)
+        error = closing;
+    else
+        qp_error_destroy(&closing);
+    if (error == NULL && file->writable)
+        error = sync_file(file);
+    error = qp_h5_agree(file, error);
+    free_file(out);
+    return error;
+}
+
+const char *qp_h5_path(const qp_h5_t *file)
+{
+    return file->path;
+}
+
+bool qp_h5_exists(const qp_h5_t *file, const char *name)
+{
+    QP_H5_LOCKED();
+    /* H5Lexists wants every group on the way to exist. */
+    char *path = qp_strdup(name);
+    bool exists = true;
+    for (char *end = path; exists && *end != '\0';) {
+        end += strspn(end, "/");
+        end += strcspn(end, "/");
+        char next = *end;
+        *end = '\0';
+        if (strspn(path, "/") < strlen(path))
+            exists = H5Lexists(file->id, path, H5P_DEFAULT) > 0;
+        *end = next;
+    }
+    qp_free(path);
+    return exists;
+}
+
+typedef struct {
+    char **name;
+    int64_t n, capacity;
+} names_t;
+
+static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, void *owner)
+{
+    (void)group;
+    (void)info;
+    names_t *names = owner;
+    if (names->n == names->capacity) {
+        names->capacity = 2 * names->capacity + 16;
+        names->name = qp_realloc("h5", names->name, qp_bytes(names->capacity, sizeof(char *)));
+    }
+    names->name[names->n++] = qp_strdup(name);
+    return 0;
+}
+
+qp_error_t qp_h5_list(const qp_h5_t *file, const char *group, char ***out, int64_t *n_name)
+{
+    QP_H5_LOCKED();
+    names_t names = {0};
+    hid_t id = -1;
+    qp_error_t error;
+    QP_TRY_DONE(QP_H5(file, group, id = H5Gopen2(file->id, group, H5P_DEFAULT)));
+    QP_TRY_DONE(
+        QP_H5(file, group, H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, NULL, add_name, &names)));
+done:
+    error = qp_h5_release(file, group, id, error);
+    if (error != NULL) {
+        for (int64_t i = 0; i < names.n; i++)
+            qp_free(names.name[i]);
+        QP_FREE(names.name);
+        names.n = 0;
+    }
+    *out = names.name;
+    *n_name = names.n;
+    return error;
+}
