@@ -1,0 +1,183 @@
+/**
+ * \file main.c
+ * The SPMD program: arguments, then MPI, the deck and the run. Help and version work without MPI.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "comm/comm.h"
+#include "train/train.h"
+
+static const char usage[] =
+    "usage: quipu [options] DECK\n"
+    "\n"
+    "Fine-tunes a LLaMA-family model as the deck says. Start it under mpirun or a job script.\n"
+    "\n"
+    "  --dry-run            check the deck, the files and the memory plan, then stop\n"
+    "  --set path=value     replace or add a value of the deck (may be repeated)\n"
+    "  --deck-help [group]  what a deck may hold\n"
+    "  --deck-markdown      the same as the page doc/deck.md\n"
+    "  --version            version and revision\n"
+    "  --help               this text\n"
+    "\n"
+    "Exit codes: 0 done; 1 internal error; 2 wrong input; 3 I/O failed; 10 stopped early with a "
+    "good\n"
+    "checkpoint: start again to continue.\n";
+
+/* What to do besides running a deck. */
+typedef enum {
+    ACTION_RUN,
+    ACTION_HELP,
+    ACTION_VERSION,
+    ACTION_DECK_HELP,
+    ACTION_DECK_MARKDOWN
+} action_t;
+
+typedef struct {
+    action_t action;
+    bool dry;
+    const char *deck;  /* with --deck-help: the group */
+    const char **sets; /* [n_set] */
+    int n_set;
+} arguments_t;
+
+static const struct {
+    const char *name;
+    action_t action;
+} action_option[] = {
+    {"--help", ACTION_HELP},
+    {"-h", ACTION_HELP},
+    {"--version", ACTION_VERSION},
+    {"--deck-help", ACTION_DECK_HELP},
+    {"--deck-markdown", ACTION_DECK_MARKDOWN},
+};
+enum { N_ACTION_OPTION = sizeof action_option / sizeof action_option[0] };
+
+static bool find_action(const char *name, action_t *action)
+{
+    for (int i = 0; i < N_ACTION_OPTION; i++)
+        if (strcmp(name, action_option[i].name) == 0) {
+            *action = action_option[i].action;
+            return true;
+        }
+    return false;
+}
+
+static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
+{
+    static const char *const options[] = {"--dry-run",   "--set",           "--help",
+                                          "--deck-help", "--deck-markdown", "--version"};
+    for (int i = 1; i < argc; i++) {
+        const char *argument = argv[i];
+        if (strcmp(argument, "--dry-run") == 0) {
+            arguments->dry = true;
+        } else if (strcmp(argument, "--set") == 0) {
+            if (i + 1 == argc || strchr(argv[i + 1], '=') == NULL)
+                return QP_ERROR(QP_INPUT, "--set: path=value is expected");
+            arguments->sets[arguments->n_set++] = argv[++i];
+        } else if (find_action(argument, &arguments->action)) {
+            continue;
+        } else if (argument[0] == '-') {
+            const char *nearest =
+                qp_nearest(argument, options, (int)(sizeof options / sizeof *options));
+            return QP_ERROR(QP_INPUT, "%s: no such option%s%s; see quipu --help", argument,
+                            nearest != NULL ? ", did you mean " : "",
+                            nearest != NULL ? nearest : "");
+        } else if (arguments->deck != NULL) {
+            return QP_ERROR(QP_INPUT, "one deck is expected, got %s and %s", arguments->deck,
+                            argument);
+        } else {
+            arguments->deck = argument;
+        }
+    }
+    if (arguments->action == ACTION_RUN && arguments->deck == NULL)
+        return QP_ERROR(QP_INPUT, "a deck is expected; see quipu --help");
+    return NULL;
+}
+
+/* The actions that need neither MPI nor a deck. */
+static qp_error_t show(const arguments_t *arguments)
+{
+    int n_group;
+    const qp_deck_group_t *const *groups = qp_settings_groups(&n_group);
+    qp_str_t text = {0};
+    qp_error_t error = NULL;
+    switch (arguments->action) {
+    case ACTION_HELP:
+        qp_str_puts(&text, usage);
+        break;
+    case ACTION_VERSION:
+        qp_str_puts(&text, "quipu " QUIPU_VERSION " (" QUIPU_REVISION ")\n");
+        break;
+    case ACTION_DECK_HELP:
+        error = qp_deck_help(groups, n_group, arguments->deck, &text);
+        break;
+    case ACTION_DECK_MARKDOWN:
+        qp_deck_document(groups, n_group, &text);
+        break;
+    case ACTION_RUN:
+        break;
+    }
+    if (error == NULL)
+        fwrite(text.data, 1, text.n, stdout);
+    qp_str_fini(&text);
+    return error;
+}
+
+static char *join(int argc, char **argv)
+{
+    qp_str_t line = {0};
+    for (int i = 0; i < argc; i++)
+        qp_str_printf(&line, "%s%s", i > 0 ? " " : "", argv[i]);
+    return line.data;
+}
+
+/* The deck's run on all ranks. */
+static int run(const arguments_t *arguments, const char *command)
+{
+    qp_comm_t *comm = NULL;
+    qp_settings_t settings;
+    qp_error_t error = qp_comm_create(&comm);
+    if (error != NULL)
+        return qp_error_report(&error);
+    error = qp_settings_read(comm, arguments->deck, arguments->sets, arguments->n_set, command,
+                             &settings);
+    if (error == NULL) {
+        error = qp_train(comm, &settings, arguments->dry);
+        qp_settings_fini(&settings);
+    }
+    int code;
+    if (error != NULL && error->code == QP_STOPPED) {
+        qp_log_info("%s", error->message);
+        qp_error_destroy(&error);
+        code = QP_STOPPED;
+    } else {
+        code = qp_error_report(&error);
+    }
+    qp_comm_destroy(&comm);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    arguments_t arguments = {.sets = QP_NEW("arguments", const char *, argc)};
+    char *command = join(argc, argv);
+    qp_error_t error = parse(argc, argv, &arguments);
+    int code;
+    if (error == NULL && arguments.action == ACTION_RUN) {
+        code = run(&arguments, command);
+    } else {
+        if (error == NULL)
+            error = show(&arguments);
+        code = qp_error_report(&error);
+    }
+    qp_free(command);
+    qp_free(arguments.sets);
+    if (qp_mem_check_leaks() > 0 && code == QP_OK)
+        code = QP_INTERNAL;
+    qp_log_fini();
+    return code;
+}

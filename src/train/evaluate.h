@@ -1,0 +1,19 @@
+/** \file evaluate.h  Held-out loss of the current role. */
+#ifndef QP_TRAIN_EVALUATE_H
+#define QP_TRAIN_EVALUATE_H
+
+#include "train/run.h"
+
+typedef struct {
+    double loss;       /**< mean of -log p over counted targets */
+    double perplexity; /**< exp(loss) */
+    int64_t n_target;
+} qp_evaluation_t;
+
+/** Over data.eval_rows rows of data.eval; the same bits on any number of ranks. Collective. */
+qp_error_t qp_evaluate(qp_run_t *run, qp_evaluation_t *evaluation);
+
+/** job.method = "eval": evaluates, logs, and writes eval.json into the run's folder. Collective. */
+qp_error_t qp_method_eval(qp_run_t *run);
+
+#endif

@@ -1,0 +1,26 @@
+#include "train/generate.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/answers.h"
+
+qp_error_t qp_method_generate(qp_run_t *run)
+{
+    const char *output = run->settings->prompts.output;
+    char *path = output != NULL ? qp_strdup(output) : qp_format("%s/answers.jsonl", run->folder);
+    double start = qp_time();
+    qp_str_t lines = {0};
+    qp_error_t error = qp_answer(run, run->engine, &run->prompts, -1, &lines);
+    if (error == NULL) {
+        if (qp_comm_rank(run->comm) == 0)
+            error = qp_file_write(path, lines.data, lines.n);
+        error = qp_comm_agree(run->comm, error);
+    }
+    if (error == NULL)
+        qp_log_info("%lld answers in %.1f s: %s", (long long)run->prompts.n, qp_time() - start,
+                    path);
+    qp_str_fini(&lines);
+    qp_free(path);
+    return error;
+}

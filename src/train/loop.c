@@ -1,0 +1,232 @@
+#include "train/loop.h"
+
+#include <math.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/loop_impl.h"
+#include "train/plot.h"
+
+/* So many steps without a finite loss and gradient in a row end the run. */
+static const int64_t MAX_SKIPPED_IN_ROW = 10;
+
+qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner, qp_loop_t **loop)
+{
+    qp_loop_t *l = QP_NEW("loop", qp_loop_t, 1);
+    int64_t n_micro = qp_settings_n_micro(run->settings), end;
+    qp_error_t error = NULL;
+    QP_ASSERT(method->n_value <= QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
+              method->n_eval_metric <= QP_MAX_VALUE);
+    *l = (qp_loop_t){.run = run, .method = method, .owner = owner};
+    qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
+    qp_leaf_values_init(&l->values, n_micro, method->n_value);
+    QP_TRY_DONE(
+        qp_comm_agree(run->comm, qp_optim_create(run->device, run->adapter->n_param, &l->optim)));
+    QP_TRY_DONE(qp_accumulator_create(run->comm, run->adapter, n_micro, &l->accumulator));
+    QP_TRY_DONE(qp_loop_restore(l));
+    l->first_step = l->progress.step;
+done:
+    if (error != NULL)
+        qp_loop_destroy(&l);
+    *loop = l;
+    return error;
+}
+
+void qp_loop_destroy(qp_loop_t **loop)
+{
+    qp_loop_t *l = *loop;
+    if (l == NULL)
+        return;
+    qp_loop_report_close(l);
+    qp_error_destroy(&l->report_error);
+    qp_stop_fini(&l->stop);
+    qp_state_destroy(&l->state);
+    qp_free(l->checkpoints);
+    qp_accumulator_destroy(&l->accumulator);
+    qp_optim_destroy(&l->optim);
+    qp_leaf_values_fini(&l->values);
+    QP_FREE(*loop);
+}
+
+int64_t qp_loop_step(const qp_loop_t *loop)
+{
+    return loop->progress.step;
+}
+
+static qp_error_t run_micro(void *owner, int64_t i, const qp_pass_t *pass)
+{
+    qp_loop_t *loop = owner;
+    return loop->method->micro(loop->owner, i, pass,
+                               qp_leaf_values_at(&loop->values, loop->first_leaf + i));
+}
+
+/* The update, unless loss or gradient are not finite: the same decision on all ranks, which hold
+ * the same bits. Rank-local. */
+static qp_error_t update(qp_loop_t *loop, qp_step_result_t *result)
+{
+    qp_adapter_t *adapter = loop->run->adapter;
+    const qp_optim_config_t *config = &loop->run->settings->optim;
+    int64_t step = loop->progress.step;
+    result->learning_rate = qp_optim_lr(config, step);
+    result->grad_norm = NAN;
+    result->skipped = !isfinite(result->metric[0]);
+    if (!result->skipped)
+        QP_TRY(qp_optim_step(loop->optim, config, step, adapter->param, adapter->copy,
+                             adapter->grad, &result->grad_norm, &result->skipped));
+    return NULL;
+}
+
+/* One step; *word is what all ranks agreed on. Collective. */
+static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *word)
+{
+    qp_run_t *run = loop->run;
+    qp_timers_t *timers = &run->timers;
+    const qp_pass_t pass = {
+        .training = true,
+        .key = {.seed = (uint32_t)run->settings->job.seed, .step = (uint32_t)loop->progress.step}};
+    double total[QP_MAX_VALUE], start = qp_time();
+    qp_error_t error = NULL;
+    QP_TIMED(timers, "data", error = loop->method->next(loop->owner, &result->work));
+    QP_TRY(error);
+    qp_leaf_values_clear(&loop->values);
+    QP_TIMED(timers, "gradient",
+             error =
+                 qp_accumulate(loop->accumulator, result->work.n_micro, &pass, run_micro, loop));
+    qp_leaf_values_total(run->comm, &loop->values, total);
+    loop->method->finish(loop->owner, total, result->metric);
+    if (error == NULL)
+        QP_TIMED(timers, "optimiser", error = update(loop, result));
+    if (error == NULL) {
+        error = loop->report_error;
+        loop->report_error = NULL;
+    }
+    *word = qp_comm_agree_bits(run->comm, qp_stop_bits(&loop->stop, qp_comm_rank(run->comm)) |
+                                              (error != NULL ? QP_WORD_FAILED : 0));
+    result->seconds = qp_time() - start;
+    return *word & QP_WORD_FAILED ? qp_comm_agree(run->comm, error) : NULL;
+}
+
+static void count_step(qp_loop_t *loop, const qp_step_result_t *result)
+{
+    qp_progress_t *p = &loop->progress;
+    p->step++;
+    p->num_tokens += result->work.n_token;
+    p->n_skipped += result->skipped;
+    p->n_skipped_in_row = result->skipped ? p->n_skipped_in_row + 1 : 0;
+}
+
+static bool is_due(int64_t step, int64_t every)
+{
+    return every > 0 && step % every == 0;
+}
+
+/* What follows a step: evaluation, metrics, samples, a periodic checkpoint. Collective. */
+static qp_error_t after_step(qp_loop_t *loop, const qp_step_result_t *result)
+{
+    const qp_settings_t *s = loop->run->settings;
+    int64_t step = loop->progress.step;
+    bool done = step == s->optim.steps;
+    if (is_due(step, s->eval.every_steps) || (done && s->eval.at_end))
+        QP_TRY(qp_loop_evaluate(loop));
+    qp_loop_report_step(loop, result);
+    if (is_due(step, s->samples.every_steps) || done)
+        QP_TRY(qp_loop_sample(loop));
+    if (is_due(step, s->checkpoint.every_steps) || done)
+        QP_TRY(qp_loop_checkpoint(loop));
+    if (is_due(step, s->log.every_steps))
+        qp_timers_report(&loop->run->timers, "phases");
+    return NULL;
+}
+
+static qp_error_t before_first_step(qp_loop_t *loop)
+{
+    const qp_settings_t *s = loop->run->settings;
+    if (loop->progress.step > 0)
+        return NULL;
+    if (s->eval.at_start && loop->run->eval != NULL) {
+        QP_TRY(qp_loop_evaluate(loop));
+        qp_loop_report_eval_row(loop);
+    }
+    return qp_loop_sample(loop);
+}
+
+/* The adapter in PEFT's format, and the picture of the run. Collective. */
+static qp_error_t export(qp_loop_t *loop)
+{
+    const qp_run_t *run = loop->run;
+    qp_error_t error = NULL;
+    qp_metrics_close(&loop->metrics);
+    if (qp_comm_rank(run->comm) == 0) {
+        char *folder = qp_format("%s/adapter", run->folder);
+        char *metrics = qp_format("%s/metrics.csv", run->folder);
+        char *curves = qp_format("%s/curves.svg", run->folder);
+        error = qp_adapter_save(run->adapter, &run->info.config, run->info.source, folder);
+        if (error == NULL)
+            qp_log_info("adapter: %s", folder);
+        if (error == NULL)
+            qp_plot_try((const char *const[]){metrics}, 1, curves);
+        qp_free(folder);
+        qp_free(metrics);
+        qp_free(curves);
+    }
+    return qp_comm_agree(run->comm, error);
+}
+
+/* Ends a run that was told to stop: a good checkpoint, then QP_STOPPED. Collective. */
+static qp_error_t stop_early(qp_loop_t *loop, uint64_t word)
+{
+    QP_TRY(qp_loop_checkpoint(loop));
+    QP_TRY(export(loop));
+    if (qp_comm_rank(loop->run->comm) == 0)
+        qp_stop_forget_file(&loop->stop);
+    return QP_ERROR(QP_STOPPED, "stopped after step %lld of %lld (%s); start again to continue",
+                    (long long)loop->progress.step, (long long)loop->run->settings->optim.steps,
+                    qp_stop_reason(word));
+}
+
+static qp_error_t give_up(qp_loop_t *loop)
+{
+    QP_TRY(qp_loop_checkpoint(loop));
+    return QP_ERROR(
+        QP_INPUT,
+        "%lld steps in a row had a loss or gradient that is not finite; stopped after step "
+        "%lld with a checkpoint (a smaller optim.lr, or device.compute = \"fp32\", may help)",
+        (long long)loop->progress.n_skipped_in_row, (long long)loop->progress.step);
+}
+
+static qp_error_t run_steps(qp_loop_t *loop)
+{
+    const qp_settings_t *s = loop->run->settings;
+    int64_t most = s->checkpoint.stop_after_steps;
+    while (loop->progress.step < s->optim.steps) {
+        qp_step_result_t result;
+        uint64_t word;
+        double start = qp_time();
+        QP_TRY(do_step(loop, &result, &word));
+        count_step(loop, &result);
+        QP_TRY(after_step(loop, &result));
+        loop->stop.step_seconds = fmax(loop->stop.step_seconds, qp_time() - start);
+        if (loop->progress.n_skipped_in_row >= MAX_SKIPPED_IN_ROW)
+            return give_up(loop);
+        if (most > 0 && loop->progress.step - loop->first_step >= most)
+            word |= QP_WORD_STEPS;
+        if (word != 0 && loop->progress.step < s->optim.steps)
+            return stop_early(loop, word);
+    }
+    return NULL;
+}
+
+qp_error_t qp_loop_run(qp_loop_t *loop)
+{
+    qp_stop_init(&loop->stop, loop->run->settings, loop->run->folder);
+    QP_TRY(qp_loop_report_open(loop));
+    if (loop->progress.step >= loop->run->settings->optim.steps)
+        qp_log_info("all %lld steps are done already", (long long)loop->progress.step);
+    QP_TRY(before_first_step(loop));
+    loop->start = qp_time();
+    QP_TRY(run_steps(loop));
+    QP_TRY(export(loop));
+    qp_log_info("done: %lld steps in %.1f s", (long long)(loop->progress.step - loop->first_step),
+                qp_time() - loop->start);
+    return NULL;
+}

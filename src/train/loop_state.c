@@ -1,0 +1,129 @@
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/loop_impl.h"
+
+static qp_error_t get_slab(void *owner, void *slab)
+{
+    const qp_device_array_t *a = owner;
+    return a->device->ops->download(qp_device_queue(a->device), slab,
+                                    qp_dptr_at(a->data, qp_bytes(a->first, sizeof(float))),
+                                    qp_bytes(a->n_mine, sizeof(float)));
+}
+
+static qp_error_t put_all(void *owner, const void *data)
+{
+    const qp_device_array_t *a = owner;
+    return a->device->ops->upload(qp_device_queue(a->device), a->data, data,
+                                  qp_bytes(a->n, sizeof(float)));
+}
+
+static void register_array(qp_loop_t *loop, int i, const char *name, qp_dptr_t data)
+{
+    int64_t n = loop->run->adapter->n_param, end;
+    qp_device_array_t *a = &loop->array[i];
+    *a = (qp_device_array_t){.device = loop->run->device, .data = data, .n = n};
+    qp_tree_range(n, qp_comm_size(loop->run->comm), qp_comm_rank(loop->run->comm), &a->first, &end);
+    a->n_mine = end - a->first;
+    const qp_state_entry_t entry = {.name = name,
+                                    .dtype = QP_F32,
+                                    .n_global = n,
+                                    .first = a->first,
+                                    .n_mine = a->n_mine,
+                                    .n_read = n,
+                                    .get = get_slab,
+                                    .put = put_all,
+                                    .owner = a};
+    qp_state_register(loop->state, &entry);
+}
+
+static void register_all(qp_loop_t *loop)
+{
+    loop->state = qp_state_create();
+    register_array(loop, 0, "adapter/param", loop->run->adapter->param);
+    register_array(loop, 1, "optim/m", loop->optim->m);
+    register_array(loop, 2, "optim/v", loop->optim->v);
+    qp_state_register_i64(loop->state, "optim/n_update", &loop->optim->n_update);
+    qp_state_register_i64(loop->state, "progress/num_tokens", &loop->progress.num_tokens);
+    qp_state_register_i64(loop->state, "progress/n_skipped", &loop->progress.n_skipped);
+    qp_state_register_i64(loop->state, "progress/n_skipped_in_row",
+                          &loop->progress.n_skipped_in_row);
+}
+
+static qp_ckpt_info_t describe(const qp_loop_t *loop)
+{
+    const qp_settings_t *s = loop->run->settings;
+    return (qp_ckpt_info_t){.step = loop->progress.step,
+                            .method = loop->method->name,
+                            .base_id = loop->run->info.base_id,
+                            .deck_hash = s->deck_hash,
+                            .fingerprint = s->fingerprint.n > 0 ? s->fingerprint.data : "",
+                            .build = QUIPU_VERSION " " QUIPU_REVISION};
+}
+
+static qp_error_t make_folder(const char *path)
+{
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return QP_ERROR(QP_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
+    return NULL;
+}
+
+static qp_error_t continue_from(qp_loop_t *loop, const char *path)
+{
+    const qp_ckpt_info_t info = describe(loop);
+    QP_TRY(qp_ckpt_read(loop->run->comm, path, &info, loop->state, &loop->progress.step));
+    QP_TRY(qp_comm_agree(loop->run->comm, qp_adapter_refresh(loop->run->adapter)));
+    loop->checkpoint_step = loop->progress.step;
+    qp_log_info("continuing after step %lld from %s", (long long)loop->progress.step, path);
+    return NULL;
+}
+
+qp_error_t qp_loop_restore(qp_loop_t *loop)
+{
+    qp_comm_t *comm = loop->run->comm;
+    int restart = loop->run->settings->job.restart;
+    char *path = NULL;
+    int64_t step;
+    qp_error_t error = NULL;
+    loop->checkpoint_step = -1;
+    loop->checkpoints = qp_format("%s/checkpoints", loop->run->folder);
+    register_all(loop);
+    if (qp_comm_rank(comm) == 0)
+        error = make_folder(loop->checkpoints);
+    QP_TRY(qp_comm_agree(comm, error));
+    QP_TRY(qp_ckpt_latest(comm, loop->checkpoints, &path, &step));
+    if (path != NULL && restart == QP_RESTART_NEVER)
+        error =
+            QP_ERROR(QP_INPUT,
+                     "%s exists, but job.restart = \"never\": choose another job.name, move the "
+                     "folder away, or set job.restart = \"auto\" to continue",
+                     path);
+    else if (path == NULL && restart == QP_RESTART_REQUIRE)
+        error = QP_ERROR(QP_INPUT, "%s holds no complete checkpoint, but job.restart = \"require\"",
+                         loop->checkpoints);
+    else if (path != NULL)
+        error = continue_from(loop, path);
+    qp_free(path);
+    return error;
+}
+
+qp_error_t qp_loop_checkpoint(qp_loop_t *loop)
+{
+    const qp_ckpt_config_t config = {.folder = loop->checkpoints,
+                                     .keep = loop->run->settings->checkpoint.keep};
+    const qp_ckpt_info_t info = describe(loop);
+    double start = qp_time();
+    if (loop->checkpoint_step == loop->progress.step)
+        return NULL;
+    QP_TRY(qp_ckpt_write(loop->run->comm, &config, &info, loop->state));
+    double seconds = qp_time() - start;
+    loop->checkpoint_step = loop->progress.step;
+    if (seconds > loop->stop.checkpoint_seconds)
+        loop->stop.checkpoint_seconds = seconds;
+    qp_timers_add(&loop->run->timers, "checkpoint", seconds);
+    qp_log_info("checkpoint after step %lld in %.2f s", (long long)loop->progress.step, seconds);
+    return NULL;
+}

@@ -1,0 +1,16 @@
+/** \file plot.h  Curves of metrics.csv files, drawn by gnuplot. */
+#ifndef QP_TRAIN_PLOT_H
+#define QP_TRAIN_PLOT_H
+
+#include "base/error.h"
+
+/**
+ * Draws the loss, held-out loss, gradient norm and learning rate of one or more runs into \a output
+ * (.svg or .png). No gnuplot: QP_INPUT. Rank-local.
+ */
+qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output);
+
+/** The same at the end of a run: what goes wrong is only logged, for the run itself is good. */
+void qp_plot_try(const char *const *metrics, int n_metrics, const char *output);
+
+#endif

@@ -1,0 +1,59 @@
+/**
+ * \file run.h
+ * A run: everything that a method works with, from the checked deck to the loaded model. Opened in
+ * two parts: what is cheap and can refuse (files, plan), then what is large.
+ */
+#ifndef QP_TRAIN_RUN_H
+#define QP_TRAIN_RUN_H
+
+#include "base/timer.h"
+#include "text/tokenizer.h"
+#include "train/memory_plan.h"
+#include "train/prompts.h"
+#include "train/settings.h"
+
+typedef struct {
+    qp_comm_t *comm;
+    const qp_settings_t *settings;
+    char *folder; /**< <job.output>/<job.name> */
+    /* cheap */
+    qp_device_t *device;
+    qp_base_info_t info;
+    qp_tokenizer_t *tokenizer;
+    qp_dataset_t *train, *eval; /**< NULL when the deck names none */
+    qp_plan_t *eval_plan;
+    bool has_adapter;              /**< the role is base + adapter */
+    qp_prompts_t prompts;          /**< of samples or generate; may be none */
+    qp_generate_config_t generate; /**< how they are answered */
+    int64_t n_position;            /**< positions the base must serve */
+    int64_t n_param;               /**< of the adapter */
+    qp_recompute_t recompute;
+    qp_memory_plan_t plan;
+    /* large */
+    qp_base_t *base;
+    qp_adapter_t *adapter; /**< NULL: the base alone */
+    qp_workspace_t *ws;    /**< for micro-batches; NULL in generate */
+    qp_engine_t *engine;   /**< for the prompts; NULL without any */
+    qp_timers_t timers;
+} qp_run_t;
+
+/**
+ * Folder, log, device, base header, tokenizer, data sets, prompts and the memory plan; the log says
+ * what they are. Refuses what cannot work. On failure close() is still to be called. With \a dry
+ * nothing is written. Collective.
+ */
+qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run);
+
+/** Base, adapter and workspace. Collective. */
+qp_error_t qp_run_load(qp_run_t *run);
+
+/** Collective. */
+void qp_run_close(qp_run_t *run);
+
+/** The role the deck asks for. */
+qp_role_t qp_run_role(const qp_run_t *run);
+
+/** What the model calls a micro-batch. */
+qp_model_batch_t qp_run_batch(const qp_batch_t *batch);
+
+#endif

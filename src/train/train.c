@@ -1,0 +1,34 @@
+#include "train/train.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/evaluate.h"
+#include "train/generate.h"
+#include "train/run.h"
+#include "train/sft.h"
+
+static qp_error_t (*const method[])(qp_run_t *run) = {
+    [QP_METHOD_SFT] = qp_method_sft,
+    [QP_METHOD_EVAL] = qp_method_eval,
+    [QP_METHOD_GENERATE] = qp_method_generate,
+};
+
+qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
+{
+    qp_run_t run;
+    qp_error_t error = NULL;
+    QP_TRY_DONE(qp_run_open(comm, settings, dry, &run));
+    if (dry) {
+        qp_log_info("dry run: everything needed is there");
+        goto done;
+    }
+    QP_TRY_DONE(qp_run_load(&run));
+    QP_TRY_DONE(method[settings->job.method](&run));
+done:
+    if (!dry) {
+        qp_timers_report(&run.timers, "phases");
+        qp_mem_report();
+    }
+    qp_run_close(&run);
+    return error;
+}

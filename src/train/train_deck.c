@@ -1,0 +1,94 @@
+#include "train/settings.h"
+
+#define N_KEYS(table) ((int)(sizeof(table) / sizeof((table)[0])))
+
+#define FIELD(field) offsetof(qp_job_config_t, field)
+static const qp_deck_key_t job_keys[] = {
+    {"job.method", QP_DECK_CHOICE, FIELD(method), NULL, 0, 0, "sft|eval|generate", "",
+     "What to do: supervised fine-tuning, loss on held-out data, or answers to prompts.",
+     QP_DECK_REQUIRED},
+    {"job.name", QP_DECK_STRING, FIELD(name), NULL, 0, 0, NULL, "",
+     "Name of the run: its folder under job.output.", QP_DECK_REQUIRED | QP_DECK_RESTART_OK},
+    {"job.seed", QP_DECK_INT, FIELD(seed), "1", 0, 4294967295.0, NULL, "",
+     "Seed of the adapter's start, the order of the data, dropout and sampling.", 0},
+    {"job.restart", QP_DECK_CHOICE, FIELD(restart), "\"auto\"", 0, 0, "auto|never|require", "",
+     "Continue from the newest complete checkpoint of the run's folder: if there is one, never, or "
+     "there must be one.",
+     QP_DECK_RESTART_OK},
+    {"job.output", QP_DECK_STRING, FIELD(output), "\"runs\"", 0, 0, NULL, "",
+     "Folder in which each run has its own folder.", QP_DECK_RESTART_OK},
+};
+const qp_deck_group_t qp_job_deck = {"job", "What to do, and under which name.", NULL, job_keys,
+                                     N_KEYS(job_keys)};
+#undef FIELD
+
+#define FIELD(field) offsetof(qp_eval_config_t, field)
+static const qp_deck_key_t eval_keys[] = {
+    {"eval.every_steps", QP_DECK_INT, FIELD(every_steps), "0", 0, 1e12, NULL, "steps",
+     "Loss on data.eval every so many steps; 0: only at start and end.", QP_DECK_RESTART_OK},
+    {"eval.at_start", QP_DECK_BOOL, FIELD(at_start), "true", 0, 0, NULL, "",
+     "Also before the first step.", QP_DECK_RESTART_OK},
+    {"eval.at_end", QP_DECK_BOOL, FIELD(at_end), "true", 0, 0, NULL, "",
+     "Also after the last step.", QP_DECK_RESTART_OK},
+};
+const qp_deck_group_t qp_eval_deck = {"eval", "Loss on held-out data during training.",
+                                      "sft|reward|ppo|dpo", eval_keys, N_KEYS(eval_keys)};
+#undef FIELD
+
+#define FIELD(field) offsetof(qp_checkpoint_config_t, field)
+static const qp_deck_key_t checkpoint_keys[] = {
+    {"checkpoint.every_steps", QP_DECK_INT, FIELD(every_steps), "500", 0, 1e12, NULL, "steps",
+     "A checkpoint every so many steps; 0: only when the run stops.", QP_DECK_RESTART_OK},
+    {"checkpoint.keep", QP_DECK_INT, FIELD(keep), "3", 1, 1e6, NULL, "files",
+     "Newest complete checkpoints that are kept.", QP_DECK_RESTART_OK},
+    {"checkpoint.walltime", QP_DECK_STRING, FIELD(walltime), "\"auto\"", 0, 0, NULL, "s",
+     "Time this start may take, as seconds or h:mm:ss; auto: what Slurm or PBS says, else no "
+     "limit.",
+     QP_DECK_RESTART_OK},
+    {"checkpoint.walltime_margin", QP_DECK_STRING, FIELD(walltime_margin), "\"auto\"", 0, 0, NULL,
+     "s", "Stop with a checkpoint so long before that time; auto: from measured steps and writes.",
+     QP_DECK_RESTART_OK},
+    {"checkpoint.stop_after_steps", QP_DECK_INT, FIELD(stop_after_steps), "0", 0, 1e12, NULL,
+     "steps", "Stop with a checkpoint (exit code 10) after so many steps of this start; 0: off.",
+     QP_DECK_RESTART_OK},
+};
+const qp_deck_group_t qp_checkpoint_deck = {"checkpoint", "Checkpoints and stopping early.",
+                                            "sft|reward|ppo|dpo", checkpoint_keys,
+                                            N_KEYS(checkpoint_keys)};
+#undef FIELD
+
+#define FIELD(field) offsetof(qp_log_config_t, field)
+static const qp_deck_key_t log_keys[] = {
+    {"log.level", QP_DECK_CHOICE, FIELD(level), "\"info\"", 0, 0, "error|warn|info|stat|debug", "",
+     "How much the log says; stat adds timers and memory.", QP_DECK_RESTART_OK},
+    {"log.every_steps", QP_DECK_INT, FIELD(every_steps), "10", 1, 1e12, NULL, "steps",
+     "A line in the log every so many steps.", QP_DECK_RESTART_OK},
+};
+const qp_deck_group_t qp_log_deck = {"log", "The human log.", NULL, log_keys, N_KEYS(log_keys)};
+#undef FIELD
+
+#define FIELD(field) offsetof(qp_samples_config_t, field)
+static const qp_deck_key_t samples_keys[] = {
+    {"samples.prompts", QP_DECK_STRINGS, FIELD(prompts), NULL, 0, 0, NULL, "",
+     "Prompts whose answers show what the model says now (samples.jsonl).",
+     QP_DECK_OPTIONAL | QP_DECK_RESTART_OK},
+    {"samples.every_steps", QP_DECK_INT, FIELD(every_steps), "0", 0, 1e12, NULL, "steps",
+     "Answer them every so many steps; 0: only at start and end.", QP_DECK_RESTART_OK},
+    {"samples.max_new_tokens", QP_DECK_INT, FIELD(max_new_tokens), "64", 1, 1e6, NULL, "tokens",
+     "Longest answer.", QP_DECK_RESTART_OK},
+};
+const qp_deck_group_t qp_samples_deck = {"samples", "Answers to a few prompts during training.",
+                                         "sft|ppo|dpo", samples_keys, N_KEYS(samples_keys)};
+#undef FIELD
+
+#define FIELD(field) offsetof(qp_prompts_config_t, field)
+static const qp_deck_key_t prompts_keys[] = {
+    {"prompts.input", QP_DECK_STRING, FIELD(input), NULL, 0, 0, NULL, "",
+     "JSON lines, each an object with \"prompt\".", QP_DECK_REQUIRED | QP_DECK_PATH},
+    {"prompts.output", QP_DECK_STRING, FIELD(output), NULL, 0, 0, NULL, "",
+     "The same lines with \"completion\"; absent: answers.jsonl in the run's folder.",
+     QP_DECK_OPTIONAL},
+};
+const qp_deck_group_t qp_prompts_deck = {"prompts", "Files of job.method = \"generate\".",
+                                         "generate", prompts_keys, N_KEYS(prompts_keys)};
+#undef FIELD
