@@ -35,31 +35,41 @@ typedef struct {
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     int64_t rope_original_max_position;
     bool tie_word_embeddings;
-    bool attention_bias;    /**< q, k, v and o have a bias */
+    bool attention_bias;                /**< q, k, v and o have a bias */
     int64_t bos_token_id, eos_token_id; /**< -1: none */
 } qp_llama_config_t;
 
-/** HF config.json to config; other architectures or unsupported options: one clear QP_INPUT sentence. */
+/** HF config.json to config; other architectures or unsupported options: one clear QP_INPUT
+ * sentence. */
 qp_error_t qp_llama_config_from_json(const char *path, const char *text, qp_llama_config_t *config);
 /** config.json text that transformers loads (qp_free). */
 char *qp_llama_config_to_json(const qp_llama_config_t *config);
-/** cos/sin table [n_position, head_dim] fp32 (cos first half, sin second) with the model's scaling. */
+/** Angle per position [head_dim / 2] of each rotated pair, with the model's scaling; fp32
+ * arithmetic. */
+void qp_llama_rope_frequencies(const qp_llama_config_t *config, float *frequency);
+/** cos/sin table [n_position, head_dim] fp32 (cos first half, sin second) with the model's scaling.
+ */
 void qp_llama_rope_table(const qp_llama_config_t *config, int64_t n_position, float *table);
 
 /** Precision of a base = kind of its linears (qp_weight_kind_t names live in compute/ops.h). */
-typedef enum { QP_PRECISION_FP32, QP_PRECISION_BF16, QP_PRECISION_INT8, QP_PRECISION_LLM_INT8 } qp_precision_t;
+typedef enum {
+    QP_PRECISION_FP32,
+    QP_PRECISION_BF16,
+    QP_PRECISION_INT8,
+    QP_PRECISION_LLM_INT8
+} qp_precision_t;
 const char *qp_precision_name(qp_precision_t precision);
 qp_error_t qp_precision_parse(const char *name, qp_precision_t *precision);
 
 /** The seven linears of a layer, in this order everywhere. */
 /*      enum         HF name                 */
-#define QP_LINEARS(X)                                                                              \
-    X(QP_Q_PROJ, "self_attn.q_proj")                                                               \
-    X(QP_K_PROJ, "self_attn.k_proj")                                                               \
-    X(QP_V_PROJ, "self_attn.v_proj")                                                               \
-    X(QP_O_PROJ, "self_attn.o_proj")                                                               \
-    X(QP_GATE_PROJ, "mlp.gate_proj")                                                               \
-    X(QP_UP_PROJ, "mlp.up_proj")                                                                   \
+#define QP_LINEARS(X)                \
+    X(QP_Q_PROJ, "self_attn.q_proj") \
+    X(QP_K_PROJ, "self_attn.k_proj") \
+    X(QP_V_PROJ, "self_attn.v_proj") \
+    X(QP_O_PROJ, "self_attn.o_proj") \
+    X(QP_GATE_PROJ, "mlp.gate_proj") \
+    X(QP_UP_PROJ, "mlp.up_proj")     \
     X(QP_DOWN_PROJ, "mlp.down_proj")
 #define QP_LINEAR_ENUM(id, name) id,
 typedef enum { QP_LINEARS(QP_LINEAR_ENUM) QP_N_LINEAR } qp_linear_t;
@@ -73,24 +83,34 @@ int64_t qp_linear_n_out(const qp_llama_config_t *config, qp_linear_t linear);
 int64_t qp_linear_n_in(const qp_llama_config_t *config, qp_linear_t linear);
 
 /** What a tensor of the table is: decides its stored type. */
-typedef enum { QP_TENSOR_LINEAR, QP_TENSOR_EMBEDDING, QP_TENSOR_NORM, QP_TENSOR_BIAS } qp_tensor_class_t;
+typedef enum {
+    QP_TENSOR_LINEAR,
+    QP_TENSOR_EMBEDDING,
+    QP_TENSOR_NORM,
+    QP_TENSOR_BIAS
+} qp_tensor_class_t;
 
 /** One row of the tensor table of a config. */
 typedef struct {
-    char name[96];      /**< HF name */
-    int tensor_class;   /**< qp_tensor_class_t */
+    char name[96];        /**< HF name */
+    int tensor_class;     /**< qp_tensor_class_t */
     int64_t n_row, n_col; /**< n_col 1 for vectors */
 } qp_tensor_spec_t;
 
-/** The tensor table: every tensor the model has, in file order. *specs is the caller's (qp_free). */
+/** The tensor table: every tensor the model has, in file order. *specs is the caller's (qp_free).
+ */
 void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs, int64_t *n_spec);
 
-/** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that divides it. */
+/** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that
+ * divides it. */
 int64_t qp_hadamard_block(int64_t n_in);
 /** Rotates one row in place: block-diagonal orthonormal Hadamard (its own inverse). */
 void qp_hadamard_row(float *row, int64_t n);
-/** absmax int8 of one row: q = rn(127 x / absmax), returns scale = absmax / 127 (0 for a zero row). */
+/** absmax int8 of one row: q = rn(127 x / absmax), returns scale = absmax / 127 (0 for a zero row).
+ */
 float qp_quantise_row(const float *row, int64_t n, int8_t *q);
+
+enum { QP_BASE_VERSION = 1 };
 
 /** What stands at the root of a base file; fields owned (fini). */
 typedef struct {
@@ -102,18 +122,25 @@ typedef struct {
 /** Reads and checks the root of an open base file. Rank-local. */
 qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
 void qp_base_info_fini(qp_base_info_t *info);
+/** The tokenizer of an open base file; QP_INPUT if it has none. Rank-local. */
 qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
+
+/** Stored type of a class of tensors in a base of this precision. */
+qp_dtype_t qp_base_dtype(qp_precision_t precision, qp_tensor_class_t tensor_class);
+/** True if tensors of this class have row scales beside them. */
+bool qp_base_has_scale(qp_precision_t precision, qp_tensor_class_t tensor_class);
 
 /** Streaming writer of a base (serial): rows of each tensor arrive in fp32, in table order. */
 typedef struct qp_base_writer qp_base_writer_t;
 qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
                                  qp_precision_t precision, const char *source,
                                  qp_base_writer_t **writer);
-/** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates, quantises, checks NaN. */
+/** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates,
+ * quantises, checks NaN. */
 qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
                                const float *rows);
 qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *writer, const qp_tokenizer_files_t *files);
-/** Checks that all is there, writes base_id, fsyncs, renames. Destroys the writer either way. */
+/** All rows must have arrived. Writes base_id, fsyncs, renames. Destroys the writer either way. */
 qp_error_t qp_base_writer_commit(qp_base_writer_t **writer);
 void qp_base_writer_abandon(qp_base_writer_t **writer);
 

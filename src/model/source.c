@@ -1,0 +1,103 @@
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "base/str.h"
+#include "formats/convert.h"
+#include "model/source_impl.h"
+
+static bool is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+qp_error_t qp_source_open(const char *path, qp_source_t **source)
+{
+    const qp_source_kind_t *kind = NULL;
+    qp_error_t (*open)(const char *, qp_source_t *) = NULL;
+    if (is_folder(path)) {
+        kind = &qp_source_hf;
+        open = qp_source_open_hf;
+    } else if (qp_has_suffix(path, ".gguf")) {
+        kind = &qp_source_gguf;
+        open = qp_source_open_gguf;
+    } else if (qp_has_suffix(path, ".h5")) {
+        kind = &qp_source_base;
+        open = qp_source_open_base;
+    } else {
+        return QP_ERROR(QP_INPUT,
+                        "%s: expected an HF model folder, a .gguf file or a base .h5 file", path);
+    }
+    *source = QP_NEW("source", qp_source_t, 1);
+    (*source)->kind = kind;
+    (*source)->name = qp_strdup(path);
+    qp_error_t error = open(path, *source);
+    if (error != NULL)
+        qp_source_close(source);
+    return error;
+}
+
+void qp_source_close(qp_source_t **source)
+{
+    if (*source == NULL)
+        return;
+    (*source)->kind->close(*source);
+    qp_tokenizer_files_fini(&(*source)->tokenizer);
+    qp_free((*source)->spec);
+    qp_free((*source)->name);
+    QP_FREE(*source);
+}
+
+const qp_llama_config_t *qp_source_config(const qp_source_t *source)
+{
+    return &source->config;
+}
+
+const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source)
+{
+    return &source->tokenizer;
+}
+
+const char *qp_source_name(const qp_source_t *source)
+{
+    return source->name;
+}
+
+const qp_tensor_spec_t *qp_source_tensors(const qp_source_t *source, int64_t *n_spec)
+{
+    *n_spec = source->n_spec;
+    return source->spec;
+}
+
+int64_t qp_source_piece(const qp_tensor_spec_t *spec)
+{
+    const int64_t max_elements = (32 << 20) / (int64_t)sizeof(float);
+    int64_t n_row = max_elements / spec->n_col;
+    if (n_row < 1)
+        n_row = 1;
+    return n_row < spec->n_row ? n_row : spec->n_row;
+}
+
+int64_t qp_source_piece_max(const qp_source_t *source)
+{
+    int64_t max = 0;
+    for (int64_t i = 0; i < source->n_spec; i++) {
+        int64_t n = qp_source_piece(&source->spec[i]) * source->spec[i].n_col;
+        max = n > max ? n : max;
+    }
+    return max;
+}
+
+qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int64_t n_row,
+                          float *rows)
+{
+    const qp_tensor_spec_t *s = &source->spec[spec];
+    QP_ASSERT(first >= 0 && n_row >= 0 && first + n_row <= s->n_row);
+    QP_TRY(source->kind->rows(source, spec, first, n_row, rows));
+    int64_t bad = qp_find_not_finite(rows, n_row * s->n_col);
+    if (bad >= 0)
+        return QP_ERROR(QP_INPUT, "%s: tensor %s: the weight in row %ld, column %ld is %g",
+                        source->kind->file(source, spec), s->name, (long)(first + bad / s->n_col),
+                        (long)(bad % s->n_col), (double)rows[bad]);
+    return NULL;
+}

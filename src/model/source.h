@@ -1,0 +1,51 @@
+/**
+ * \file source.h
+ * Where the weights of a model come from: an HF folder (safetensors), a GGUF file, a base.h5
+ * (dequantised, un-rotated) or a random generator. All look the same: a config, a tokenizer, and
+ * the rows of the tensor table in fp32, in HF layout. Serial; for tools that stream a model.
+ */
+#ifndef QP_MODEL_SOURCE_H
+#define QP_MODEL_SOURCE_H
+
+#include "model/base_file.h"
+
+typedef struct qp_source qp_source_t;
+
+/**
+ * Opens and checks config, tokenizer and the whole tensor list (names, shapes, types), not the
+ * values. A folder is an HF model, *.gguf a GGUF file, *.h5 a base. What is wrong: QP_INPUT naming
+ * file and tensor.
+ */
+qp_error_t qp_source_open(const char *path, qp_source_t **source);
+
+/**
+ * Random weights of a named shape ("tiny", "1b", "7b", ...), of key=value pairs ("n_layer=2,..."),
+ * or a name followed by changes ("7b,n_vocab=128256"). Linears and embeddings are uniform with
+ * standard deviation 0.02. Has a byte-level tokenizer if n_vocab >= 257.
+ */
+qp_error_t qp_source_synthetic(const char *shape, uint32_t seed, qp_source_t **source);
+
+void qp_source_close(qp_source_t **source);
+
+const qp_llama_config_t *qp_source_config(const qp_source_t *source);
+/** kind is "" when the model has no tokenizer. */
+const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source);
+/** What it was opened as, for the record. */
+const char *qp_source_name(const qp_source_t *source);
+/** The tensor table (qp_llama_tensors of the config). */
+const qp_tensor_spec_t *qp_source_tensors(const qp_source_t *source, int64_t *n_spec);
+
+/** Rows of a tensor that make a piece of at most 32 MB in fp32: what streaming loops ask for at a
+ * time. */
+int64_t qp_source_piece(const qp_tensor_spec_t *spec);
+/** The largest piece of the table, in elements. */
+int64_t qp_source_piece_max(const qp_source_t *source);
+
+/**
+ * Rows [first, first + n_row) of tensor \a spec (index into the table): rows [n_row, n_col] fp32. A
+ * NaN or infinity: QP_INPUT naming file, tensor and place. Input pages read are given back.
+ */
+qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int64_t n_row,
+                          float *rows);
+
+#endif

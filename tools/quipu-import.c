@@ -1,0 +1,153 @@
+/* quipu-import: a model of another program becomes a base.h5. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/timer.h"
+#include "model/source.h"
+
+static const char usage[] =
+    "usage: quipu-import [options] SOURCE BASE.h5\n"
+    "       quipu-import [options] --synthetic SHAPE BASE.h5\n"
+    "\n"
+    "SOURCE is an HF folder (config.json, safetensors, tokenizer), a .gguf file, or a base.h5.\n"
+    "\n"
+    "  --precision P      int8 (rotated, default), llm_int8, bf16 or fp32\n"
+    "  --synthetic SHAPE  random weights: tiny, 135m, 1b, 3b, 7b, 8b, 13b, 30b, 65b, 70b, or\n"
+    "                     key=value,... (n_layer d_model n_head n_kv_head head_dim d_ff n_vocab\n"
+    "                     max_position tied attention_bias), or a name and changes: 7b,n_layer=2\n"
+    "  --seed N           of the random weights (default 1)\n"
+    "  --help             this text\n"
+    "\n"
+    "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
+
+typedef struct {
+    const char *from, *shape, *to;
+    qp_precision_t precision;
+    uint32_t seed;
+    bool help;
+} arguments_t;
+
+static qp_error_t parse_option(int option, arguments_t *args)
+{
+    char *end;
+    unsigned long seed;
+    switch (option) {
+    case 'p':
+        return qp_precision_parse(optarg, &args->precision);
+    case 's':
+        args->shape = optarg;
+        return NULL;
+    case 'n':
+        seed = strtoul(optarg, &end, 10);
+        args->seed = (uint32_t)seed;
+        if (*optarg == '\0' || *end != '\0' || seed > UINT32_MAX)
+            return QP_ERROR(QP_INPUT, "--seed \"%s\": expected an integer", optarg);
+        return NULL;
+    case 'h':
+        args->help = true;
+        return NULL;
+    default:
+        return QP_ERROR(QP_INPUT, "see quipu-import --help");
+    }
+}
+
+static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
+{
+    static const struct option options[] = {{"precision", required_argument, NULL, 'p'},
+                                            {"synthetic", required_argument, NULL, 's'},
+                                            {"seed", required_argument, NULL, 'n'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    *args = (arguments_t){.precision = QP_PRECISION_INT8, .seed = 1};
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
+        QP_TRY(parse_option(option, args));
+    if (args->help)
+        return NULL;
+    int n_expected = args->shape != NULL ? 1 : 2;
+    if (argc - optind != n_expected)
+        return QP_ERROR(QP_INPUT, "expected %s; see quipu-import --help",
+                        n_expected == 1 ? "BASE.h5" : "SOURCE and BASE.h5");
+    args->from = n_expected == 1 ? NULL : argv[optind];
+    args->to = argv[argc - 1];
+    return NULL;
+}
+
+/* Streams all tensors, piece by piece. */
+static qp_error_t copy_tensors(qp_source_t *source, qp_base_writer_t *writer)
+{
+    int64_t n_spec;
+    const qp_tensor_spec_t *spec = qp_source_tensors(source, &n_spec);
+    float *rows = QP_NEW("import", float, qp_source_piece_max(source));
+    qp_error_t error = NULL;
+    for (int64_t i = 0; error == NULL && i < n_spec; i++) {
+        char text[160];
+        snprintf(text, sizeof text, "%ld/%ld %s", (long)(i + 1), (long)n_spec, spec[i].name);
+        qp_log_progress(text);
+        int64_t piece = qp_source_piece(&spec[i]);
+        for (int64_t first = 0; error == NULL && first < spec[i].n_row; first += piece) {
+            int64_t left = spec[i].n_row - first, n_row = left < piece ? left : piece;
+            error = qp_source_rows(source, i, first, n_row, rows);
+            if (error == NULL)
+                error = qp_base_writer_rows(writer, i, first, n_row, rows);
+        }
+    }
+    qp_log_progress("");
+    qp_free(rows);
+    return error;
+}
+
+static qp_error_t write_base(qp_source_t *source, const arguments_t *args)
+{
+    qp_base_writer_t *writer = NULL;
+    const qp_tokenizer_files_t *tokenizer = qp_source_tokenizer(source);
+    QP_TRY(qp_base_writer_create(args->to, qp_source_config(source), args->precision,
+                                 qp_source_name(source), &writer));
+    qp_error_t error = copy_tensors(source, writer);
+    if (error == NULL && tokenizer->kind[0] != '\0')
+        error = qp_base_writer_tokenizer(writer, tokenizer);
+    if (error == NULL)
+        return qp_base_writer_commit(&writer);
+    qp_base_writer_abandon(&writer);
+    return error;
+}
+
+static qp_error_t import(const arguments_t *args)
+{
+    double start = qp_time();
+    qp_source_t *source = NULL;
+    if (args->shape != NULL)
+        QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
+    else
+        QP_TRY(qp_source_open(args->from, &source));
+    qp_error_t error = write_base(source, args);
+    if (error == NULL) {
+        const qp_llama_config_t *c = qp_source_config(source);
+        qp_log_info("%s: %s base of %ld layers, d_model %ld, vocabulary %ld, tokenizer %s; %.1f s",
+                    args->to, qp_precision_name(args->precision), (long)c->n_layer,
+                    (long)c->d_model, (long)c->n_vocab,
+                    qp_source_tokenizer(source)->kind[0] ? qp_source_tokenizer(source)->kind
+                                                         : "none",
+                    qp_time() - start);
+    }
+    qp_source_close(&source);
+    return error;
+}
+
+int main(int argc, char **argv)
+{
+    arguments_t args;
+    qp_log_init(QP_LOG_INFO, 0);
+    qp_error_t error = parse_arguments(argc, argv, &args);
+    if (error == NULL && args.help)
+        fputs(usage, stdout);
+    else if (error == NULL)
+        error = import(&args);
+    int code = qp_error_report(&error);
+    if (qp_mem_check_leaks() > 0 && code == QP_OK)
+        code = QP_INTERNAL;
+    return code;
+}
