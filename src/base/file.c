@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -75,4 +76,18 @@ qp_error_t qp_file_write(const char *path, const void *data, size_t n_bytes)
     }
     qp_free(temporary);
     return error;
+}
+
+qp_error_t qp_file_scratch(const char *path, FILE **file)
+{
+    char *name = qp_format("%s.scratch-XXXXXX", path);
+    int fd = mkstemp(name);
+    int reason = errno;
+    *file = fd >= 0 ? fdopen(fd, "w+b") : NULL;
+    if (fd >= 0)
+        unlink(name);
+    qp_free(name);
+    if (*file == NULL)
+        return QP_ERROR(QP_IO, "%s: no file can be made beside it: %s", path, strerror(reason));
+    return NULL;
 }

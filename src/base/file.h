@@ -3,6 +3,7 @@
 #define QP_BASE_FILE_H
 
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/error.h"
 
@@ -12,10 +13,17 @@
  */
 qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes);
 
-/** Writes a whole file under a temporary name, then commits it. Failure: QP_IO, nothing left behind. */
+/** Writes a whole file under a temporary name, then commits it. Failure: QP_IO, nothing left
+ * behind. */
 qp_error_t qp_file_write(const char *path, const void *data, size_t n_bytes);
 
 /** Gives the finished file \a temporary its final name and makes the change durable. */
 qp_error_t qp_file_commit(const char *temporary, const char *path);
+
+/**
+ * Opens an empty file for reading and writing in the folder of \a path that has no name any more:
+ * it is gone when it is closed, however the process ends. fclose() is the caller's. Failure: QP_IO.
+ */
+qp_error_t qp_file_scratch(const char *path, FILE **file);
 
 #endif

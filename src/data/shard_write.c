@@ -35,20 +35,9 @@ struct qp_shard_writer {
 
 static qp_error_t spool_open(spool_t *spool, const char *path, size_t element_bytes)
 {
-    char *name = qp_format("%s.spool-XXXXXX", path);
-    int fd = mkstemp(name);
-    qp_error_t error = NULL;
-    if (fd < 0) {
-        error = QP_ERROR(QP_IO, "%s: no file can be made beside it: %s", path, strerror(errno));
-    } else {
-        unlink(name);
-        spool->file = fdopen(fd, "w+b");
-        QP_ASSERT(spool->file != NULL);
-        spool->element_bytes = element_bytes;
-        spool->hash = qp_hash_create();
-    }
-    qp_free(name);
-    return error;
+    spool->element_bytes = element_bytes;
+    spool->hash = qp_hash_create();
+    return qp_file_scratch(path, &spool->file);
 }
 
 static void spool_close(spool_t *spool)
