@@ -20,6 +20,7 @@ static const char usage[] =
     "  --set path=value     replace or add a value of the deck (may be repeated)\n"
     "  --deck-help [group]  what a deck may hold\n"
     "  --deck-markdown      the same as the page doc/deck.md\n"
+    "  --run-folder         print where the deck's run writes (for job scripts)\n"
     "  --version            version and revision\n"
     "  --help               this text\n"
     "\n"
@@ -33,7 +34,8 @@ typedef enum {
     ACTION_HELP,
     ACTION_VERSION,
     ACTION_DECK_HELP,
-    ACTION_DECK_MARKDOWN
+    ACTION_DECK_MARKDOWN,
+    ACTION_RUN_FOLDER
 } action_t;
 
 typedef struct {
@@ -53,6 +55,7 @@ static const struct {
     {"--version", ACTION_VERSION},
     {"--deck-help", ACTION_DECK_HELP},
     {"--deck-markdown", ACTION_DECK_MARKDOWN},
+    {"--run-folder", ACTION_RUN_FOLDER},
 };
 enum { N_ACTION_OPTION = sizeof action_option / sizeof action_option[0] };
 
@@ -93,12 +96,23 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
             arguments->deck = argument;
         }
     }
-    if (arguments->action == ACTION_RUN && arguments->deck == NULL)
+    bool needs_deck = arguments->action == ACTION_RUN || arguments->action == ACTION_RUN_FOLDER;
+    if (needs_deck && arguments->deck == NULL)
         return QP_ERROR(QP_INPUT, "a deck is expected; see quipu --help");
     return NULL;
 }
 
-/* The actions that need neither MPI nor a deck. */
+static qp_error_t show_run_folder(const arguments_t *arguments, qp_str_t *text)
+{
+    qp_settings_t settings;
+    QP_TRY(
+        qp_settings_read(NULL, arguments->deck, arguments->sets, arguments->n_set, "", &settings));
+    qp_str_printf(text, "%s/%s\n", settings.job.output, settings.job.name);
+    qp_settings_fini(&settings);
+    return NULL;
+}
+
+/* The actions that need no MPI. */
 static qp_error_t show(const arguments_t *arguments)
 {
     int n_group;
@@ -117,6 +131,9 @@ static qp_error_t show(const arguments_t *arguments)
         break;
     case ACTION_DECK_MARKDOWN:
         qp_deck_document(groups, n_group, &text);
+        break;
+    case ACTION_RUN_FOLDER:
+        error = show_run_folder(arguments, &text);
         break;
     case ACTION_RUN:
         break;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compute/device_deck.h"
 
 /* Every group of the deck and the struct of qp_settings_t it fills. */
 static const struct {
@@ -91,7 +92,7 @@ static void check_duration(qp_str_t *report, const qp_deck_t *deck, const char *
 }
 
 /* What no single key can say. */
-static qp_error_t check(qp_comm_t *comm, qp_settings_t *s)
+static qp_error_t check(int n_rank, qp_settings_t *s)
 {
     const qp_deck_t *deck = s->deck;
     qp_str_t report = {0};
@@ -111,12 +112,12 @@ static qp_error_t check(qp_comm_t *comm, qp_settings_t *s)
         complain(&report, deck, "batch.micro_sequences",
                  "%lld does not divide global_sequences = %lld",
                  (long long)s->batch.micro_sequences, (long long)s->batch.global_sequences);
-    else if (trains && qp_comm_size(comm) > qp_settings_n_micro(s))
+    else if (trains && n_rank > qp_settings_n_micro(s))
         complain(&report, deck, "batch.micro_sequences",
                  "%d ranks, but a step has only %lld micro-batches (global_sequences = %lld / "
                  "micro_sequences = %lld): start fewer ranks or make micro_sequences smaller",
-                 qp_comm_size(comm), (long long)qp_settings_n_micro(s),
-                 (long long)s->batch.global_sequences, (long long)s->batch.micro_sequences);
+                 n_rank, (long long)qp_settings_n_micro(s), (long long)s->batch.global_sequences,
+                 (long long)s->batch.micro_sequences);
     if (s->job.method == QP_METHOD_EVAL && s->data.eval.n == 0)
         complain(&report, deck, "data.eval", "job.method = \"eval\" needs it");
     qp_error_t error = report.n > 0 ? QP_ERROR(QP_INPUT, "%s", report.data) : NULL;
@@ -138,7 +139,7 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     char *header = qp_format("quipu %s (%s)\n%s", QUIPU_VERSION, QUIPU_REVISION, command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
-    qp_error_t error = qp_comm_agree(comm, check(comm, settings));
+    qp_error_t error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
     if (error != NULL)
         qp_settings_fini(settings);
     return error;

@@ -87,8 +87,8 @@ const char *qp_method_name(int method);
 int64_t qp_settings_n_micro(const qp_settings_t *settings);
 
 /**
- * Reads, fills and checks everything. \a command (the command line) goes into used.cfg. Collective;
- * all problems that the schema can see come in one QP_INPUT error.
+ * Reads, fills and checks everything. \a command (the command line) goes into used.cfg. Collective
+ * (comm NULL: this process alone); all problems that the schema can see come in one QP_INPUT error.
  */
 qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
                             const char *command, qp_settings_t *settings);
