@@ -44,7 +44,7 @@ enum {
 
 /** One key: a row of a module's schema table. */
 typedef struct {
-    const char *path;    /**< "lora.r" */
+    const char *path; /**< "lora.r" */
     qp_deck_type_t type;
     size_t offset;       /**< of the field in the module's config struct */
     const char *value;   /**< default as it would stand in a deck ("16", "\"cosine\""), or NULL */
@@ -68,8 +68,8 @@ typedef struct qp_deck qp_deck_t;
 
 /**
  * Reads and checks a deck. Collective over comm (NULL: this process alone). \a sets are the
- * --set path=value arguments. All problems (syntax, unknown key with nearest name, wrong type, out of
- * range, duplicate, missing) are reported in one QP_INPUT error, a line each, "file:line: ...".
+ * --set path=value arguments. All problems (syntax, unknown key with nearest name, wrong type, out
+ * of range, duplicate, missing) are reported in one QP_INPUT error, a line each, "file:line: ...".
  */
 qp_error_t qp_deck_read(qp_comm_t *comm, const char *path, const qp_deck_group_t *const *groups,
                         int n_group, const char *const *sets, int n_set, qp_deck_t **deck);
@@ -78,17 +78,19 @@ qp_error_t qp_deck_parse(const char *name, const char *text, const qp_deck_group
                          int n_group, const char *const *sets, int n_set, qp_deck_t **deck);
 void qp_deck_destroy(qp_deck_t **deck);
 
-/** Fills a module's config struct from its group (values and defaults). The deck must outlive it. */
+/** Fills a module's config struct from its group (values and defaults). The deck must outlive it.
+ */
 void qp_deck_fill(const qp_deck_t *deck, const qp_deck_group_t *group, void *config);
 
 /**
- * "file:line: lora.r" (or "--set" / "default") for messages of checks that the schema cannot express.
+ * "file:line: lora.r" (or "--set" / "default") for messages of checks that the schema cannot
+ * express.
  */
 char *qp_deck_where(const qp_deck_t *deck, const char *path); /* caller's (qp_free) */
 
 /**
- * used.cfg: every value with its source ("deck:12", "--set", "default") as a comment; feeding it back
- * gives the same hash. \a header is put on top, each line as a comment.
+ * used.cfg: every value with its source ("deck:12", "--set", "default") as a comment; feeding it
+ * back gives the same hash. \a header is put on top, each line as a comment.
  */
 void qp_deck_echo(const qp_deck_t *deck, const char *header, qp_str_t *out);
 
