@@ -1,7 +1,8 @@
 /**
  * \file adapter_peft.h
- * LoRA adapters in PEFT's own format: a folder with adapter_config.json and adapter_model.safetensors
- * (recipe E1). Here an adapter is plain host memory; nothing is known of devices or training.
+ * LoRA adapters in PEFT's own format: a folder with adapter_config.json and
+ * adapter_model.safetensors (recipe E1). Here an adapter is plain host memory; nothing is known of
+ * devices or training.
  */
 #ifndef QP_MODEL_ADAPTER_PEFT_H
 #define QP_MODEL_ADAPTER_PEFT_H
@@ -23,11 +24,12 @@ typedef struct {
     bool use_rslora;
     bool target[QP_N_LINEAR];
     int64_t n_pair;
-    qp_peft_pair_t *pair; /**< layer by layer, in the order of QP_LINEARS */
-    int64_t n_score;      /**< rows of the score head; 0: none */
-    const float *score;   /**< [n_score, d_model], or NULL */
+    qp_peft_pair_t *pair;  /**< layer by layer, in the order of QP_LINEARS */
+    int64_t d_model;       /**< columns of the score head */
+    int64_t n_score;       /**< rows of the score head; 0: none */
+    const float *score;    /**< [n_score, d_model], or NULL */
     const char *base_name; /**< base_model_name_or_path, or NULL */
-    void *owned;          /**< what qp_peft_read allocated; NULL when the caller filled the struct */
+    void *owned; /**< what qp_peft_read allocated; NULL when the caller filled the struct */
 } qp_peft_t;
 
 /** alpha / r, or alpha / sqrt(r) with rsLoRA. */
@@ -43,8 +45,8 @@ qp_error_t qp_peft_read(const char *folder, const qp_llama_config_t *config, qp_
 void qp_peft_fini(qp_peft_t *peft);
 
 /**
- * Writes the folder (made if absent) with fp32 tensors under PEFT's names; each file appears complete
- * or not at all. Rank-local. Failure: QP_IO.
+ * Writes the folder (made if absent) with fp32 tensors under PEFT's names; each file appears
+ * complete or not at all. Rank-local. Failure: QP_IO.
  */
 qp_error_t qp_peft_write(const char *folder, const qp_peft_t *peft);
 

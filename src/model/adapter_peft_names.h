@@ -1,0 +1,17 @@
+/** \file adapter_peft_names.h  File and tensor names of PEFT; for adapter_peft*.c. */
+#ifndef QP_MODEL_ADAPTER_PEFT_NAMES_H
+#define QP_MODEL_ADAPTER_PEFT_NAMES_H
+
+#include "model/base_file.h"
+
+#define QP_PEFT_CONFIG "adapter_config.json"
+#define QP_PEFT_TENSORS "adapter_model.safetensors"
+#define QP_PEFT_SCORE "base_model.model.score.weight"
+
+enum { QP_PEFT_NAME_BYTES = 128 };
+
+/** "base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight"; matrix is 'A' or 'B'. */
+void qp_peft_tensor_name(int64_t layer, qp_linear_t linear, char matrix,
+                         char name[QP_PEFT_NAME_BYTES]);
+
+#endif
