@@ -44,13 +44,19 @@ typedef struct {
 } qp_tokens_t;
 void qp_tokens_fini(qp_tokens_t *tokens);
 void qp_tokens_push(qp_tokens_t *tokens, int32_t id);
+/** Makes room for n more. */
+void qp_tokens_reserve(qp_tokens_t *tokens, int64_t n);
 
 enum {
     QP_TEXT_ADD_SPECIAL = 1, /**< BOS/EOS as the model's own files say */
     QP_TEXT_PARSE_SPECIAL = 2 /**< text like "<|im_end|>" becomes the special token (HF default) */
 };
 
-/** Appends the ids of n_bytes of UTF-8 (invalid bytes: U+FFFD each, as HF). Not collective. */
+/**
+ * Appends the ids of n_bytes of UTF-8. Invalid UTF-8: U+FFFD for each maximal ill-formed sequence, as
+ * Python's errors="replace" gives HF (SentencePiece: its own replacement). Without PARSE_SPECIAL the
+ * text of special tokens is plain text. Not collective.
+ */
 qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
                                unsigned flags, qp_tokens_t *tokens);
 

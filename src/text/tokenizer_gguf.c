@@ -1,0 +1,259 @@
+/* Tokenizers embedded in GGUF files: JSON of the metadata keys "tokenizer.ggml.*". */
+#include <string.h>
+
+#include "base/mem.h"
+#include "text/tokenizer_parts.h"
+
+/* tokenizer.ggml.token_type; the numbers are SentencePiece's own. */
+enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
+
+/* Oniguruma patterns as the models' tokenizer.json has them. */
+#define LLAMA3_PATTERN                                                       \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}" \
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define TEKKEN_PATTERN                                                                           \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"  \
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" \
+    "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define DIGIT_PATTERN "\\p{N}"
+
+/* tokenizer.ggml.pre: how a text is cut, and what llama.cpp sets along with the name. */
+typedef struct {
+    const char *name;
+    const char *pattern[2];
+    bool ignore_merges, add_bos;
+} pre_t;
+
+static const pre_t PRES[] = {
+    {"default", {QP_GPT2_PATTERN}, false, false},
+    {"gpt-2", {QP_GPT2_PATTERN}, false, false},
+    {"olmo", {QP_GPT2_PATTERN}, false, false},
+    {"smollm", {DIGIT_PATTERN, QP_GPT2_PATTERN}, false, false},
+    {"starcoder", {DIGIT_PATTERN, QP_GPT2_PATTERN}, false, false},
+    {"refact", {DIGIT_PATTERN, QP_GPT2_PATTERN}, false, false},
+    {"command-r", {DIGIT_PATTERN, QP_GPT2_PATTERN}, false, false},
+    {"llama-bpe", {LLAMA3_PATTERN}, true, true},
+    {"llama3", {LLAMA3_PATTERN}, true, true},
+    {"llama-v3", {LLAMA3_PATTERN}, true, true},
+    {"falcon3", {LLAMA3_PATTERN}, true, true},
+    {"smaug-bpe", {LLAMA3_PATTERN}, false, false},
+    {"dbrx", {LLAMA3_PATTERN}, false, false},
+    {"tekken", {TEKKEN_PATTERN}, true, true},
+};
+
+static qp_error_t find_pre(const json_t *root, const pre_t **found)
+{
+    enum { N_PRE = sizeof PRES / sizeof PRES[0] };
+    const char *name = qp_json_text(root, "tokenizer.ggml.pre"), *names[N_PRE];
+    for (int i = 0; i < N_PRE; i++) {
+        names[i] = PRES[i].name;
+        if (strcmp(name, PRES[i].name) == 0) {
+            *found = &PRES[i];
+            return NULL;
+        }
+    }
+    if (name[0] == '\0')
+        return QP_ERROR(QP_INPUT, "tokenizer.ggml.pre is missing: how this model cuts its text is "
+                                  "not known (convert it with a newer llama.cpp)");
+    const char *near = qp_nearest(name, names, N_PRE);
+    return QP_ERROR(QP_INPUT, "tokenizer.ggml.pre '%s' is not supported%s%s%s", name,
+                    near != NULL ? " (nearest: " : "", near != NULL ? near : "",
+                    near != NULL ? ")" : "");
+}
+
+/* Arrays that every kind has. */
+typedef struct {
+    json_t *token, *type;
+    int64_t n;
+} tokens_t;
+
+static qp_error_t read_tokens(const json_t *root, tokens_t *tokens)
+{
+    QP_TRY(qp_json_want(root, "tokenizer.ggml.tokens", JSON_ARRAY, &tokens->token));
+    QP_TRY(qp_json_want(root, "tokenizer.ggml.token_type", JSON_ARRAY, &tokens->type));
+    tokens->n = (int64_t)json_array_size(tokens->token);
+    if (tokens->n == 0 || json_array_size(tokens->type) != (size_t)tokens->n)
+        return QP_ERROR(QP_INPUT, "tokenizer.ggml: %lld tokens but %zu token types",
+                        (long long)tokens->n, json_array_size(tokens->type));
+    for (int64_t i = 0; i < tokens->n; i++)
+        if (!json_is_string(json_array_get(tokens->token, (size_t)i)) ||
+            !json_is_integer(json_array_get(tokens->type, (size_t)i)))
+            return QP_ERROR(QP_INPUT, "tokenizer.ggml: token %lld has no text or no type",
+                            (long long)i);
+    return NULL;
+}
+
+static const char *token_text(const tokens_t *tokens, int64_t i)
+{
+    return json_string_value(json_array_get(tokens->token, (size_t)i));
+}
+
+static int token_type(const tokens_t *tokens, int64_t i)
+{
+    return (int)json_integer_value(json_array_get(tokens->type, (size_t)i));
+}
+
+/* --- model "gpt2": byte-level BPE
+ * ------------------------------------------------------------------ */
+
+static qp_error_t gguf_merge(const void *owner, int64_t i, qp_merge_t *merge)
+{
+    const char *text = json_string_value(json_array_get(owner, (size_t)i));
+    return qp_merge_parse(text != NULL ? text : "", merge);
+}
+
+static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, const tokens_t *tokens)
+{
+    const pre_t *pre = NULL;
+    json_t *merges;
+    QP_TRY(find_pre(root, &pre));
+    QP_TRY(qp_json_want(root, "tokenizer.ggml.merges", JSON_ARRAY, &merges));
+    for (int i = 0; i < 2 && pre->pattern[i] != NULL; i++) {
+        qp_split_step_t step = {.kind = QP_SPLIT_REGEX};
+        QP_TRY(qp_regex_create(pre->pattern[i], false, &step.regex));
+        QP_TRY(qp_split_add(&tokenizer->split, step));
+    }
+    tokenizer->bpe.byte_level = tokenizer->decoder.byte_level = true;
+    tokenizer->bpe.ignore_merges = pre->ignore_merges;
+    for (int64_t i = 0; i < tokens->n; i++)
+        QP_TRY(qp_vocab_put(&tokenizer->vocab, i, token_text(tokens, i),
+                            strlen(token_text(tokens, i))));
+    QP_TRY(qp_error_context(
+        qp_tokenizer_build_bpe(tokenizer, (int64_t)json_array_size(merges), gguf_merge, merges),
+        "tokenizer.ggml"));
+    for (int64_t i = 0; i < tokens->n; i++) {
+        const int type = token_type(tokens, i);
+        if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
+            QP_TRY(
+                qp_tokenizer_add(tokenizer, token_text(tokens, i), false,
+                                 (qp_added_t){.id = (int32_t)i, .special = type == TYPE_CONTROL}));
+    }
+    qp_tokenizer_set_bos_eos(tokenizer,
+                             qp_json_flag(root, "tokenizer.ggml.add_bos_token", pre->add_bos),
+                             qp_json_flag(root, "tokenizer.ggml.add_eos_token", false));
+    return NULL;
+}
+
+/* --- model "llama": SentencePiece BPE, as a serialised ModelProto (sentencepiece_model.proto)
+ * ------- */
+
+enum { WIRE_VARINT = 0, WIRE_BYTES = 2, WIRE_FLOAT = 5 };
+
+static void put_varint(qp_str_t *s, uint64_t value)
+{
+    for (; value >= 0x80; value >>= 7)
+        qp_str_putc(s, (char)(value | 0x80));
+    qp_str_putc(s, (char)value);
+}
+
+static void put_number(qp_str_t *s, unsigned field, int64_t value)
+{
+    put_varint(s, field << 3 | WIRE_VARINT);
+    put_varint(s, (uint64_t)value);
+}
+
+static void put_bytes(qp_str_t *s, unsigned field, const char *bytes, size_t n)
+{
+    put_varint(s, field << 3 | WIRE_BYTES);
+    put_varint(s, n);
+    qp_str_append(s, bytes, n);
+}
+
+static void put_message(qp_str_t *s, unsigned field, qp_str_t *message)
+{
+    put_bytes(s, field, message->data, message->n);
+    qp_str_clear(message);
+}
+
+static void put_float(qp_str_t *s, unsigned field, float value)
+{
+    put_varint(s, field << 3 | WIRE_FLOAT);
+    qp_str_append(s, &value, sizeof value); /* little-endian, as the format wants */
+}
+
+/* Id of a metadata key, -1 if absent (SentencePiece: no such token). */
+static int64_t id_of(const json_t *root, const char *key)
+{
+    const json_t *value = json_object_get(root, key);
+    return json_is_integer(value) ? json_integer_value(value) : -1;
+}
+
+static void write_model_proto(const json_t *root, const tokens_t *tokens, const json_t *scores,
+                              qp_str_t *proto)
+{
+    enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3 }; /* ModelProto */
+    enum { PIECE = 1, SCORE = 2, TYPE = 3 };          /* SentencePiece */
+    enum { MODEL_TYPE = 3, BYTE_FALLBACK = 35, UNK_ID = 40, BOS_ID = 41, EOS_ID = 42, PAD_ID = 43 };
+    enum { NAME = 1, ADD_DUMMY_PREFIX = 3, REMOVE_EXTRA_WHITESPACES = 4, ESCAPE_WHITESPACES = 5 };
+    enum { MODEL_BPE = 2, TYPE_BYTE = 6 };
+    qp_str_t part = {0};
+    bool has_bytes = false;
+    for (int64_t i = 0; i < tokens->n; i++) {
+        put_bytes(&part, PIECE, token_text(tokens, i), strlen(token_text(tokens, i)));
+        put_float(&part, SCORE, (float)json_number_value(json_array_get(scores, (size_t)i)));
+        put_number(&part, TYPE, token_type(tokens, i));
+        put_message(proto, PIECES, &part);
+        has_bytes = has_bytes || token_type(tokens, i) == TYPE_BYTE;
+    }
+    put_number(&part, MODEL_TYPE, MODEL_BPE);
+    put_number(&part, BYTE_FALLBACK, has_bytes);
+    put_number(&part, UNK_ID, id_of(root, "tokenizer.ggml.unknown_token_id"));
+    put_number(&part, BOS_ID, id_of(root, "tokenizer.ggml.bos_token_id"));
+    put_number(&part, EOS_ID, id_of(root, "tokenizer.ggml.eos_token_id"));
+    put_number(&part, PAD_ID, -1);
+    put_message(proto, TRAINER, &part);
+    put_bytes(&part, NAME, "identity", 8);
+    put_number(&part, ADD_DUMMY_PREFIX,
+               qp_json_flag(root, "tokenizer.ggml.add_space_prefix", true));
+    put_number(&part, REMOVE_EXTRA_WHITESPACES,
+               qp_json_flag(root, "tokenizer.ggml.remove_extra_whitespaces", false));
+    put_number(&part, ESCAPE_WHITESPACES, 1);
+    put_message(proto, NORMALIZER, &part);
+    qp_str_fini(&part);
+}
+
+static qp_error_t build_llama(qp_tokenizer_t *tokenizer, const json_t *root, const tokens_t *tokens)
+{
+    json_t *scores;
+    QP_TRY(qp_json_want(root, "tokenizer.ggml.scores", JSON_ARRAY, &scores));
+    if (json_array_size(scores) != (size_t)tokens->n)
+        return QP_ERROR(QP_INPUT, "tokenizer.ggml: %lld tokens but %zu scores",
+                        (long long)tokens->n, json_array_size(scores));
+    qp_str_t proto = {0};
+    write_model_proto(root, tokens, scores, &proto);
+    qp_error_t error = qp_tokenizer_load_sp(tokenizer, proto.data, proto.n);
+    qp_str_fini(&proto);
+    QP_TRY(error);
+    qp_tokenizer_set_bos_eos(tokenizer, qp_json_flag(root, "tokenizer.ggml.add_bos_token", true),
+                             qp_json_flag(root, "tokenizer.ggml.add_eos_token", false));
+    return NULL;
+}
+
+static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root)
+{
+    tokens_t tokens;
+    const char *model = qp_json_text(root, "tokenizer.ggml.model");
+    const bool gpt2 = strcmp(model, "gpt2") == 0;
+    if (!gpt2 && strcmp(model, "llama") != 0)
+        return QP_ERROR(QP_INPUT, "tokenizer.ggml.model '%s' is not supported (gpt2 and llama are)",
+                        model);
+    QP_TRY(read_tokens(root, &tokens));
+    tokenizer->bos = (int32_t)id_of(root, "tokenizer.ggml.bos_token_id");
+    tokenizer->eos = (int32_t)id_of(root, "tokenizer.ggml.eos_token_id");
+    tokenizer->chat_template =
+        qp_strdup(json_string_value(json_object_get(root, "tokenizer.chat_template")));
+    return gpt2 ? build_gpt2(tokenizer, root, &tokens) : build_llama(tokenizer, root, &tokens);
+}
+
+qp_error_t qp_tokenizer_build_gguf(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *files,
+                                   const json_t *config)
+{
+    (void)config;
+    json_error_t where;
+    json_t *root = json_loadb(files->model, files->model_bytes, 0, &where);
+    if (root == NULL)
+        return QP_ERROR(QP_INPUT, "line %d: %s", where.line, where.text);
+    qp_error_t error = build(tokenizer, root);
+    json_decref(root);
+    return error;
+}
