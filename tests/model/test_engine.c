@@ -1,0 +1,201 @@
+/* QP_TEST: timeout=60
+ * Generation: against the plain forward pass, and independent of what is decoded together. */
+#include <math.h>
+
+#include "model/engine.h"
+#include "tiny.h"
+
+enum { N_REQUEST = 7, MAX_LENGTH = 100 };
+static const int N_PROMPT[N_REQUEST] = {5, 1, 33, 64, 12, 31, 32};
+static const int N_NEW[N_REQUEST] = {20, 30, 3, 30, 1, 25, 17};
+
+typedef struct {
+    int32_t prompt[N_REQUEST][MAX_LENGTH];
+    qp_request_t request[N_REQUEST];
+} answers_t;
+
+static void ask(const tiny_setup_t *s, const qp_lora_config_t *lora,
+                const qp_generate_config_t *config, int32_t eos, answers_t *out)
+{
+    qp_engine_t *engine;
+    qp_role_t role = {s->base, s->adapter};
+    qp_philox_key_t key = {.seed = 5, .step = 9};
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < N_REQUEST; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "prompt.%d", i);
+        for (int t = 0; t < N_PROMPT[i]; t++)
+            out->prompt[i][t] = (int32_t)(tiny_word(name, t) % 96);
+        out->request[i] = (qp_request_t){.prompt = out->prompt[i],
+                                         .n_prompt = N_PROMPT[i],
+                                         .max_new_tokens = N_NEW[i],
+                                         .sample = (uint32_t)i};
+    }
+    CHECK_OK(qp_engine_create(s->base, lora, config, MAX_LENGTH, &engine));
+    CHECK_OK(qp_engine_run(engine, &role, out->request, N_REQUEST, eos, &key));
+    qp_engine_destroy(&engine);
+}
+
+static void forget(answers_t *answers)
+{
+    for (int i = 0; i < N_REQUEST; i++) {
+        qp_free(answers->request[i].token);
+        qp_free(answers->request[i].logprob);
+    }
+}
+
+static void check_same(const answers_t *a, const answers_t *b)
+{
+    for (int i = 0; i < N_REQUEST; i++) {
+        const qp_request_t *x = &a->request[i], *y = &b->request[i];
+        CHECK(x->n_token == y->n_token && x->stopped == y->stopped);
+        for (int64_t t = 0; t < x->n_token && t < y->n_token; t++) {
+            CHECK_MSG(x->token[t] == y->token[t], "request %d, token %d", i, (int)t);
+            CHECK(fabsf(x->logprob[t] - y->logprob[t]) < 1e-4f);
+        }
+    }
+}
+
+/* Every generated token must be the likeliest after its prefix in one forward pass over the whole
+ * sequence, with the log-probability the engine gave. */
+static void check_against_forward(const tiny_setup_t *s, qp_workspace_t *ws, const qp_request_t *r)
+{
+    int64_t n = r->n_prompt + r->n_token, n_vocab = s->base->config.n_vocab;
+    int32_t token[MAX_LENGTH], target[MAX_LENGTH], position[MAX_LENGTH];
+    int32_t cu_seqlens[2] = {0, (int32_t)n};
+    uint32_t sample[MAX_LENGTH] = {0};
+    float logprob[MAX_LENGTH];
+    double loss;
+    qp_dptr_t logits;
+    qp_role_t role = {s->base, s->adapter};
+    qp_pass_t pass = {0};
+    for (int64_t t = 0; t < n; t++) {
+        token[t] = t < r->n_prompt ? r->prompt[t] : r->token[t - r->n_prompt];
+        position[t] = (int32_t)t;
+        target[t] = -1;
+        if (t > 0)
+            target[t - 1] = token[t];
+    }
+    qp_model_batch_t batch = {.n_token = n,
+                              .n_seq = 1,
+                              .token = token,
+                              .target = target,
+                              .position = position,
+                              .cu_seqlens = cu_seqlens,
+                              .sample = sample};
+    CHECK_OK(qp_model_step(ws, &role, &batch, &pass, 0.0f, &loss, logprob));
+    CHECK_OK(s->device->ops->alloc(s->device, "test", (size_t)(n * n_vocab) * 4, &logits));
+    CHECK_OK(s->device->ops->lm_logits(qp_device_queue(s->device),
+                                       qp_mat(logits, QP_F32, n, n_vocab), qp_model_hidden(ws),
+                                       s->base->lm_head));
+    float *row = tiny_download(s->device, logits, n * n_vocab);
+    for (int64_t i = 0; i < r->n_token; i++) {
+        int64_t t = r->n_prompt + i - 1, best = 0;
+        for (int64_t v = 1; v < n_vocab; v++)
+            best = row[t * n_vocab + v] > row[t * n_vocab + best] ? v : best;
+        CHECK_MSG(r->token[i] == best, "token %d", (int)i);
+        CHECK(fabsf(r->logprob[i] - logprob[t]) < 1e-4f);
+    }
+    qp_free(row);
+    s->device->ops->release(s->device, &logits);
+}
+
+static void test_greedy_is_the_argmax_of_forward(const tiny_setup_t *s,
+                                                 const qp_lora_config_t *lora)
+{
+    answers_t answers;
+    qp_workspace_t *ws;
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 4, .max_prefill = 40};
+    CHECK_OK(qp_workspace_create(s->base, lora, MAX_LENGTH, QP_RECOMPUTE_LAYER, &ws));
+    ask(s, lora, &config, -1, &answers);
+    for (int i = 0; i < N_REQUEST; i++) {
+        CHECK(answers.request[i].n_token == N_NEW[i] && !answers.request[i].stopped);
+        check_against_forward(s, ws, &answers.request[i]);
+    }
+    forget(&answers);
+    qp_workspace_destroy(&ws);
+}
+
+static void test_answers_do_not_depend_on_company(const tiny_setup_t *s,
+                                                  const qp_lora_config_t *lora)
+{
+    static const int64_t ACTIVE[] = {2, 3, 16}, PREFILL[] = {1, 64, 1000};
+    for (int sampled = 0; sampled < 2; sampled++) {
+        answers_t one, many;
+        qp_generate_config_t config = {.max_new_tokens = 8,
+                                       .temperature = 0.9,
+                                       .top_p = 0.95,
+                                       .top_k = 40,
+                                       .do_sample = sampled != 0,
+                                       .max_active = 1,
+                                       .max_prefill = 64};
+        ask(s, lora, &config, -1, &one);
+        for (int i = 0; i < 3; i++) {
+            config.max_active = ACTIVE[i];
+            config.max_prefill = PREFILL[i];
+            ask(s, lora, &config, -1, &many);
+            check_same(&one, &many);
+            forget(&many);
+        }
+        forget(&one);
+    }
+}
+
+static void test_eos_ends_an_answer(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    answers_t whole, cut;
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
+    ask(s, lora, &config, -1, &whole);
+    int32_t eos = whole.request[0].token[4];
+    ask(s, lora, &config, eos, &cut);
+    for (int i = 0; i < N_REQUEST; i++) {
+        const qp_request_t *full = &whole.request[i], *r = &cut.request[i];
+        int64_t n = 0;
+        while (n < full->n_token && full->token[n] != eos)
+            n++;
+        bool found = n < full->n_token;
+        CHECK(r->stopped == found && r->n_token == (found ? n + 1 : n));
+        CHECK(memcmp(r->token, full->token, (size_t)r->n_token * sizeof *r->token) == 0);
+    }
+    CHECK(cut.request[0].stopped);
+    forget(&whole);
+    forget(&cut);
+}
+
+static void test_bad_requests_are_refused(const tiny_setup_t *s)
+{
+    static const int32_t prompt[] = {3, 96};
+    qp_engine_t *engine;
+    qp_role_t role = {s->base, NULL};
+    qp_philox_key_t key = {0};
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 2, .max_prefill = 8};
+    CHECK_FAILS(qp_engine_create(s->base, NULL, &config, 1000, &engine), QP_INPUT, "128 positions");
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
+    qp_request_t request = {.prompt = prompt, .n_prompt = 0};
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "prompt 0 is empty");
+    request.n_prompt = 13;
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "13 tokens");
+    request.n_prompt = 2;
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "token 96");
+    request.n_prompt = 1;
+    CHECK_OK(qp_engine_run(engine, &role, &request, 1, -1, &key)); /* the engine still works */
+    CHECK(request.n_token == 8);
+    qp_free(request.token);
+    qp_free(request.logprob);
+    qp_engine_destroy(&engine);
+}
+
+int main(void)
+{
+    tiny_t tiny;
+    tiny_setup_t s;
+    tiny_open("tied", &tiny);
+    tiny_setup(&tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    test_greedy_is_the_argmax_of_forward(&s, &tiny.lora);
+    test_answers_do_not_depend_on_company(&s, &tiny.lora);
+    test_eos_ends_an_answer(&s, &tiny.lora);
+    test_bad_requests_are_refused(&s);
+    tiny_teardown(&s);
+    tiny_close(&tiny);
+    return qp_test_end();
+}

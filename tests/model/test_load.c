@@ -1,0 +1,182 @@
+/* QP_TEST: ranks=1,3 timeout=60
+ * Loading: damage names file and tensor, on every rank alike; adapters out of and into PEFT
+ * folders. */
+#include <hdf5.h>
+#include <math.h>
+#include <unistd.h>
+
+#include "tiny.h"
+
+static qp_error_t load(qp_comm_t *comm, qp_device_t *device, const char *path)
+{
+    qp_base_t *base = NULL;
+    qp_base_config_t config = {.file = path, .outlier_threshold = 6.0};
+    qp_error_t error = qp_base_load(comm, device, &config, 128, &base);
+    CHECK((error == NULL) == (base != NULL));
+    qp_base_destroy(comm, &base);
+    return error;
+}
+
+/* Ways to hurt the data set of a name. */
+static void set_first(hid_t file, const char *name, float value)
+{
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    hid_t space = H5Dget_space(set);
+    hsize_t zero[2] = {0, 0}, one[2] = {1, 1}, n = 1;
+    hid_t point = H5Screate_simple(1, &n, NULL);
+    CHECK(H5Sselect_hyperslab(space, H5S_SELECT_SET, zero, NULL, one, NULL) >= 0);
+    CHECK(H5Dwrite(set, H5T_NATIVE_FLOAT, point, space, H5P_DEFAULT, &value) >= 0);
+    H5Sclose(point);
+    H5Sclose(space);
+    H5Dclose(set);
+}
+
+static void flip(hid_t file, const char *name)
+{
+    set_first(file, name, 77.0f);
+}
+
+static void make_nan(hid_t file, const char *name)
+{
+    set_first(file, name, NAN);
+}
+
+static void delete_it(hid_t file, const char *name)
+{
+    CHECK(H5Ldelete(file, name, H5P_DEFAULT) >= 0);
+}
+
+static void reshape(hid_t file, const char *name)
+{
+    hsize_t dim[2] = {8, 8};
+    delete_it(file, name);
+    hid_t space = H5Screate_simple(2, dim, NULL);
+    hid_t set =
+        H5Dcreate2(file, name, H5T_NATIVE_INT8, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    H5Dclose(set);
+    H5Sclose(space);
+}
+
+static const struct {
+    const char *tensor;
+    void (*hurt)(hid_t file, const char *name);
+    const char *message;
+} DAMAGE[] = {
+    {"/tensors/model.layers.1.mlp.up_proj.weight", flip, "checksum"},
+    {"/tensors/model.layers.0.self_attn.k_proj.weight_scale", flip, "checksum"},
+    {"/tensors/model.embed_tokens.weight", reshape, "expected bf16 [96, 64]"},
+    {"/tensors/model.layers.1.self_attn.o_proj.weight", reshape,
+     "found int8 [8, 8], expected int8"},
+    {"/tensors/model.layers.1.self_attn.v_proj.weight", delete_it, "v_proj.weight"},
+    {"/tensors/model.norm.weight", make_nan, "model.norm.weight"},
+};
+
+static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
+                                 const char *path)
+{
+    for (size_t i = 0; i < sizeof DAMAGE / sizeof *DAMAGE; i++) {
+        if (qp_comm_rank(comm) == 0) {
+            tiny_write_base(tiny, QP_PRECISION_INT8, path);
+            hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+            DAMAGE[i].hurt(file, DAMAGE[i].tensor);
+            CHECK(H5Fclose(file) >= 0);
+        }
+        qp_comm_barrier(comm);
+        qp_error_t error = load(comm, device, path);
+        CHECK_MSG(error != NULL && strstr(error->message, path) != NULL &&
+                      strstr(error->message, DAMAGE[i].tensor) != NULL,
+                  "%s: %s", DAMAGE[i].tensor, error ? error->message : "no error");
+        CHECK_FAILS(error, QP_INPUT, DAMAGE[i].message);
+        qp_comm_barrier(comm);
+    }
+    CHECK_FAILS(load(comm, device, "/nonexistent/base.h5"), QP_INPUT, "/nonexistent/base.h5");
+}
+
+static qp_error_t create(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    qp_adapter_t *adapter = NULL;
+    qp_error_t error = qp_adapter_create(s->comm, s->base, lora, 1, &adapter);
+    qp_adapter_destroy(&adapter);
+    return error;
+}
+
+static void test_fresh_adapter(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    qp_adapter_t *adapter;
+    CHECK_OK(qp_adapter_create(s->comm, s->base, lora, 1, &adapter));
+    CHECK(adapter->n_param == qp_lora_n_param(&s->base->config, adapter->target, adapter->r));
+    float *param = tiny_download(s->device, adapter->param, adapter->n_param);
+    int64_t n_covered = 0;
+    for (int64_t v = 0; v < adapter->n_view; v++) {
+        const qp_lora_view_t *view = &adapter->view[v];
+        double bound = 1.0 / sqrt((double)view->n_in), sum2 = 0.0;
+        int64_t n_a = adapter->r * view->n_in, n_b = adapter->r * view->n_out;
+        for (int64_t i = 0; i < n_a; i++) {
+            CHECK(fabs((double)param[view->a + i]) <= bound);
+            sum2 += (double)param[view->a + i] * (double)param[view->a + i];
+        }
+        double variance = sum2 / (double)n_a / (bound * bound / 3.0);
+        CHECK_MSG(fabs(variance - 1.0) < 0.25, "variance of A is %g of what it should be",
+                  variance);
+        for (int64_t i = 0; i < n_b; i++)
+            CHECK(param[view->b + i] == 0.0f);
+        n_covered += n_a + n_b;
+    }
+    CHECK(n_covered == adapter->n_param);
+    qp_free(param);
+    qp_adapter_destroy(&adapter);
+}
+
+static void test_bad_adapters_are_refused(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    static const char *const typo[] = {"q_proj", "v_porj"};
+    qp_lora_config_t bad = *lora;
+    bad.targets = (qp_deck_strings_t){2, typo};
+    CHECK_FAILS(create(s, &bad), QP_INPUT, "did you mean \"v_proj\"");
+    bad.targets.n = 0;
+    CHECK_FAILS(create(s, &bad), QP_INPUT, "names no linear");
+}
+
+static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
+                                                 const qp_lora_config_t *lora, const char *folder)
+{
+    static const char *const all[] = {"all-linear"};
+    qp_adapter_t *back;
+    if (qp_comm_rank(s->comm) == 0)
+        CHECK_OK(qp_adapter_save(s->adapter, &s->base->config, "tiny", folder));
+    qp_lora_config_t config = *lora;
+    config.init = folder;
+    CHECK_OK(qp_adapter_create(s->comm, s->base, &config, 1, &back));
+    float *a = tiny_download(s->device, s->adapter->param, s->adapter->n_param);
+    float *b = tiny_download(s->device, back->param, back->n_param);
+    CHECK(memcmp(a, b, (size_t)back->n_param * sizeof *a) == 0);
+    qp_free(a);
+    qp_free(b);
+    qp_adapter_destroy(&back);
+    config.r = 8;
+    CHECK_FAILS(create(s, &config), QP_INPUT, "has r = 3, alpha = 6");
+    config.r = lora->r;
+    config.targets = (qp_deck_strings_t){1, all};
+    CHECK_FAILS(create(s, &config), QP_INPUT, "targets = q_proj v_proj; the deck has");
+}
+
+int main(void)
+{
+    tiny_t tiny;
+    tiny_setup_t s;
+    char folder[256] = "", path[300];
+    tiny_open("bias", &tiny);
+    tiny_setup(&tiny, QP_PRECISION_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, &s);
+    if (qp_comm_rank(s.comm) == 0)
+        snprintf(folder, sizeof folder, "%s", qp_test_folder());
+    qp_comm_bcast(s.comm, folder, sizeof folder, QP_U8, 0);
+    test_fresh_adapter(&s, &tiny.lora);
+    test_bad_adapters_are_refused(&s, &tiny.lora);
+    snprintf(path, sizeof path, "%s/adapter", folder);
+    test_adapter_goes_out_and_comes_back(&s, &tiny.lora, path);
+    snprintf(path, sizeof path, "%s/hurt.h5", folder);
+    test_damage_is_named(s.comm, s.device, &tiny, path);
+    tiny_teardown(&s);
+    tiny_close(&tiny);
+    return qp_test_end();
+}
