@@ -8,7 +8,7 @@ qp_error_t qp_mpi_check(int status, const char *call, const char *file, int line
         return NULL;
     char text[MPI_MAX_ERROR_STRING] = "unknown MPI error";
     int length = 0;
-    MPI_Error_string(status, text, &length); /* on failure the text above stays */
+    (void)MPI_Error_string(status, text, &length); /* on failure the text above stays */
     return qp_error_create(QP_INTERNAL, file, line, "%s: %s", call, text);
 }
 
