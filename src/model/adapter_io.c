@@ -55,12 +55,12 @@ qp_error_t qp_adapter_read(const qp_adapter_t *adapter, const qp_lora_config_t *
 qp_error_t qp_adapter_save(const qp_adapter_t *adapter, const qp_llama_config_t *config,
                            const char *base_name, const char *folder)
 {
-    (void)config;
     qp_peft_t peft = {.r = adapter->r,
                       .alpha = (double)adapter->alpha,
                       .dropout = (double)adapter->dropout,
                       .use_rslora = adapter->use_rslora,
                       .n_pair = adapter->n_view,
+                      .d_model = config->d_model,
                       .base_name = base_name};
     memcpy(peft.target, adapter->target, sizeof peft.target);
     float *param = QP_NEW("adapter staging", float, adapter->n_param);

@@ -1,10 +1,12 @@
 #include "model/engine.h"
 #include "model/model.h"
 
+/* base.file may move between restarts: a checkpoint knows the base by its identity. */
 #define FIELD(member) offsetof(qp_base_config_t, member)
 static const qp_deck_key_t base_keys[] = {
     {"base.file", QP_DECK_STRING, FIELD(file), NULL, 0, 0, NULL, "",
-     "the base model, a file made by quipu-import", QP_DECK_REQUIRED | QP_DECK_PATH},
+     "the base model, a file made by quipu-import",
+     QP_DECK_REQUIRED | QP_DECK_PATH | QP_DECK_RESTART_OK},
     {"base.activation", QP_DECK_CHOICE, FIELD(activation), "\"int8\"", 0, 0, "int8|bf16", "",
      "how an int8 base multiplies: int8 quantises the activations too, bf16 is weight-only", 0},
     {"base.gradient", QP_DECK_CHOICE, FIELD(gradient), "\"int8\"", 0, 0, "int8|bf16", "",
