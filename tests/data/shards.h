@@ -1,0 +1,86 @@
+/** \file shards.h  Made-up shards for the tests of the data module: every token tells where it
+ * stood. */
+#ifndef QP_TESTS_DATA_SHARDS_H
+#define QP_TESTS_DATA_SHARDS_H
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "base/philox.h"
+#include "base/str.h"
+#include "data/data.h"
+#include "testing.h"
+
+enum { EOS = 1, MAX_LENGTH = 300, TOKENIZER_ID = 77, N_VOCAB = 1 << 24 };
+
+/** Length of made-up sample i: 1 to MAX_LENGTH tokens, mostly short. */
+static inline int64_t made_length(int64_t i)
+{
+    qp_philox_key_t key = {.seed = 5, .sample = (uint32_t)i};
+    double x = qp_philox_uniform(&key, 0);
+    return 1 + (int64_t)(x * x * x * (MAX_LENGTH - 1));
+}
+
+/** Token p of sample i: unique in the data set; the last one is EOS. */
+static inline int32_t made_token(int64_t i, int64_t p)
+{
+    return p + 1 == made_length(i) ? EOS : (int32_t)(1000 + i * MAX_LENGTH + p);
+}
+
+/** The first third of a sample is its prompt. */
+static inline uint8_t made_loss(int64_t i, int64_t p)
+{
+    return p >= made_length(i) / 3;
+}
+
+static inline qp_error_t add_made(qp_shard_writer_t *writer, int64_t i)
+{
+    int32_t token[MAX_LENGTH];
+    uint8_t loss[MAX_LENGTH];
+    int64_t n = made_length(i);
+    for (int64_t p = 0; p < n; p++) {
+        token[p] = made_token(i, p);
+        loss[p] = made_loss(i, p);
+    }
+    return qp_shard_writer_add(writer, i, 0.0f, (const int32_t *const[]){token},
+                               (const uint8_t *const[]){loss}, &n);
+}
+
+static const qp_shard_info_t made_info = {"sft", TOKENIZER_ID, N_VOCAB, 1};
+
+/** Writes samples [first, end) to folder/name. */
+static inline void make_shard(const char *folder, const char *name, int64_t first, int64_t end)
+{
+    char *path = qp_format("%s/%s", folder, name);
+    qp_shard_writer_t *writer = NULL;
+    CHECK_OK(qp_shard_writer_create(path, &made_info, "made up", &writer));
+    for (int64_t i = first; i < end; i++)
+        CHECK_OK(add_made(writer, i));
+    CHECK_OK(qp_shard_writer_commit(&writer));
+    CHECK(writer == NULL);
+    qp_free(path);
+}
+
+/** Opens folder/pattern as SFT data. */
+static inline qp_error_t open_made(qp_comm_t *comm, const char *folder, const char *pattern,
+                                   qp_dataset_t **dataset)
+{
+    char *path = qp_format("%s/%s", folder, pattern);
+    const char *const items[] = {path};
+    qp_deck_strings_t patterns = {1, items};
+    qp_error_t error = qp_dataset_open(comm, &patterns, "sft", TOKENIZER_ID, dataset);
+    qp_free(path);
+    return error;
+}
+
+/** The folder of rank 0's test on every rank (qp_free). */
+static inline char *common_folder(qp_comm_t *comm)
+{
+    void *folder = qp_comm_rank(comm) == 0 ? qp_strdup(qp_test_folder()) : NULL;
+    size_t n = folder != NULL ? strlen(folder) + 1 : 0;
+    qp_comm_bcast_block(comm, &folder, &n, 0);
+    return folder;
+}
+
+#endif

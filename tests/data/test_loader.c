@@ -1,0 +1,214 @@
+/* QP_TEST: ranks=1,2,3,4 timeout=60
+ * The stream of global batches: the same rows in the same order whatever the rank count, across
+ * epochs, and from the middle on without reading what came before. */
+#include "base/hash.h"
+#include "data/plan.h"
+#include "shards.h"
+
+enum { N_SAMPLE = 60, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 4 };
+
+static const qp_data_config_t config = {.seq_length = SEQ_LENGTH,
+                                        .packing = QP_PACK_ISOLATED,
+                                        .completion_only = true,
+                                        .shuffle = true};
+static const qp_batch_config_t batch_config = {.global_sequences = 14, .micro_sequences = 4};
+
+/* The tokens, targets, positions and identities of one step, in the order of its rows. */
+typedef struct {
+    int64_t n;
+    int32_t *token; /* [n, N_FIELD] */
+    int64_t n_target;
+} step_t;
+
+static void append(step_t *step, const qp_batch_t *b)
+{
+    step->token = qp_realloc("test", step->token, qp_bytes((step->n + b->n_token) * N_FIELD, 4));
+    for (int64_t i = 0; i < b->n_token; i++) {
+        int32_t *out = step->token + (step->n + i) * N_FIELD;
+        out[0] = b->token[i];
+        out[1] = b->target[i];
+        out[2] = b->position[i];
+        out[3] = (int32_t)b->sample[i];
+    }
+    step->n += b->n_token;
+    step->n_target += b->n_target;
+}
+
+/* What every step must be, straight from the plans. */
+static void expected_steps(const qp_dataset_t *dataset, step_t step[N_STEP])
+{
+    qp_plan_t *plan = NULL;
+    uint32_t epoch = 0;
+    int64_t row = 0;
+    CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, epoch, &plan));
+    for (int64_t s = 0; s < N_STEP; s++)
+        for (int64_t place = 0; place < batch_config.global_sequences; place++, row++) {
+            if (row == qp_plan_n_row(plan)) {
+                row = 0;
+                qp_plan_destroy(&plan);
+                CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, ++epoch, &plan));
+            }
+            qp_batch_t b;
+            qp_batch_init(&b, 1, SEQ_LENGTH);
+            CHECK_OK(qp_batch_add_row(&b, dataset, plan, row, place));
+            append(&step[s], &b);
+            qp_batch_fini(&b);
+        }
+    qp_plan_destroy(&plan);
+}
+
+/* All ranks' micro-batches of a step put together, on every rank: they are in rank order already.
+ */
+static void gather_step(qp_comm_t *comm, const qp_step_batch_t *batch, step_t *all)
+{
+    step_t mine = {0};
+    for (int64_t m = 0; m < batch->n_micro; m++)
+        append(&mine, &batch->micro[m]);
+    void *gathered = NULL;
+    int64_t *counts = QP_NEW("test", int64_t, qp_comm_size(comm));
+    qp_comm_allgatherv(comm, mine.token, mine.n * N_FIELD, QP_I32, &gathered, counts);
+    all->token = gathered;
+    for (int rank = 0; rank < qp_comm_size(comm); rank++)
+        all->n += counts[rank] / N_FIELD;
+    qp_free(counts);
+    qp_free(mine.token);
+}
+
+static void check_steps(qp_comm_t *comm, const qp_dataset_t *dataset, const step_t *expected,
+                        int64_t first_step)
+{
+    qp_loader_t *loader = NULL;
+    if (!CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED, first_step,
+                                   &loader)))
+        return;
+    double last_epoch = 0.0;
+    for (int64_t s = first_step; s < N_STEP; s++) {
+        qp_step_batch_t batch;
+        step_t all = {0};
+        CHECK_OK(qp_loader_next(loader, &batch));
+        gather_step(comm, &batch, &all);
+        CHECK(batch.step == s && batch.epoch > last_epoch);
+        CHECK(batch.n_token_global == expected[s].n &&
+              batch.n_target_global == expected[s].n_target);
+        CHECK_MSG(all.n == expected[s].n &&
+                      memcmp(all.token, expected[s].token, (size_t)all.n * N_FIELD * 4) == 0,
+                  "step %lld differs", (long long)s);
+        last_epoch = batch.epoch;
+        qp_free(all.token);
+    }
+    CHECK(last_epoch > 2.0); /* epochs were crossed */
+    qp_loader_destroy(&loader);
+}
+
+static void test_a_resumed_run_reads_nothing_it_skips(qp_comm_t *comm, const char *folder,
+                                                      const step_t *expected)
+{
+    enum { FIRST = 8, AHEAD = 2 };
+    int64_t most = 0; /* sequences of the step and of those that the reader may be ahead */
+    for (int64_t s = FIRST; s <= FIRST + AHEAD; s++)
+        for (int64_t i = 0; i < expected[s].n; i++)
+            most += expected[s].token[i * N_FIELD + 2] == 0;
+    for (int resumed = 0; resumed < 2; resumed++) {
+        qp_dataset_t *dataset = NULL;
+        qp_loader_t *loader = NULL;
+        qp_step_batch_t batch;
+        CHECK_OK(open_made(comm, folder, "made-*.h5", &dataset));
+        CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED,
+                                  resumed ? FIRST : 0, &loader));
+        for (int64_t s = resumed ? FIRST : 0; s <= FIRST; s++)
+            CHECK_OK(qp_loader_next(loader, &batch));
+        qp_loader_destroy(&loader); /* waits for the reader */
+        int64_t n_read = qp_dataset_n_read(dataset);
+        qp_comm_sum_i64(comm, &n_read, 1);
+        CHECK_MSG(resumed ? n_read <= most : n_read > most, "%lld runs read, at most %lld needed",
+                  (long long)n_read, (long long)most);
+        qp_dataset_close(&dataset);
+    }
+}
+
+static void test_too_few_samples(qp_comm_t *comm, const qp_dataset_t *dataset)
+{
+    qp_loader_t *loader = NULL;
+    const qp_batch_config_t large = {.global_sequences = 4000, .micro_sequences = 4};
+    CHECK_FAILS(qp_loader_create(comm, dataset, &config, &large, EOS, SEED, 0, &loader), QP_INPUT,
+                "too few training samples for one step: found");
+    CHECK(loader == NULL);
+}
+
+/* A shard that turns bad while it is read stops all ranks with one message. */
+static void test_bad_tokens_stop_all_ranks(qp_comm_t *comm, const char *folder)
+{
+    if (qp_comm_rank(comm) == 0) {
+        char *path = qp_format("%s/bad.h5", folder);
+        qp_shard_info_t info = made_info;
+        info.n_vocab = 1100; /* the tokens of most samples lie above */
+        qp_shard_writer_t *writer = NULL;
+        CHECK_OK(qp_shard_writer_create(path, &info, "made up", &writer));
+        for (int64_t i = 0; i < N_SAMPLE; i++)
+            CHECK_OK(add_made(writer, i));
+        CHECK_OK(qp_shard_writer_commit(&writer));
+        qp_free(path);
+    }
+    qp_comm_barrier(comm);
+    qp_dataset_t *dataset = NULL;
+    qp_loader_t *loader = NULL;
+    qp_step_batch_t batch;
+    CHECK_OK(open_made(comm, folder, "bad.h5", &dataset));
+    CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED, 0, &loader));
+    CHECK_FAILS(qp_loader_next(loader, &batch), QP_INPUT, "outside the vocabulary of 1100");
+    qp_loader_destroy(&loader);
+    qp_dataset_close(&dataset);
+}
+
+static qp_error_t visit(void *owner, const qp_batch_t *batch)
+{
+    int64_t *count = owner;
+    count[0] += batch->n_token;
+    count[1] += batch->n_seq;
+    return NULL;
+}
+
+static void test_visits_cover_the_plan_once(qp_comm_t *comm, const qp_dataset_t *dataset)
+{
+    qp_plan_t *plan = NULL;
+    int64_t count[2] = {0, 0}, few[2] = {0, 0};
+    CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, 0, &plan));
+    CHECK_OK(qp_plan_visit(comm, dataset, plan, 3, 0, visit, count));
+    CHECK_OK(qp_plan_visit(comm, dataset, plan, 3, 2, visit, few));
+    qp_comm_sum_i64(comm, count, 2);
+    qp_comm_sum_i64(comm, few, 2);
+    CHECK(count[0] == qp_dataset_n_token(dataset));
+    CHECK(count[1] == plan->n_piece && few[1] == plan->first_piece[2]);
+    qp_plan_destroy(&plan);
+}
+
+int main(void)
+{
+    qp_comm_t *comm = NULL;
+    if (!CHECK_OK(qp_comm_create(&comm)))
+        return 1;
+    char *folder = common_folder(comm);
+    if (qp_comm_rank(comm) == 0) {
+        make_shard(folder, "made-1.h5", 0, 30);
+        make_shard(folder, "made-2.h5", 30, N_SAMPLE);
+    }
+    qp_comm_barrier(comm);
+    qp_dataset_t *dataset = NULL;
+    if (CHECK_OK(open_made(comm, folder, "made-*.h5", &dataset))) {
+        step_t expected[N_STEP] = {{0}};
+        expected_steps(dataset, expected);
+        check_steps(comm, dataset, expected, 0);
+        check_steps(comm, dataset, expected, 5);
+        test_too_few_samples(comm, dataset);
+        test_visits_cover_the_plan_once(comm, dataset);
+        test_a_resumed_run_reads_nothing_it_skips(comm, folder, expected);
+        for (int s = 0; s < N_STEP; s++)
+            qp_free(expected[s].token);
+        qp_dataset_close(&dataset);
+    }
+    test_bad_tokens_stop_all_ranks(comm, folder);
+    qp_comm_barrier(comm); /* rank 0 removes the folder */
+    qp_free(folder);
+    qp_comm_destroy(&comm);
+    return qp_test_end();
+}
