@@ -1,0 +1,313 @@
+/*
+ * quipu-prep: texts to shards of token sequences. Runs alone or under mpirun, where every rank
+ * takes a share of the samples and writes its own shards.
+ */
+#include "quipu-prep/prep.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "h5/h5.h"
+#include "model/base_file.h"
+
+static const char usage[] =
+    "usage: quipu-prep SOURCE FILE... --base BASE.h5 --out PREFIX [options]\n"
+    "\n"
+    "Makes shards PREFIX-{sft,reward,prompt}-{train,eval}.h5 (under mpirun -n N: one of each per "
+    "rank,\n"
+    "...-00001-of-0000N.h5). SOURCE is one of\n"
+    "  stackexchange  Posts.xml or Posts.xml.gz of a Stack Exchange dump: questions with their "
+    "answers,\n"
+    "                 as \"Question: ...\\n\\nAnswer: ...\"; pairs of answers by score; questions "
+    "alone\n"
+    "  jsonl          rows {\"text\"}, {\"prompt\",\"completion\"}, "
+    "{\"prompt\",\"chosen\",\"rejected\"},\n"
+    "                 {\"messages\":[{\"role\",\"content\"}]} or {\"prompt\"}\n"
+    "  html           pages with headings that are questions (FAQs): each with the text below it\n"
+    "  text           plain text, documents separated by blank lines\n"
+    "\n"
+    "  --base FILE           base.h5 whose tokenizer is used\n"
+    "  --tokenizer FOLDER    HF folder with the tokenizer, instead of --base\n"
+    "  --out PREFIX          what the shards' names begin with\n"
+    "  --eval-fraction X     share of questions (rows, documents) held out [0.05]\n"
+    "  --kinds LIST          which of sft,reward,prompt to make [all that the source has]\n"
+    "  --max-tokens N        leave out samples with a longer sequence [0: no limit]\n"
+    "  --seed N              decides the split and the choice of pairs [0]\n"
+    "stackexchange only:\n"
+    "  --answers WHICH       SFT samples: better (winners of the question's pairs, as the recipe), "
+    "best\n"
+    "                        (one a question) or all (not voted below zero) [better]\n"
+    "  --max-pairs N         pairs of answers per question [10]\n"
+    "  --with-title          put the question's title before its text [the recipe has the text "
+    "alone]\n";
+
+static const struct {
+    const char *name;
+    prep_source_t *read;
+} sources[] = {
+    {"stackexchange", prep_stackexchange},
+    {"jsonl", prep_jsonl},
+    {"html", prep_html},
+    {"text", prep_text},
+};
+enum { N_SOURCE = sizeof sources / sizeof sources[0] };
+
+/* --- shared by the sources
+ * ------------------------------------------------------------------------------- */
+
+qp_error_t prep_check_interrupt(void)
+{
+    sigset_t pending;
+    if (sigpending(&pending) == 0 &&
+        (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1))
+        return QP_ERROR(QP_IO, "interrupted; nothing was written");
+    return NULL;
+}
+
+static bool is_white(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+}
+
+prep_text_t prep_trim(prep_text_t text)
+{
+    while (text.n > 0 && is_white(text.data[text.n - 1]))
+        text.n--;
+    while (text.n > 0 && is_white(text.data[0]))
+        text.data++, text.n--;
+    return text;
+}
+
+char *prep_question(prep_text_t question)
+{
+    qp_str_t text = {0};
+    qp_str_puts(&text, "Question: ");
+    qp_str_append(&text, question.data, question.n);
+    qp_str_puts(&text, "\n\nAnswer: ");
+    return text.data;
+}
+
+/* --- arguments
+ * --------------------------------------------------------------------------------------------- */
+
+static qp_error_t parse_number(const char *name, const char *text, double min, double max,
+                               double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(*value >= min && *value <= max))
+        return QP_ERROR(QP_INPUT, "--%s %s: expected a number from %g to %g", name, text, min, max);
+    return NULL;
+}
+
+/* The index of text[0, n) among the names, or an error that lists them. */
+static qp_error_t parse_choice(const char *option, const char *text, size_t n,
+                               const char *const *names, int n_name, int *choice)
+{
+    qp_str_t all = {0};
+    for (int i = 0; i < n_name; i++) {
+        if (strlen(names[i]) == n && strncmp(names[i], text, n) == 0) {
+            *choice = i;
+            qp_str_fini(&all);
+            return NULL;
+        }
+        qp_str_printf(&all, "%s%s", i > 0 ? ", " : "", names[i]);
+    }
+    qp_error_t error =
+        QP_ERROR(QP_INPUT, "%s \"%.*s\": expected one of %s", option, (int)n, text, all.data);
+    qp_str_fini(&all);
+    return error;
+}
+
+static qp_error_t parse_kinds(const char *text, bool kind[PREP_N_KIND])
+{
+    static const char *const names[] = {"sft", "reward", "prompt"};
+    memset(kind, 0, PREP_N_KIND * sizeof kind[0]);
+    while (*text != '\0') {
+        size_t n = strcspn(text, ",");
+        int choice = 0;
+        QP_TRY(parse_choice("--kinds", text, n, names, PREP_N_KIND, &choice));
+        kind[choice] = true;
+        text += n + (text[n] == ',');
+    }
+    return NULL;
+}
+
+enum {
+    BASE = 1,
+    TOKENIZER,
+    OUT,
+    EVAL_FRACTION,
+    KINDS,
+    MAX_TOKENS,
+    SEED,
+    ANSWERS,
+    MAX_PAIRS,
+    TITLE
+};
+
+static const struct option long_options[] = {
+    {"base", required_argument, NULL, BASE},
+    {"tokenizer", required_argument, NULL, TOKENIZER},
+    {"out", required_argument, NULL, OUT},
+    {"eval-fraction", required_argument, NULL, EVAL_FRACTION},
+    {"kinds", required_argument, NULL, KINDS},
+    {"max-tokens", required_argument, NULL, MAX_TOKENS},
+    {"seed", required_argument, NULL, SEED},
+    {"answers", required_argument, NULL, ANSWERS},
+    {"max-pairs", required_argument, NULL, MAX_PAIRS},
+    {"with-title", no_argument, NULL, TITLE},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
+};
+
+static qp_error_t take_option(int option, const char *text, prep_options_t *o)
+{
+    static const char *const answers[] = {"better", "best", "all"};
+    double x = 0.0;
+    switch (option) {
+    case BASE:
+        o->base = text;
+        break;
+    case TOKENIZER:
+        o->tokenizer = text;
+        break;
+    case OUT:
+        o->out = text;
+        break;
+    case KINDS:
+        return parse_kinds(text, o->kind);
+    case ANSWERS:
+        return parse_choice("--answers", text, strlen(text), answers, 3, &o->answers);
+    case TITLE:
+        o->with_title = true;
+        break;
+    case EVAL_FRACTION:
+        return parse_number("eval-fraction", text, 0.0, 1.0, &o->eval_fraction);
+    case MAX_TOKENS:
+        QP_TRY(parse_number("max-tokens", text, 0, 1e9, &x));
+        o->max_tokens = (int64_t)x;
+        break;
+    case MAX_PAIRS:
+        QP_TRY(parse_number("max-pairs", text, 0, 1e6, &x));
+        o->max_pairs = (int64_t)x;
+        break;
+    case SEED:
+        QP_TRY(parse_number("seed", text, 0, UINT32_MAX, &x));
+        o->seed = (uint32_t)x;
+        break;
+    default:
+        return QP_ERROR(QP_INPUT, "unknown or incomplete option; quipu-prep --help lists them");
+    }
+    return NULL;
+}
+
+/* *source stays -1 when only the help is wanted. */
+static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int *source)
+{
+    const char *names[N_SOURCE];
+    *o = (prep_options_t){.kind = {true, true, true}, .eval_fraction = 0.05, .max_pairs = 10};
+    *source = -1;
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
+        if (option == 'h')
+            return NULL;
+        QP_TRY(take_option(option, optarg, o));
+    }
+    for (int i = 0; i < N_SOURCE; i++)
+        names[i] = sources[i].name;
+    if (argc - optind < 2)
+        return QP_ERROR(QP_INPUT,
+                        "a source and at least one file are needed; see quipu-prep --help");
+    const char *name = argv[optind];
+    QP_TRY(parse_choice("source", name, strlen(name), names, N_SOURCE, source));
+    o->file = (const char *const *)&argv[optind + 1];
+    o->n_file = argc - optind - 1;
+    if ((o->base == NULL) == (o->tokenizer == NULL))
+        return QP_ERROR(QP_INPUT, "either --base or --tokenizer is needed");
+    if (o->out == NULL)
+        return QP_ERROR(QP_INPUT, "--out is needed");
+    return NULL;
+}
+
+/* --- the run
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static qp_error_t load_tokenizer(const prep_options_t *options, qp_tokenizer_t **tokenizer)
+{
+    qp_tokenizer_files_t files = {0};
+    qp_h5_t *base = NULL;
+    qp_error_t error = NULL;
+    if (options->base != NULL) {
+        QP_TRY_DONE(qp_h5_open(options->base, NULL, &base));
+        QP_TRY_DONE(qp_h5_format_check(base, "base", 1));
+        QP_TRY_DONE(qp_base_tokenizer_read(base, &files));
+    } else {
+        QP_TRY_DONE(qp_tokenizer_files_from_folder(options->tokenizer, &files));
+    }
+    QP_TRY_DONE(qp_tokenizer_create(&files, tokenizer));
+done:
+    qp_tokenizer_files_fini(&files);
+    if (base != NULL) {
+        qp_error_t second = qp_h5_close(&base);
+        qp_error_destroy(&second);
+    }
+    return error;
+}
+
+static qp_error_t run(qp_comm_t *comm, int argc, char **argv)
+{
+    prep_options_t options;
+    int source;
+    qp_tokenizer_t *tokenizer = NULL;
+    prep_sink_t *sink = NULL;
+    char *what = NULL;
+    qp_error_t error = NULL;
+    QP_TRY_DONE(parse_arguments(argc, argv, &options, &source));
+    if (source < 0) {
+        if (qp_comm_rank(comm) == 0)
+            fputs(usage, stdout);
+        return NULL;
+    }
+    QP_TRY_DONE(qp_comm_agree(comm, load_tokenizer(&options, &tokenizer)));
+    what = qp_format("%s %s%s", sources[source].name, options.file[0],
+                     options.n_file > 1 ? " ..." : "");
+    QP_TRY_DONE(prep_sink_create(comm, &options, tokenizer, what, &sink));
+    error = sources[source].read(&options, qp_comm_rank(comm), qp_comm_size(comm), sink);
+    QP_TRY_DONE(qp_comm_agree(comm, error));
+    error = prep_sink_commit(sink);
+done:
+    prep_sink_destroy(&sink);
+    qp_tokenizer_destroy(&tokenizer);
+    qp_free(what);
+    return error;
+}
+
+int main(int argc, char **argv)
+{
+    /* Blocked before MPI starts its threads: prep_check_interrupt() sees them pending. */
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGINT);
+    sigaddset(&stop, SIGTERM);
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+
+    qp_comm_t *comm = NULL;
+    qp_error_t error = qp_comm_create(&comm);
+    if (error == NULL)
+        error = run(comm, argc, argv);
+    bool speaks = comm == NULL || qp_comm_rank(comm) == 0;
+    int code = error != NULL ? (int)error->code : QP_OK;
+    if (speaks)
+        qp_error_report(&error);
+    qp_error_destroy(&error);
+    qp_comm_destroy(&comm);
+    return code;
+}

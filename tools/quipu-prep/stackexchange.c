@@ -1,0 +1,377 @@
+/*
+ * Posts.xml of a Stack Exchange dump. One pass over the XML turns this rank's share of the posts
+ * (questions and their answers, by question id) into Markdown, which waits in an unlinked file
+ * beside the output; memory holds one small record per post. Then question after question is put
+ * together: an answer may stand anywhere in the dump.
+ *
+ * Score (Askell et al. 2021, as the StackLLaMA data): round(log2(1 + upvotes)), -1 if the votes are
+ * negative, plus 1 for the accepted answer. A pair is two answers of different score; at most
+ * max_pairs of a question are taken, chosen by a keyed hash.
+ */
+#include "prep.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <libxml/xmlreader.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "text/markdown.h"
+
+typedef struct {
+    int64_t question, id; /* a question has question == id */
+    int64_t accepted;     /* of a question: id of the accepted answer, 0: none */
+    int64_t offset;       /* of its text in the spool */
+    int64_t n_bytes;
+    int64_t votes;
+} post_t;
+
+typedef struct {
+    const prep_options_t *options;
+    int rank, n_rank;
+    prep_sink_t *sink;
+    FILE *spool;
+    int64_t spool_bytes;
+    post_t *post;
+    int64_t n_post, capacity;
+    qp_str_t markdown;
+} dump_t;
+
+/* --- first pass: XML to Markdown
+ * ----------------------------------------------------------------------------- */
+
+/* Where and why the XML parser stopped. */
+typedef struct {
+    int line;
+    char *message;
+} xml_trouble_t;
+
+static void note_trouble(void *owner, xmlErrorPtr found)
+{
+    xml_trouble_t *trouble = owner;
+    if (trouble->message != NULL || found->level < XML_ERR_ERROR)
+        return;
+    trouble->line = found->line;
+    trouble->message = qp_strdup(found->message != NULL ? found->message : "malformed XML");
+    trouble->message[strcspn(trouble->message, "\r\n")] = '\0';
+}
+
+/* An integer attribute; absent: the fallback; not a number: QP_INPUT. */
+static qp_error_t read_integer(xmlTextReaderPtr reader, const char *path, const char *name,
+                               const int64_t *fallback, int64_t *value)
+{
+    int line = xmlTextReaderGetParserLineNumber(reader);
+    xmlChar *text = xmlTextReaderGetAttribute(reader, BAD_CAST name);
+    if (text == NULL && fallback == NULL)
+        return QP_ERROR(QP_INPUT, "%s:%d: a row has no %s", path, line, name);
+    char *end = NULL;
+    errno = 0;
+    *value = text != NULL ? strtoll((const char *)text, &end, 10) : *fallback;
+    qp_error_t error = NULL;
+    if (text != NULL && (end == (const char *)text || *end != '\0' || errno != 0))
+        error = QP_ERROR(QP_INPUT, "%s:%d: %s=\"%.40s\" is not an integer", path, line, name,
+                         (const char *)text);
+    xmlFree(text);
+    return error;
+}
+
+static qp_error_t read_text(const dump_t *dump, xmlTextReaderPtr reader, bool is_question,
+                            qp_str_t *markdown)
+{
+    qp_str_clear(markdown);
+    if (is_question && dump->options->with_title) {
+        xmlChar *title = xmlTextReaderGetAttribute(reader, BAD_CAST "Title");
+        if (title != NULL && title[0] != '\0')
+            qp_str_printf(markdown, "%s\n\n", (const char *)title);
+        xmlFree(title);
+    }
+    xmlChar *body = xmlTextReaderGetAttribute(reader, BAD_CAST "Body");
+    if (body == NULL)
+        return NULL;
+    qp_error_t error =
+        qp_markdown_from_html((const char *)body, strlen((const char *)body), markdown);
+    xmlFree(body);
+    return error;
+}
+
+static qp_error_t keep_post(dump_t *dump, post_t post)
+{
+    if (dump->n_post == dump->capacity) {
+        dump->capacity = 2 * dump->capacity + 4096;
+        dump->post = qp_realloc("posts", dump->post, qp_bytes(dump->capacity, sizeof(post_t)));
+    }
+    prep_text_t text = prep_trim((prep_text_t){dump->markdown.data, dump->markdown.n});
+    if (text.n > 0 && fwrite(text.data, 1, text.n, dump->spool) != text.n)
+        return QP_ERROR(QP_IO, "%s: cannot write beside it: %s", dump->options->out,
+                        strerror(errno));
+    post.offset = dump->spool_bytes;
+    post.n_bytes = (int64_t)text.n;
+    dump->spool_bytes += post.n_bytes;
+    dump->post[dump->n_post++] = post;
+    return NULL;
+}
+
+static qp_error_t read_row(dump_t *dump, xmlTextReaderPtr reader, const char *path)
+{
+    enum { QUESTION = 1, ANSWER = 2 };
+    static const int64_t zero = 0;
+    int64_t type = 0;
+    post_t post = {0};
+    QP_TRY(read_integer(reader, path, "Id", NULL, &post.id));
+    QP_TRY(read_integer(reader, path, "PostTypeId", NULL, &type));
+    if (type == QUESTION)
+        post.question = post.id;
+    else if (type == ANSWER)
+        QP_TRY(read_integer(reader, path, "ParentId", NULL, &post.question));
+    int64_t owner = post.question != 0 ? post.question : post.id;
+    if ((uint64_t)owner % (uint64_t)dump->n_rank != (uint64_t)dump->rank)
+        return NULL;
+    prep_sink_count(dump->sink, PREP_POSTS, 1);
+    if (type != QUESTION && type != ANSWER) {
+        prep_sink_count(dump->sink, PREP_OTHER_POSTS, 1);
+        return NULL;
+    }
+    QP_TRY(read_integer(reader, path, "Score", &zero, &post.votes));
+    QP_TRY(read_integer(reader, path, "AcceptedAnswerId", &zero, &post.accepted));
+    QP_TRY(read_text(dump, reader, type == QUESTION, &dump->markdown));
+    return keep_post(dump, post);
+}
+
+static qp_error_t read_dump(dump_t *dump, const char *path)
+{
+    xml_trouble_t trouble = {0};
+    qp_error_t error = NULL;
+    xmlTextReaderPtr reader = NULL;
+    if (access(path, R_OK) != 0)
+        return QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    reader = xmlReaderForFile(path, NULL, XML_PARSE_HUGE | XML_PARSE_NONET | XML_PARSE_COMPACT);
+    if (reader == NULL)
+        return QP_ERROR(QP_INPUT, "%s: cannot be opened", path);
+    xmlTextReaderSetStructuredErrorHandler(reader, note_trouble, &trouble);
+    int status;
+    int64_t n_row = 0;
+    while ((status = xmlTextReaderRead(reader)) == 1) {
+        if (xmlTextReaderNodeType(reader) != XML_READER_TYPE_ELEMENT ||
+            strcmp((const char *)xmlTextReaderConstName(reader), "row") != 0)
+            continue;
+        n_row++;
+        QP_TRY_DONE(read_row(dump, reader, path));
+        QP_TRY_DONE(prep_check_interrupt());
+    }
+    if (status < 0 || trouble.message != NULL)
+        QP_TRY_DONE(QP_ERROR(QP_INPUT, "%s:%d: %s", path, trouble.line,
+                             trouble.message != NULL ? trouble.message : "cannot be read"));
+    if (n_row == 0)
+        QP_TRY_DONE(QP_ERROR(QP_INPUT,
+                             "%s: no <row> in it; expected Posts.xml of a Stack Exchange "
+                             "dump, as it is or gzipped",
+                             path));
+done:
+    xmlFreeTextReader(reader);
+    qp_free(trouble.message);
+    return error;
+}
+
+/* --- second pass: question by question
+ * ------------------------------------------------------------------------- */
+
+typedef struct {
+    prep_text_t text;
+    int64_t id;
+    int64_t score;
+    bool negative; /* voted below zero */
+    bool better;   /* won one of the pairs taken */
+} answer_t;
+
+typedef struct {
+    uint64_t hash;
+    int32_t better, worse; /* into the answers */
+} pair_t;
+
+static int compare_posts(const void *a, const void *b)
+{
+    const post_t *p = a, *q = b;
+    if (p->question != q->question)
+        return p->question < q->question ? -1 : 1;
+    bool p_answer = p->id != p->question, q_answer = q->id != q->question;
+    if (p_answer != q_answer)
+        return p_answer ? 1 : -1;
+    return (p->id > q->id) - (p->id < q->id);
+}
+
+static int64_t score_of(const post_t *answer, const post_t *question)
+{
+    int64_t score = answer->votes < 0 ? -1 : (int64_t)lround(log2(1.0 + (double)answer->votes));
+    return score + (answer->id == question->accepted);
+}
+
+/* Keeps the max pairs with the smallest hash, sorted. */
+static void keep_pair(pair_t *pair, int64_t *n_pair, int64_t max, pair_t new)
+{
+    int64_t at = *n_pair;
+    if (at < max)
+        (*n_pair)++;
+    else if (pair[--at].hash <= new.hash)
+        return;
+    for (; at > 0 && pair[at - 1].hash > new.hash; at--)
+        pair[at] = pair[at - 1];
+    pair[at] = new;
+}
+
+/* Fills pair [max_pairs]; returns how many there are. */
+static int64_t choose_pairs(const prep_options_t *options, const answer_t *answer, int64_t n_answer,
+                            pair_t *pair)
+{
+    int64_t n_pair = 0;
+    for (int64_t i = 0; i < n_answer; i++)
+        for (int64_t j = 0; j < n_answer; j++)
+            if (answer[i].score > answer[j].score) {
+                const uint64_t key[3] = {options->seed, (uint64_t)answer[i].id,
+                                         (uint64_t)answer[j].id};
+                pair_t new = {qp_hash_bytes(key, sizeof key), (int32_t)i, (int32_t)j};
+                keep_pair(pair, &n_pair, options->max_pairs, new);
+            }
+    return n_pair;
+}
+
+static qp_error_t emit_pairs(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
+                             int64_t n_answer)
+{
+    if (dump->options->max_pairs == 0)
+        return NULL;
+    pair_t *pair = QP_NEW("posts", pair_t, dump->options->max_pairs);
+    int64_t n_pair = choose_pairs(dump->options, answer, n_answer, pair);
+    qp_error_t error = NULL;
+    prep_sink_count(dump->sink, PREP_PAIRS, n_pair);
+    for (int64_t p = 0; p < n_pair; p++) {
+        answer_t *better = &answer[pair[p].better], *worse = &answer[pair[p].worse];
+        better->better = true;
+        const prep_text_t texts[2] = {better->text, worse->text};
+        if (prep_sink_wants(dump->sink, PREP_REWARD))
+            QP_TRY_DONE(prep_sink_pair(dump->sink, id, (float)(better->score - worse->score),
+                                       prompt, texts, false));
+    }
+done:
+    qp_free(pair);
+    return error;
+}
+
+static qp_error_t emit_sft(dump_t *dump, int64_t id, prep_text_t prompt, const answer_t *answer,
+                           int64_t n_answer)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n_answer; i++)
+        if (answer[i].score > answer[best].score)
+            best = i;
+    for (int64_t i = 0; i < n_answer; i++) {
+        const bool taken[] = {[PREP_ANSWERS_BETTER] = answer[i].better,
+                              [PREP_ANSWERS_BEST] = i == best,
+                              [PREP_ANSWERS_ALL] = !answer[i].negative};
+        if (taken[dump->options->answers])
+            QP_TRY(prep_sink_completion(dump->sink, id, prompt, answer[i].text, false));
+    }
+    return NULL;
+}
+
+static qp_error_t read_spool(dump_t *dump, const post_t *post, char *text)
+{
+    for (int64_t done = 0; done < post->n_bytes;) {
+        ssize_t n = pread(fileno(dump->spool), text + done, (size_t)(post->n_bytes - done),
+                          (off_t)(post->offset + done));
+        if (n <= 0)
+            return QP_ERROR(QP_IO, "%s: cannot read back what was written beside it",
+                            dump->options->out);
+        done += n;
+    }
+    return NULL;
+}
+
+/* A question (post[0]) and its answers. */
+static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post)
+{
+    const post_t *question = &post[0];
+    prep_sink_count(dump->sink, PREP_ANSWERS, n_post - (question->id == question->question));
+    if (question->id != question->question) {
+        prep_sink_count(dump->sink, PREP_ORPHANS, n_post);
+        return NULL;
+    }
+    prep_sink_count(dump->sink, PREP_QUESTIONS, 1);
+    if (question->n_bytes == 0) {
+        prep_sink_count(dump->sink, PREP_EMPTY_QUESTIONS, 1);
+        return NULL;
+    }
+    int64_t n_bytes = 0, n_answer = 0, at = 0;
+    for (int64_t i = 0; i < n_post; i++)
+        n_bytes += post[i].n_bytes;
+    char *texts = QP_NEW("posts", char, n_bytes);
+    answer_t *answer = QP_NEW("posts", answer_t, n_post);
+    char *prompt = NULL;
+    qp_error_t error = NULL;
+    for (int64_t i = 0; i < n_post; i++) {
+        QP_TRY_DONE(read_spool(dump, &post[i], texts + at));
+        prep_text_t text = {texts + at, (size_t)post[i].n_bytes};
+        at += post[i].n_bytes;
+        if (i == 0)
+            prompt = prep_question(text);
+        else if (text.n == 0)
+            prep_sink_count(dump->sink, PREP_EMPTY_ANSWERS, 1);
+        else
+            answer[n_answer++] = (answer_t){.text = text,
+                                            .id = post[i].id,
+                                            .score = score_of(&post[i], question),
+                                            .negative = post[i].votes < 0};
+    }
+    prep_text_t prompt_text = {prompt, strlen(prompt)};
+    QP_TRY_DONE(emit_pairs(dump, question->id, prompt_text, answer, n_answer));
+    if (prep_sink_wants(dump->sink, PREP_SFT))
+        QP_TRY_DONE(emit_sft(dump, question->id, prompt_text, answer, n_answer));
+    if (prep_sink_wants(dump->sink, PREP_PROMPT))
+        QP_TRY_DONE(prep_sink_prompt(dump->sink, question->id, prompt_text, false));
+done:
+    qp_free(texts);
+    qp_free(answer);
+    qp_free(prompt);
+    return error;
+}
+
+static qp_error_t emit_all(dump_t *dump)
+{
+    if (fflush(dump->spool) != 0)
+        return QP_ERROR(QP_IO, "%s: cannot write beside it: %s", dump->options->out,
+                        strerror(errno));
+    qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
+    for (int64_t first = 0, end; first < dump->n_post; first = end) {
+        end = first + 1;
+        while (end < dump->n_post && dump->post[end].question == dump->post[first].question)
+            end++;
+        QP_TRY(emit_question(dump, &dump->post[first], end - first));
+        QP_TRY(prep_check_interrupt());
+    }
+    return NULL;
+}
+
+qp_error_t prep_stackexchange(const prep_options_t *options, int rank, int n_rank,
+                              prep_sink_t *sink)
+{
+    dump_t dump = {.options = options, .rank = rank, .n_rank = n_rank, .sink = sink};
+    qp_error_t error = NULL;
+    if (options->n_file != 1)
+        return QP_ERROR(QP_INPUT,
+                        "stackexchange takes one dump at a time: question ids of two sites "
+                        "overlap");
+    QP_TRY(qp_file_scratch(options->out, &dump.spool));
+    QP_TRY_DONE(read_dump(&dump, options->file[0]));
+    QP_TRY_DONE(emit_all(&dump));
+done:
+    fclose(dump.spool);
+    qp_str_fini(&dump.markdown);
+    qp_free(dump.post);
+    return error;
+}
