@@ -118,6 +118,9 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
                  "micro_sequences = %lld): start fewer ranks or make micro_sequences smaller",
                  n_rank, (long long)qp_settings_n_micro(s), (long long)s->batch.global_sequences,
                  (long long)s->batch.micro_sequences);
+    if (trains && s->data.train.n == 0)
+        complain(&report, deck, "data.train", "job.method = \"%s\" needs it",
+                 qp_method_name(s->job.method));
     if (s->job.method == QP_METHOD_EVAL && s->data.eval.n == 0)
         complain(&report, deck, "data.eval", "job.method = \"eval\" needs it");
     qp_error_t error = report.n > 0 ? QP_ERROR(QP_INPUT, "%s", report.data) : NULL;

@@ -1,0 +1,128 @@
+/* QP_TEST: timeout=20
+ * The assembled schema: durations, every deck of input/, checks over several keys, one report. */
+#include <dirent.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "train/settings.h"
+#include "testing.h"
+
+static void test_durations(void)
+{
+    static const struct {
+        const char *text;
+        bool ok;
+        double seconds;
+    } row[] = {
+        {"auto", true, -1.0},    {"90", true, 90.0},        {"1.5", true, 1.5},
+        {"2:05", true, 125.0},   {"1:00:30", true, 3630.0}, {"", false, 0.0},
+        {"soon", false, 0.0},    {"10 min", false, 0.0},    {"-5", false, 0.0},
+        {"1:2:3:4", false, 0.0}, {"1:", false, 0.0},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        double seconds = 0.0;
+        bool ok = qp_duration_parse(row[i].text, &seconds);
+        CHECK_MSG(ok == row[i].ok && (!ok || seconds == row[i].seconds), "\"%s\"", row[i].text);
+    }
+}
+
+static const char base_text[] = "job = { method = \"sft\"; name = \"x\"; };\n"
+                                "base = { file = \"/dev/null\"; };\n"
+                                "data = { train = [ \"/dev/null\" ]; };\n"
+                                "optim = { steps = 10; };\n";
+
+static qp_error_t read_text(const char *more, const char *const *sets, int n_set, qp_settings_t *s)
+{
+    char *path = qp_format("%s/deck.cfg", qp_test_folder());
+    char *text = qp_format("%s%s", base_text, more);
+    qp_error_t error = qp_file_write(path, text, strlen(text));
+    if (error == NULL)
+        error = qp_settings_read(NULL, path, sets, n_set, "quipu deck.cfg", s);
+    qp_free(path);
+    qp_free(text);
+    return error;
+}
+
+static void test_defaults_and_checks(void)
+{
+    qp_settings_t s;
+    if (CHECK_OK(read_text("", NULL, 0, &s))) {
+        CHECK(s.lora.r == 16 && s.batch.global_sequences == 32 && s.checkpoint.keep == 3);
+        CHECK(s.checkpoint.walltime_seconds == -1.0);
+        CHECK(strstr(s.used.data, "quipu deck.cfg") != NULL);
+        qp_settings_fini(&s);
+    }
+    const char *const divide[] = {"batch.micro_sequences=5"};
+    CHECK_FAILS(read_text("", divide, 1, &s), QP_INPUT, "5 does not divide global_sequences = 32");
+    const char *const warmup[] = {"optim.warmup_steps=11"};
+    CHECK_FAILS(read_text("", warmup, 1, &s), QP_INPUT, "11 is more than optim.steps = 10");
+    const char *const name[] = {"job.name=a/b"};
+    CHECK_FAILS(read_text("", name, 1, &s), QP_INPUT, "must be a folder's name");
+    CHECK_FAILS(read_text("checkpoint = { walltime = \"soon\"; };\n", NULL, 0, &s), QP_INPUT,
+                "\"soon\" is neither");
+    CHECK_FAILS(read_text("lora = { rr = 8; };\n", NULL, 0, &s), QP_INPUT, "deck.cfg:5");
+}
+
+/* A restart must not be refused for what may change. */
+static void test_hash(void)
+{
+    qp_settings_t a, b, c;
+    const char *const may[] = {"optim.steps=20", "log.every_steps=3", "checkpoint.keep=1"};
+    const char *const must_not[] = {"optim.lr=0.5"};
+    if (!CHECK_OK(read_text("", NULL, 0, &a)))
+        return;
+    if (CHECK_OK(read_text("", may, 3, &b))) {
+        CHECK(a.deck_hash == b.deck_hash);
+        qp_settings_fini(&b);
+    }
+    if (CHECK_OK(read_text("", must_not, 1, &c))) {
+        CHECK(a.deck_hash != c.deck_hash);
+        qp_settings_fini(&c);
+    }
+    qp_settings_fini(&a);
+}
+
+static void test_deck_of_input(const char *path)
+{
+    /* The files a deck names are made by the user: anything that exists stands for them here. */
+    const char *const sets[] = {"base.file=/dev/null", "lora.init=/dev/null"};
+    qp_settings_t s;
+    if (CHECK_OK(qp_settings_read(NULL, path, sets, 2, "test", &s)))
+        qp_settings_fini(&s);
+}
+
+static void test_all_input_decks(void)
+{
+    int n_deck = 0;
+    CHECK(chdir(qp_test_source("")) == 0); /* paths of a deck are relative to the working folder */
+    DIR *input = opendir("input");
+    for (struct dirent *folder; input != NULL && (folder = readdir(input)) != NULL;) {
+        char *path = qp_format("input/%s", folder->d_name);
+        DIR *content = folder->d_name[0] != '.' ? opendir(path) : NULL;
+        for (struct dirent *file; content != NULL && (file = readdir(content)) != NULL;) {
+            if (!qp_has_suffix(file->d_name, ".cfg"))
+                continue;
+            char *deck = qp_format("%s/%s", path, file->d_name);
+            test_deck_of_input(deck);
+            n_deck++;
+            qp_free(deck);
+        }
+        if (content != NULL)
+            closedir(content);
+        qp_free(path);
+    }
+    if (input != NULL)
+        closedir(input);
+    CHECK_MSG(n_deck >= 4, "found %d decks in input/", n_deck);
+}
+
+int main(void)
+{
+    test_durations();
+    test_defaults_and_checks();
+    test_hash();
+    test_all_input_decks();
+    return qp_test_end();
+}
