@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# QP_TEST: timeout=60
+# The job scripts with stand-ins for srun, mpirun, scontrol, qsub and quipu on PATH: what they start,
+# when they put the job back into the queue, and when they do not.
+# shellcheck disable=SC2016
+set -euo pipefail
+source=${QUIPU_SOURCE:?}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+check() { # check NAME CONDITION...
+    local name=$1
+    shift
+    if ! "$@"; then
+        echo "failed: $name"
+        sed 's/^/    /' "$work/log"
+        failures=$((failures + 1))
+    fi
+}
+logged() { grep -qF -- "$1" "$work/log"; }
+not() { ! "$@"; }
+
+# A stand-in that notes how it was called; srun and mpirun also start their program.
+mkdir "$work/bin"
+stub() { # stub NAME BODY
+    printf '#!/usr/bin/env bash\necho "%s $*" >>"%s/log"\n%s\n' "$1" "$work" "$2" >"$work/bin/$1"
+    chmod +x "$work/bin/$1"
+}
+start_program='while [ "$1" != quipu ]; do shift; done; exec "$@"'
+stub srun "$start_program"
+stub mpirun "$start_program"
+stub scontrol 'case $1 in show) echo "   StartTime=2030-01-01T00:00:00 EndTime=2030-01-02T00:00:00 x" ;; esac'
+stub qsub ''
+stub qstat 'echo "    Resource_List.walltime = 01:30:10"'
+# The program: gains $GAIN steps, ends with $CODE.
+stub quipu 'echo "env $SLURM_JOB_END_TIME $PBS_WALLTIME" >>"$LOG"
+if [ "$1" = --run-folder ]; then echo run; exit 0; fi
+mkdir -p run/checkpoints
+[ "$GAIN" -eq 0 ] || touch "run/checkpoints/step-$(printf %06d "$((7 + GAIN))").h5"
+exit "$CODE"'
+PATH=$work/bin:$PATH
+export PATH QUIPU_ROOT=$source LOG=$work/log
+cd "$work"
+
+code=0
+submit() { # submit SCRIPT GAIN CODE [VARIABLE=VALUE...]
+    local script=$1
+    export GAIN=$2 CODE=$3
+    shift 3
+    rm -rf run
+    mkdir -p run/checkpoints
+    touch run/checkpoints/step-000007.h5
+    : >"$work/log"
+    code=0
+    env "$@" bash "$source/jobscripts/$script" my.cfg >>"$work/log" 2>&1 || code=$?
+}
+slurm=(slurm/quipu.sbatch)
+slurm_env=(SLURM_JOB_ID=42 SLURM_SUBMIT_DIR="$source" SLURM_JOB_END_TIME=1893456000 PBS_WALLTIME=)
+pbs=(pbs/quipu.pbs)
+pbs_env=(PBS_JOBID=42.host PBS_O_WORKDIR="$work" PBS_WALLTIME=600 SLURM_JOB_END_TIME=)
+
+submit "${slurm[@]}" 3 0 "${slurm_env[@]}"
+check "slurm: starts the deck" logged "srun --cpu-bind=cores --kill-on-bad-exit=0 --wait=10 quipu my.cfg"
+check "slurm: done ends with 0" test "$code" -eq 0
+check "slurm: done is not put back" not logged "scontrol requeue"
+
+submit "${slurm[@]}" 3 10 "${slurm_env[@]}"
+check "slurm: stopped early is put back" logged "scontrol requeue 42"
+check "slurm: put back ends with 0" test "$code" -eq 0
+
+submit "${slurm[@]}" 0 10 "${slurm_env[@]}"
+check "slurm: no step gained is not put back" not logged "scontrol requeue"
+check "slurm: no step gained keeps the code" test "$code" -eq 10
+
+submit "${slurm[@]}" 3 10 "${slurm_env[@]}" SLURM_RESTART_COUNT=4 QUIPU_MAX_REQUEUE=4
+check "slurm: bounded" not logged "scontrol requeue"
+check "slurm: bounded says so" logged "not again"
+
+submit "${slurm[@]}" 3 2 "${slurm_env[@]}"
+check "slurm: wrong input keeps the code" test "$code" -eq 2
+check "slurm: wrong input is not put back" not logged "scontrol requeue"
+
+submit "${slurm[@]}" 3 0 "${slurm_env[@]}" SLURM_JOB_END_TIME= TZ=UTC
+check "slurm: old versions are asked for the end" logged "env 1893542400 "
+
+submit "${pbs[@]}" 3 0 "${pbs_env[@]}"
+check "pbs: starts the deck" logged "mpirun --map-by socket --bind-to socket quipu my.cfg"
+check "pbs: done ends with 0" test "$code" -eq 0
+check "pbs: done is not put back" not logged "qsub"
+
+submit "${pbs[@]}" 3 10 "${pbs_env[@]}"
+check "pbs: stopped early is put back" logged "QUIPU_REQUEUED=1"
+check "pbs: put back with its deck" logged "DECK=my.cfg"
+
+submit "${pbs[@]}" 3 10 "${pbs_env[@]}" QUIPU_REQUEUED=4 QUIPU_MAX_REQUEUE=4
+check "pbs: bounded" not logged "qsub"
+
+submit "${pbs[@]}" 0 10 "${pbs_env[@]}"
+check "pbs: no step gained is not put back" not logged "qsub"
+check "pbs: no step gained keeps the code" test "$code" -eq 10
+
+submit "${pbs[@]}" 3 0 "${pbs_env[@]}" PBS_WALLTIME=
+check "pbs: the limit is asked for" logged "env  5410"
+
+# qdel: SIGTERM to the script reaches mpirun as SIGUSR1, and the script waits for its end.
+
+stub mpirun 'trap "echo got USR1 >>$LOG; touch run/checkpoints/step-000009.h5; exit 10" USR1
+touch run/ready
+while :; do sleep 0.05; done'
+rm -rf run
+mkdir -p run/checkpoints
+: >"$work/log"
+env "${pbs_env[@]}" bash "$source/jobscripts/pbs/quipu.pbs" my.cfg >>"$work/log" 2>&1 &
+script=$!
+for _ in $(seq 200); do [ -e run/ready ] && break; sleep 0.05; done
+kill -TERM "$script"
+code=0
+wait "$script" || code=$?
+check "pbs: SIGTERM is passed on" logged "got USR1"
+check "pbs: after SIGTERM put back" logged "qsub"
+check "pbs: after SIGTERM ends with 0" test "$code" -eq 0
+
+if command -v shellcheck >/dev/null; then
+    (cd "$source" && shellcheck -x jobscripts/*/quipu.* jobscripts/common.sh) || failures=$((failures + 1))
+fi
+echo "$failures failures"
+[ "$failures" -eq 0 ]
