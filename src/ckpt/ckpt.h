@@ -15,9 +15,9 @@
 
 /**
  * One registered piece of state. The global array has \a n_global elements; this rank writes
- * [first, first + n_mine) (slabs of all ranks partition it; n_mine may be 0), and on restart every rank
- * reads [read_first, read_first + n_read), usually the whole array.
- * get() fills a host buffer with this rank's slab; put() receives n_read elements.
+ * [first, first + n_mine) (slabs of all ranks partition it; n_mine may be 0), and on restart every
+ * rank reads [read_first, read_first + n_read), usually the whole array. get() fills a host buffer
+ * with this rank's slab; put() receives n_read elements.
  */
 typedef struct {
     const char *name; /**< "adapter/param": becomes a data set under /state */
@@ -35,8 +35,10 @@ void qp_state_register(qp_state_t *state, const qp_state_entry_t *entry);
 /** Shorthand for host scalars that live as long as the registry: rank 0 writes, everyone reads. */
 void qp_state_register_i64(qp_state_t *state, const char *name, int64_t *value);
 void qp_state_register_f64(qp_state_t *state, const char *name, double *value);
-/** Shorthand for a replicated host fp32 array: slabs are split evenly over ranks, everyone reads all. */
-void qp_state_register_f32(qp_state_t *state, qp_comm_t *comm, const char *name, float *data, int64_t n);
+/** Shorthand for a replicated host fp32 array: slabs are split evenly over ranks, everyone reads
+ * all. */
+void qp_state_register_f32(qp_state_t *state, qp_comm_t *comm, const char *name, float *data,
+                           int64_t n);
 void qp_state_destroy(qp_state_t **state);
 
 /** What a checkpoint says of itself besides the entries. */
@@ -55,22 +57,23 @@ typedef struct {
 } qp_ckpt_config_t;
 
 /**
- * Writes <folder>/step-%06d.h5. Collective. On any rank's failure (full disk, ...) the temporary file
- * is removed, older checkpoints are untouched and every rank returns the same QP_IO error.
+ * Writes <folder>/step-%06d.h5. Collective. On any rank's failure (full disk, ...) the temporary
+ * file is removed, older checkpoints are untouched and every rank returns the same QP_IO error.
  * Afterwards removes complete checkpoints beyond \a keep, and stale temporaries.
  */
-qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config, const qp_ckpt_info_t *info,
-                         const qp_state_t *state);
+qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
+                         const qp_ckpt_info_t *info, const qp_state_t *state);
 
 /**
- * Finds the newest complete checkpoint (by completeness and its own step, not by name alone); damaged
- * ones are named in a warning and skipped. *path is NULL if there is none. Collective; caller's (qp_free).
+ * Finds the newest complete checkpoint (by completeness and its own step, not by name alone);
+ * damaged ones are named in a warning and skipped. *path is NULL if there is none. Collective;
+ * caller's (qp_free).
  */
 qp_error_t qp_ckpt_latest(qp_comm_t *comm, const char *folder, char **path, int64_t *step);
 
 /**
- * Restores every entry. Verifies checksums; refuses another base or method, and a deck that differs in
- * keys that may not change, naming each "path: was X, is Y" (QP_INPUT). Collective.
+ * Restores every entry. Verifies checksums; refuses another base or method, and a deck that differs
+ * in keys that may not change, naming each "path: was X, is Y" (QP_INPUT). Collective.
  */
 qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *expected,
                         const qp_state_t *state, int64_t *step);

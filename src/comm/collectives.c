@@ -40,6 +40,19 @@ void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root
     qp_comm_bcast(comm, *data, (int64_t)bytes, QP_U8, root);
 }
 
+void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int from, int to)
+{
+    MPI_Datatype type = qp_comm_type(dtype);
+    for (int64_t first = 0; first < n && from != to; first += QP_COMM_PIECE) {
+        int count = (int)(n - first < QP_COMM_PIECE ? n - first : QP_COMM_PIECE);
+        char *piece = (char *)data + (size_t)first * qp_dtype_bytes(dtype);
+        if (comm->rank == from)
+            QP_MPI_MUST(MPI_Send(piece, count, type, to, 0, comm->world));
+        else if (comm->rank == to)
+            QP_MPI_MUST(MPI_Recv(piece, count, type, from, 0, comm->world, MPI_STATUS_IGNORE));
+    }
+}
+
 static void reduce(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, MPI_Op op)
 {
     QP_ASSERT(n <= QP_COMM_PIECE);

@@ -58,6 +58,9 @@ void qp_comm_bcast(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int
 /** Broadcasts a byte block whose size only the root knows; *data is allocated on the others
  * (qp_free). */
 void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root);
+/** One block from rank \a from (data is read) to rank \a to (data is filled); others return at
+ * once. */
+void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int from, int to);
 void qp_comm_sum_i64(qp_comm_t *comm, int64_t *data, int64_t n);
 void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n);
 void qp_comm_max_f64(qp_comm_t *comm, double *data, int64_t n);

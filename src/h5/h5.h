@@ -41,6 +41,11 @@ bool qp_h5_exists(const qp_h5_t *file, const char *name);
  * (qp_free). */
 qp_error_t qp_h5_list(const qp_h5_t *file, const char *group, char ***names, int64_t *n_name);
 
+/** Full names ("/a/b") of all data sets of the file, in alphabetical order; owned as above. */
+qp_error_t qp_h5_list_datasets(const qp_h5_t *file, char ***names, int64_t *n_name);
+/** Frees such a list. */
+void qp_h5_list_free(char ***names, int64_t n_name);
+
 enum { QP_H5_MAX_DIM = 4 };
 
 typedef struct {
@@ -86,9 +91,10 @@ qp_error_t qp_h5_attr_get_str(const qp_h5_t *file, const char *object, const cha
 bool qp_h5_attr_exists(const qp_h5_t *file, const char *object, const char *name);
 
 /**
- * Whole-data-set convenience for small byte blobs (tokenizer files, decks): 1-D uint8.
- * Long strings (> 60 KB) go here, not into attributes. write: collective as opened, rank 0's bytes
- * count. read: rank-local; *data is the caller's (qp_free), followed by a NUL that is not counted.
+ * Whole-data-set convenience for small byte blobs (tokenizer files, decks): 1-D uint8, with
+ * checksum. Long strings (> 60 KB) go here, not into attributes. write: collective as opened, rank
+ * 0's bytes count. read: rank-local; *data is the caller's (qp_free), followed by a NUL that is not
+ * counted.
  */
 qp_error_t qp_h5_blob_write(qp_h5_t *file, const char *name, const void *data, size_t n_bytes);
 qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, size_t *n_bytes);
@@ -101,6 +107,9 @@ qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, s
 qp_error_t qp_h5_checksum_set(qp_h5_t *file, const char *name, uint64_t xxh3);
 qp_error_t qp_h5_checksum_get(const qp_h5_t *file, const char *name, uint64_t *xxh3);
 qp_error_t qp_h5_checksum_verify(const qp_h5_t *file, const char *name);
+
+/** Verifies every data set of the file; one without a checksum is damage. Rank-local. */
+qp_error_t qp_h5_verify(const qp_h5_t *file);
 
 /**
  * Every Quipu file carries root attributes quipu_format ("base", "shard", "checkpoint") and

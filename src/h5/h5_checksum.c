@@ -43,21 +43,39 @@ static qp_error_t compute(const qp_h5_t *file, const char *name, uint64_t *xxh3)
     return error;
 }
 
+static qp_error_t compare(const qp_h5_t *file, const char *name, uint64_t stored, uint64_t computed)
+{
+    if (stored == computed)
+        return NULL;
+    return QP_ERROR(QP_INPUT, "%s: %s: damaged: checksum is %016llx, expected %016llx", file->path,
+                    name, (unsigned long long)computed, (unsigned long long)stored);
+}
+
 qp_error_t qp_h5_checksum_verify(const qp_h5_t *file, const char *name)
 {
     uint64_t stored, computed;
     QP_TRY(qp_h5_checksum_get(file, name, &stored));
     QP_TRY(compute(file, name, &computed));
-    if (stored != computed)
-        return QP_ERROR(QP_INPUT, "%s: %s: damaged: checksum is %016llx, expected %016llx",
-                        file->path, name, (unsigned long long)computed, (unsigned long long)stored);
-    return NULL;
+    return compare(file, name, stored, computed);
+}
+
+qp_error_t qp_h5_verify(const qp_h5_t *file)
+{
+    char **names = NULL;
+    int64_t n_name = 0;
+    QP_TRY(qp_h5_list_datasets(file, &names, &n_name));
+    qp_error_t error = NULL;
+    for (int64_t i = 0; i < n_name && error == NULL; i++)
+        error = qp_h5_checksum_verify(file, names[i]);
+    qp_h5_list_free(&names, n_name);
+    return error;
 }
 
 qp_error_t qp_h5_blob_write(qp_h5_t *file, const char *name, const void *data, size_t n_bytes)
 {
     const qp_h5_shape_t shape = {QP_U8, 1, {(int64_t)n_bytes}};
     QP_TRY(qp_h5_dataset_create(file, name, &shape));
+    QP_TRY(qp_h5_checksum_set(file, name, qp_hash_bytes(data, n_bytes)));
     bool writer = file->comm == NULL || qp_comm_rank(file->comm) == 0;
     return qp_h5_agree(file,
                        writer ? qp_h5_write(file, name, QP_U8, 0, (int64_t)n_bytes, data) : NULL);
@@ -72,8 +90,12 @@ qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, s
     if (shape.n_dim != 1)
         return QP_ERROR(QP_INPUT, "%s: %s: %d dimensions, expected 1", file->path, name,
                         shape.n_dim);
+    uint64_t stored;
+    QP_TRY(qp_h5_checksum_get(file, name, &stored));
     void *blob = qp_alloc("h5", (size_t)shape.dim[0] + 1);
     qp_error_t error = qp_h5_read(file, name, QP_U8, 0, shape.dim[0], blob);
+    if (error == NULL)
+        error = compare(file, name, stored, qp_hash_bytes(blob, (size_t)shape.dim[0]));
     if (error != NULL) {
         qp_free(blob);
         return error;

@@ -229,16 +229,39 @@ typedef struct {
     int64_t n, capacity;
 } names_t;
 
-static herr_t add_name(hid_t group, const char *name, const H5L_info_t *info, void *owner)
+static void add_name(names_t *names, char *name)
 {
-    (void)group;
-    (void)info;
-    names_t *names = owner;
     if (names->n == names->capacity) {
         names->capacity = 2 * names->capacity + 16;
         names->name = qp_realloc("h5", names->name, qp_bytes(names->capacity, sizeof(char *)));
     }
-    names->name[names->n++] = qp_strdup(name);
+    names->name[names->n++] = name;
+}
+
+void qp_h5_list_free(char ***names, int64_t n_name)
+{
+    for (int64_t i = 0; i < n_name; i++)
+        qp_free((*names)[i]);
+    QP_FREE(*names);
+}
+
+/* Hands the names to the caller, or frees them after an error. */
+static qp_error_t give_names(names_t *names, qp_error_t error, char ***out, int64_t *n_name)
+{
+    if (error != NULL) {
+        qp_h5_list_free(&names->name, names->n);
+        names->n = 0;
+    }
+    *out = names->name;
+    *n_name = names->n;
+    return error;
+}
+
+static herr_t add_link(hid_t group, const char *name, const H5L_info_t *info, void *names)
+{
+    (void)group;
+    (void)info;
+    add_name(names, qp_strdup(name));
     return 0;
 }
 
@@ -250,16 +273,28 @@ qp_error_t qp_h5_list(const qp_h5_t *file, const char *group, char ***out, int64
     qp_error_t error;
     QP_TRY_DONE(QP_H5(file, group, id = H5Gopen2(file->id, group, H5P_DEFAULT)));
     QP_TRY_DONE(
-        QP_H5(file, group, H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, NULL, add_name, &names)));
+        QP_H5(file, group, H5Literate(id, H5_INDEX_NAME, H5_ITER_INC, NULL, add_link, &names)));
 done:
     error = qp_h5_release(file, group, id, error);
-    if (error != NULL) {
-        for (int64_t i = 0; i < names.n; i++)
-            qp_free(names.name[i]);
-        QP_FREE(names.name);
-        names.n = 0;
-    }
-    *out = names.name;
-    *n_name = names.n;
-    return error;
+    return give_names(&names, error, out, n_name);
+}
+
+static herr_t add_dataset(hid_t root, const char *name, const H5L_info_t *info, void *names)
+{
+    (void)info;
+    hid_t id = H5Oopen(root, name, H5P_DEFAULT);
+    if (id < 0)
+        return -1;
+    if (H5Iget_type(id) == H5I_DATASET)
+        add_name(names, qp_format("/%s", name));
+    return H5Oclose(id);
+}
+
+qp_error_t qp_h5_list_datasets(const qp_h5_t *file, char ***out, int64_t *n_name)
+{
+    QP_H5_LOCKED();
+    names_t names = {0};
+    qp_error_t error =
+        QP_H5(file, "/", H5Lvisit(file->id, H5_INDEX_NAME, H5_ITER_INC, add_dataset, &names));
+    return give_names(&names, error, out, n_name);
 }
