@@ -76,45 +76,6 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     return NULL;
 }
 
-/* Streams all tensors, piece by piece. */
-static qp_error_t copy_tensors(qp_source_t *source, qp_base_writer_t *writer)
-{
-    int64_t n_spec;
-    const qp_tensor_spec_t *spec = qp_source_tensors(source, &n_spec);
-    float *rows = QP_NEW("import", float, qp_source_piece_max(source));
-    qp_error_t error = NULL;
-    for (int64_t i = 0; error == NULL && i < n_spec; i++) {
-        char text[160];
-        snprintf(text, sizeof text, "%ld/%ld %s", (long)(i + 1), (long)n_spec, spec[i].name);
-        qp_log_progress(text);
-        int64_t piece = qp_source_piece(&spec[i]);
-        for (int64_t first = 0; error == NULL && first < spec[i].n_row; first += piece) {
-            int64_t left = spec[i].n_row - first, n_row = left < piece ? left : piece;
-            error = qp_source_rows(source, i, first, n_row, rows);
-            if (error == NULL)
-                error = qp_base_writer_rows(writer, i, first, n_row, rows);
-        }
-    }
-    qp_log_progress("");
-    qp_free(rows);
-    return error;
-}
-
-static qp_error_t write_base(qp_source_t *source, const arguments_t *args)
-{
-    qp_base_writer_t *writer = NULL;
-    const qp_tokenizer_files_t *tokenizer = qp_source_tokenizer(source);
-    QP_TRY(qp_base_writer_create(args->to, qp_source_config(source), args->precision,
-                                 qp_source_name(source), &writer));
-    qp_error_t error = copy_tensors(source, writer);
-    if (error == NULL && tokenizer->kind[0] != '\0')
-        error = qp_base_writer_tokenizer(writer, tokenizer);
-    if (error == NULL)
-        return qp_base_writer_commit(&writer);
-    qp_base_writer_abandon(&writer);
-    return error;
-}
-
 static qp_error_t import(const arguments_t *args)
 {
     double start = qp_time();
@@ -123,7 +84,7 @@ static qp_error_t import(const arguments_t *args)
         QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
     else
         QP_TRY(qp_source_open(args->from, &source));
-    qp_error_t error = write_base(source, args);
+    qp_error_t error = qp_source_write_base(source, args->to, args->precision);
     if (error == NULL) {
         const qp_llama_config_t *c = qp_source_config(source);
         qp_log_info("%s: %s base of %ld layers, d_model %ld, vocabulary %ld, tokenizer %s; %.1f s",

@@ -10,8 +10,9 @@
  *     linears: int8 (int8 kinds; columns rotated in "int8"), bf16 or fp32
  *     embeddings, lm_head: bf16, or fp32 in an fp32 base;  norms and biases: fp32
  * /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row; int8 linears only
- * /tokenizer/kind, /tokenizer/model, /tokenizer/config      as qp_tokenizer_files_t
- * Each data set has its checksum.
+ * /score/weight                      [n_score, d_model] fp32; a merged reward model's head, else
+ * absent /tokenizer/kind, /tokenizer/model, /tokenizer/config      as qp_tokenizer_files_t Each
+ * data set has its checksum.
  */
 #ifndef QP_MODEL_BASE_FILE_H
 #define QP_MODEL_BASE_FILE_H
@@ -78,6 +79,8 @@ typedef enum { QP_LINEARS(QP_LINEAR_ENUM) QP_N_LINEAR } qp_linear_t;
 /** "self_attn.q_proj"; and its last part "q_proj" as decks and PEFT targets name it. */
 const char *qp_linear_name(qp_linear_t linear);
 const char *qp_linear_short_name(qp_linear_t linear);
+/** "model.layers.N.self_attn.q_proj.weight", as in the tensor table. */
+void qp_linear_tensor_name(int64_t layer, qp_linear_t linear, char name[96]);
 /** Output and input features of a linear. */
 int64_t qp_linear_n_out(const qp_llama_config_t *config, qp_linear_t linear);
 int64_t qp_linear_n_in(const qp_llama_config_t *config, qp_linear_t linear);
@@ -140,6 +143,9 @@ qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *conf
 qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
                                const float *rows);
 qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *writer, const qp_tokenizer_files_t *files);
+/** Stores a score head [n_score, d_model] beside the table. */
+qp_error_t qp_base_writer_score(qp_base_writer_t *writer, int64_t n_score, int64_t d_model,
+                                const float *score);
 /** All rows must have arrived. Writes base_id, fsyncs, renames. Destroys the writer either way. */
 qp_error_t qp_base_writer_commit(qp_base_writer_t **writer);
 void qp_base_writer_abandon(qp_base_writer_t **writer);

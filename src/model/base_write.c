@@ -214,6 +214,16 @@ qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *w, const qp_tokenizer_file
     return write_blob(w, "/tokenizer/config", files->config, files->config_bytes);
 }
 
+qp_error_t qp_base_writer_score(qp_base_writer_t *w, int64_t n_score, int64_t d_model,
+                                const float *score)
+{
+    static const char name[] = "/score/weight";
+    qp_h5_shape_t shape = {.dtype = QP_F32, .n_dim = 2, .dim = {n_score, d_model}};
+    QP_TRY(qp_h5_dataset_create(w->file, name, &shape));
+    QP_TRY(qp_h5_write(w->file, name, QP_F32, 0, n_score, score));
+    return note_sum(w, name, qp_hash_bytes(score, qp_bytes(n_score * d_model, sizeof *score)));
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const sum_t *)a)->name, ((const sum_t *)b)->name);

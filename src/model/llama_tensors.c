@@ -21,6 +21,11 @@ const char *qp_linear_short_name(qp_linear_t linear)
     return strchr(linear_names[linear], '.') + 1;
 }
 
+void qp_linear_tensor_name(int64_t layer, qp_linear_t linear, char name[96])
+{
+    snprintf(name, 96, "model.layers.%ld.%s.weight", (long)layer, linear_names[linear]);
+}
+
 int64_t qp_linear_n_out(const qp_llama_config_t *c, qp_linear_t linear)
 {
     const int64_t n_out[QP_N_LINEAR] = {

@@ -43,6 +43,7 @@ void qp_source_close(qp_source_t **source)
         return;
     (*source)->kind->close(*source);
     qp_tokenizer_files_fini(&(*source)->tokenizer);
+    qp_free((*source)->score);
     qp_free((*source)->spec);
     qp_free((*source)->name);
     QP_FREE(*source);
@@ -56,6 +57,12 @@ const qp_llama_config_t *qp_source_config(const qp_source_t *source)
 const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source)
 {
     return &source->tokenizer;
+}
+
+const float *qp_source_score(const qp_source_t *source, int64_t *n_score)
+{
+    *n_score = source->n_score;
+    return source->score;
 }
 
 const char *qp_source_name(const qp_source_t *source)

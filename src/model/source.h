@@ -7,7 +7,7 @@
 #ifndef QP_MODEL_SOURCE_H
 #define QP_MODEL_SOURCE_H
 
-#include "model/base_file.h"
+#include "model/adapter_peft.h"
 
 typedef struct qp_source qp_source_t;
 
@@ -25,11 +25,19 @@ qp_error_t qp_source_open(const char *path, qp_source_t **source);
  */
 qp_error_t qp_source_synthetic(const char *shape, uint32_t seed, qp_source_t **source);
 
+/**
+ * \a onto with an adapter folded in, W + scaling B A in fp32; the adapter's score head goes with
+ * it. Both must outlive the new source; the adapter was read for this config.
+ */
+void qp_source_merged(qp_source_t *onto, const qp_peft_t *peft, qp_source_t **source);
+
 void qp_source_close(qp_source_t **source);
 
 const qp_llama_config_t *qp_source_config(const qp_source_t *source);
 /** kind is "" when the model has no tokenizer. */
 const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source);
+/** Score head [*n_score, d_model] fp32, or NULL. */
+const float *qp_source_score(const qp_source_t *source, int64_t *n_score);
 /** What it was opened as, for the record. */
 const char *qp_source_name(const qp_source_t *source);
 /** The tensor table (qp_llama_tensors of the config). */
@@ -47,5 +55,19 @@ int64_t qp_source_piece_max(const qp_source_t *source);
  */
 qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int64_t n_row,
                           float *rows);
+
+/** Writes a base.h5, complete or not at all. */
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precision_t precision);
+
+/** An HF folder's model.safetensors is split into shards of at most this many bytes (a tensor at
+ * least). */
+#define QP_HF_SHARD_BYTES ((size_t)5 << 30)
+/**
+ * Writes config.json and the weights (QP_F32, QP_BF16 or QP_F16) into an existing folder as HF
+ * names them, sharded where needed; with a score head the model is a
+ * LlamaForSequenceClassification.
+ */
+qp_error_t qp_source_write_hf(qp_source_t *source, const char *folder, qp_dtype_t dtype,
+                              size_t shard_bytes);
 
 #endif

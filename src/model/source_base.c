@@ -44,6 +44,19 @@ static qp_error_t check_tensor(const base_t *base, const qp_tensor_spec_t *spec)
     return check_dataset(base->file, name, QP_F32, spec->n_row, 1);
 }
 
+static qp_error_t read_score(const base_t *base, qp_source_t *source)
+{
+    static const char name[] = "/score/weight";
+    if (!qp_h5_exists(base->file, name))
+        return NULL;
+    qp_h5_shape_t shape;
+    QP_TRY(qp_h5_dataset_shape(base->file, name, &shape));
+    QP_TRY(check_dataset(base->file, name, QP_F32, shape.dim[0], source->config.d_model));
+    source->n_score = shape.dim[0];
+    source->score = QP_NEW("source", float, shape.dim[0] * source->config.d_model);
+    return qp_h5_read(base->file, name, QP_F32, 0, shape.dim[0], source->score);
+}
+
 qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
 {
     base_t *base = QP_NEW("source", base_t, 1);
@@ -58,6 +71,7 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
     qp_llama_tensors(&source->config, &source->spec, &source->n_spec);
     for (int64_t i = 0; i < source->n_spec; i++)
         QP_TRY(check_tensor(base, &source->spec[i]));
+    QP_TRY(read_score(base, source));
     if (!qp_h5_exists(base->file, "/tokenizer"))
         return NULL;
     return qp_base_tokenizer_read(base->file, &source->tokenizer);

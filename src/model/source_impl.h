@@ -20,6 +20,8 @@ struct qp_source {
     char *name;
     qp_llama_config_t config;
     qp_tokenizer_files_t tokenizer;
+    int64_t n_score;
+    float *score; /**< owned [n_score, d_model], or NULL */
     int64_t n_spec;
     qp_tensor_spec_t *spec; /**< made by the kind's open from the config */
 };
