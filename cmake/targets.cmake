@@ -9,12 +9,15 @@ if(Git_FOUND)
                   WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} OUTPUT_VARIABLE QUIPU_REVISION
                   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 endif()
+# Only base/version.c sees it, so that a new commit does not compile everything again.
+set_source_files_properties(
+  ${CMAKE_SOURCE_DIR}/src/base/version.c PROPERTIES COMPILE_DEFINITIONS
+  "QUIPU_VERSION=\"${PROJECT_VERSION}\";QUIPU_REVISION=\"${QUIPU_REVISION}\"")
 
 function(quipu_flags target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${QUIPU_C_WARNINGS}>
                                            $<$<COMPILE_LANGUAGE:CXX>:${QUIPU_WARNINGS}>)
-  target_compile_definitions(${target} PRIVATE _GNU_SOURCE QUIPU_VERSION="${PROJECT_VERSION}"
-                                               QUIPU_REVISION="${QUIPU_REVISION}")
+  target_compile_definitions(${target} PRIVATE _GNU_SOURCE)
   if(QUIPU_FUZZ)
     target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link,address,undefined -g)
     target_link_options(${target} PUBLIC -fsanitize=address,undefined)

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "train/plot.h"
 
 static const char usage[] =
@@ -47,7 +48,7 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage, stdout) < 0 ? QP_IO : QP_OK;
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
-        return printf("quipu-plot " QUIPU_VERSION " (" QUIPU_REVISION ")\n") < 0 ? QP_IO : QP_OK;
+        return printf("quipu-plot %s\n", qp_version()) < 0 ? QP_IO : QP_OK;
     arguments_t arguments = {.metrics = QP_NEW("arguments", const char *, argc)};
     qp_error_t error = parse(argc, argv, &arguments);
     if (error == NULL)

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/version.h"
 #include "comm/comm.h"
 #include "train/train.h"
 
@@ -124,7 +125,7 @@ static qp_error_t show(const arguments_t *arguments)
         qp_str_puts(&text, usage);
         break;
     case ACTION_VERSION:
-        qp_str_puts(&text, "quipu " QUIPU_VERSION " (" QUIPU_REVISION ")\n");
+        qp_str_printf(&text, "quipu %s\n", qp_version());
         break;
     case ACTION_DECK_HELP:
         error = qp_deck_help(groups, n_group, arguments->deck, &text);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "train/loop_impl.h"
 
 static qp_error_t get_slab(void *owner, void *slab)
@@ -61,7 +62,7 @@ static qp_ckpt_info_t describe(const qp_loop_t *loop)
                             .base_id = loop->run->info.base_id,
                             .deck_hash = s->deck_hash,
                             .fingerprint = s->fingerprint.n > 0 ? s->fingerprint.data : "",
-                            .build = QUIPU_VERSION " " QUIPU_REVISION};
+                            .build = qp_version()};
 }
 
 static qp_error_t make_folder(const char *path)

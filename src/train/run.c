@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "train/accumulate.h"
 
 static bool trains(const qp_settings_t *settings)
@@ -196,7 +197,7 @@ static void describe(const qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     const qp_llama_config_t *c = &run->info.config;
-    qp_log_info("quipu %s (%s): %s, %d ranks on %d nodes, %s", QUIPU_VERSION, QUIPU_REVISION,
+    qp_log_info("quipu %s: %s, %d ranks on %d nodes, %s", qp_version(),
                 qp_method_name(s->job.method), qp_comm_size(run->comm), qp_comm_n_node(run->comm),
                 qp_device_describe(run->device));
     qp_log_info(

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/version.h"
 #include "compute/device_deck.h"
 
 /* Every group of the deck and the struct of qp_settings_t it fills. */
@@ -139,7 +140,7 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
         qp_deck_fill(settings->deck, part[i].group, (char *)settings + part[i].offset);
     settings->deck_hash = qp_deck_hash(settings->deck);
     qp_deck_fingerprint(settings->deck, &settings->fingerprint);
-    char *header = qp_format("quipu %s (%s)\n%s", QUIPU_VERSION, QUIPU_REVISION, command);
+    char *header = qp_format("quipu %s\n%s", qp_version(), command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
     qp_error_t error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
