@@ -40,7 +40,7 @@ static bool is_blank(prep_text_t text)
 
 static qp_error_t emit_text(const row_t *row, prep_sink_t *sink)
 {
-    prep_text_t text;
+    prep_text_t text = {0};
     QP_TRY(read_string(row, row->json, "text", &text));
     if (is_blank(text)) {
         prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
@@ -51,7 +51,7 @@ static qp_error_t emit_text(const row_t *row, prep_sink_t *sink)
 
 static qp_error_t emit_completion(const row_t *row, prep_sink_t *sink)
 {
-    prep_text_t prompt, completion;
+    prep_text_t prompt = {0}, completion = {0};
     QP_TRY(read_string(row, row->json, "prompt", &prompt));
     QP_TRY(read_string(row, row->json, "completion", &completion));
     if (is_blank(completion)) {
@@ -63,7 +63,7 @@ static qp_error_t emit_completion(const row_t *row, prep_sink_t *sink)
 
 static qp_error_t emit_pair(const row_t *row, prep_sink_t *sink)
 {
-    prep_text_t prompt, answer[2];
+    prep_text_t prompt = {0}, answer[2] = {{0}};
     QP_TRY(read_string(row, row->json, "prompt", &prompt));
     QP_TRY(read_string(row, row->json, "chosen", &answer[0]));
     QP_TRY(read_string(row, row->json, "rejected", &answer[1]));
@@ -76,7 +76,7 @@ static qp_error_t emit_pair(const row_t *row, prep_sink_t *sink)
 
 static qp_error_t emit_prompt(const row_t *row, prep_sink_t *sink)
 {
-    prep_text_t prompt;
+    prep_text_t prompt = {0};
     QP_TRY(read_string(row, row->json, "prompt", &prompt));
     if (is_blank(prompt)) {
         prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
@@ -99,7 +99,7 @@ static qp_error_t emit_messages(const row_t *row, prep_sink_t *sink)
     qp_chat_message_t *message = QP_NEW("prep", qp_chat_message_t, (int64_t)n);
     qp_error_t error = NULL;
     for (size_t i = 0; i < n; i++) {
-        prep_text_t role, content;
+        prep_text_t role = {0}, content = {0};
         QP_TRY_DONE(read_string(row, json_array_get(list, i), "role", &role));
         QP_TRY_DONE(read_string(row, json_array_get(list, i), "content", &content));
         message[i] = (qp_chat_message_t){.role = role.data, .content = content.data};
