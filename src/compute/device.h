@@ -57,10 +57,10 @@ static inline qp_mat_t qp_mat_rows(qp_mat_t m, int64_t first, int64_t n_row)
 typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA } qp_backend_t;
 
 typedef struct {
-    int backend;       /**< qp_backend_t */
-    int compute;       /**< index into "bf16|fp32" (qp_compute_t) */
-    int recompute;     /**< index into "auto|none|layer" */
-    int64_t threads;   /**< CPU threads per rank; 0: cores of the node / ranks of the node */
+    int backend;     /**< qp_backend_t */
+    int compute;     /**< index into "bf16|fp32" (qp_compute_t) */
+    int recompute;   /**< index into "auto|none|layer" */
+    int64_t threads; /**< CPU threads per rank; 0: cores of the node / ranks of the node */
 } qp_device_config_t;
 
 typedef enum { QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
@@ -74,19 +74,24 @@ struct qp_ops;
  */
 typedef struct qp_device {
     const struct qp_ops *ops;
+    void (*close)(struct qp_device *device);
+    struct qp_queue *queue;    /**< the default queue */
+    char description[160];     /**< for the log */
     qp_device_config_t config; /**< resolved: backend and threads are definite */
     bool host_addressable;     /**< device addresses are host addresses (CPU): weights may live in
                                     node-shared memory, qp_device_from_host() works */
 } qp_device_t;
 
-/** An ordered stream of ops on a device; ops on one queue run in order. CPU ops are done on return. */
+/** An ordered stream of ops on a device; ops on one queue run in order. CPU ops are done on return.
+ */
 typedef struct qp_queue {
     qp_device_t *device;
 } qp_queue_t;
 
 /**
- * Opens the backend of the config. \a node_rank and \a node_size choose the GPU or the share of cores.
- * A backend that is not compiled in or has no device: QP_INPUT naming the build option. Unknown: n/a.
+ * Opens the backend of the config ("auto": cuda where it is compiled in, else cpu). \a node_rank
+ * and \a node_size choose the GPU or the share of cores. A backend that is not compiled in:
+ * QP_INPUT naming the build option; so is bf16 compute on a CPU that has no AVX-512.
  */
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device);
@@ -95,7 +100,7 @@ void qp_device_close(qp_device_t **device);
 /** The device's default queue. */
 qp_queue_t *qp_device_queue(qp_device_t *device);
 
-/** "cpu: 2 threads, AVX512_CORE_BF16, oneDNN 2.6.3". Static or device-owned. */
+/** "cpu: 2 threads, AVX-512 VNNI BF16, oneDNN 2.6.3"; owned by the device. */
 const char *qp_device_describe(const qp_device_t *device);
 
 /** A host block (node-shared memory) as a device address; only if host_addressable. */

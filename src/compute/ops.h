@@ -24,11 +24,17 @@ typedef enum {
     QP_WEIGHT_LLM_INT8 /**< int8 as bitsandbytes (recipe E3), packed by the backend */
 } qp_weight_kind_t;
 
-/** How an int8 linear computes. */
+/**
+ * How an int8 linear computes. A product "on whole numbers" takes the int8 weights as bf16 or fp32
+ * (device.compute), which is exact, and applies their scales to the result (forward) or to dy
+ * (backward).
+ */
 typedef struct {
-    bool int8_activation; /**< false: weight-only mode, bf16/fp32 products on dequantised weights */
-    bool int8_gradient;   /**< dX in int8 (rotated only); false: on dequantised weights */
-    float outlier_threshold; /**< LLM.int8: columns with |x| >= this go through the thin product */
+    bool int8_activation; /**< false: weight-only mode, x stays bf16/fp32; on whole numbers */
+    bool int8_gradient;   /**< dX in int8 (rotated only); false, and LLM.int8: on whole numbers */
+    /** LLM.int8: columns where any |x| of the batch is >= this go through a thin product on whole
+     *  numbers (recipe E3). */
+    float outlier_threshold;
 } qp_linear_mode_t;
 
 /**
@@ -125,8 +131,11 @@ typedef struct qp_ops {
 
     /* --- dense products (LoRA, heads) -----------------------------------------------------------
      */
-    /** c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32
-     * sums. */
+    /**
+     * c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32 sums:
+     * two fp32 operands are multiplied in fp32; a mixed pair in the type of device.compute. With
+     * beta 0 the old c does not matter. The summed size must not be 0.
+     */
     qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
                          bool trans_b, float beta, qp_mat_t c);
 

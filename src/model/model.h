@@ -32,7 +32,7 @@ typedef struct {
     const char *init;          /**< adapter folder to start from (PEFT), or NULL */
 } qp_lora_config_t;
 
-extern const qp_deck_group_t qp_base_deck, qp_lora_deck, qp_device_deck;
+extern const qp_deck_group_t qp_base_deck, qp_lora_deck;
 
 /* --- base
  * ----------------------------------------------------------------------------------------- */

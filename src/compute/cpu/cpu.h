@@ -34,14 +34,14 @@
 
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
-    QP_SCRATCH_GEMM,           /* cpu_gemm: scratchpads of oneDNN, one per thread */
-    QP_SCRATCH_ACTIVATION,     /* cpu_linear: quantised rows of x or dy */
-    QP_SCRATCH_ROW_SCALE,      /* cpu_linear: scales of those rows, outlier columns */
-    QP_SCRATCH_WEIGHT,         /* cpu_linear: one matrix, dequantised or transposed */
-    QP_SCRATCH_TILE,           /* cpu_linear, cpu_matmul: result tile, one per thread */
-    QP_SCRATCH_CAST_A,         /* cpu_matmul: a in the type of the product */
-    QP_SCRATCH_CAST_B,         /* cpu_matmul: b in the type of the product */
-    QP_SCRATCH_ATTENTION,      /* cpu_attention: plan, blocks of keys and values */
+    QP_SCRATCH_GEMM,       /* cpu_dnnl: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ACTIVATION, /* cpu_linear: rows of x or dy in the type of the product */
+    QP_SCRATCH_ROW_SCALE,  /* cpu_linear: scales of those rows */
+    QP_SCRATCH_OUTLIER,    /* cpu_linear: outlier columns of x and their numbers */
+    QP_SCRATCH_TILE,       /* cpu_linear, cpu_matmul: weight panel and result tile of each thread */
+    QP_SCRATCH_CAST_A,     /* cpu_matmul: a in the type of the product */
+    QP_SCRATCH_CAST_B,     /* cpu_matmul: b in the type of the product */
+    QP_SCRATCH_ATTENTION,  /* cpu_attention: plan, blocks of keys and values */
     QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
     QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
     QP_SCRATCH_HEAD,           /* cpu_head: chunk of logits */
@@ -56,14 +56,18 @@ typedef struct qp_cpu_gemm_cache qp_cpu_gemm_cache_t;
 typedef struct {
     qp_device_t base; /* first: a qp_device_t * is a qp_cpu_device_t * */
     qp_queue_t queue;
-    int n_thread; /* = base.config.threads */
+    int n_thread;     /* = base.config.threads */
+    bool packed_int8; /* oneDNN multiplies packed int8 here (AVX-512 VNNI) */
     qp_cpu_gemm_cache_t *gemm;
     struct {
         void *data;
         size_t bytes;
     } scratch[QP_N_SCRATCH];
-    char description[128];
 } qp_cpu_device_t;
+
+/** Opens the CPU device; see qp_device_open(). */
+qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+                              qp_device_t **device);
 
 static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
 {
@@ -184,7 +188,7 @@ typedef struct {
     int32_t a, b, c; /* qp_dtype_t */
     int32_t accumulate;
     float alpha;
-    int32_t packed_n; /* > 0: b stands in a packed int8 matrix of that many columns (cpu_pack) */
+    int32_t packed_b; /* b is int8 in 64 x 64 blocks (cpu_weight.h); needed for uint8 x int8 */
 } qp_cpu_gemm_spec_t;
 
 /** A product made ready; owned by the device, valid until it is closed. */

@@ -1,0 +1,147 @@
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/cpu_dnnl.h"
+
+/**
+ * Cores for this rank. Where the ranks of a node may use more cores together than the node has,
+ * they share one set and each takes its part; else the launcher bound each rank to cores of its
+ * own.
+ */
+static int share_of_cores(int node_size)
+{
+    cpu_set_t mine;
+    CPU_ZERO(&mine);
+    if (sched_getaffinity(0, sizeof mine, &mine) != 0)
+        return 1;
+    const int n_mine = CPU_COUNT(&mine);
+    const bool shared = (int64_t)n_mine * node_size > sysconf(_SC_NPROCESSORS_ONLN);
+    const int n = shared ? n_mine / node_size : n_mine;
+    return n > 1 ? n : 1;
+}
+
+static void device_close(qp_device_t *base)
+{
+    qp_cpu_device_t *device = (qp_cpu_device_t *)base;
+    qp_cpu_gemm_cache_destroy(device);
+    for (int i = 0; i < QP_N_SCRATCH; i++)
+        qp_free(device->scratch[i].data);
+    qp_free(device);
+}
+
+static qp_error_t start(qp_cpu_device_t *device)
+{
+    QP_TRY(qp_cpu_gemm_cache_create(device));
+    QP_TRY(qp_cpu_dnnl_likes_packed(device, &device->packed_int8));
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(device->base.description, sizeof device->base.description,
+             "cpu: %d thread%s, %s, oneDNN %d.%d.%d", device->n_thread,
+             device->n_thread == 1 ? "" : "s", qp_cpu_dnnl_isa_name(), version->major,
+             version->minor, version->patch);
+    return NULL;
+}
+
+qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+                              qp_device_t **out)
+{
+    (void)node_rank; /* the launcher places the rank; threads stay where it did */
+    if (config->compute == QP_COMPUTE_BF16 && !qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core))
+        return QP_ERROR(QP_INPUT,
+                        "device.compute = \"bf16\" needs a CPU with AVX-512, this one has %s: "
+                        "set device.compute = \"fp32\"",
+                        qp_cpu_dnnl_isa_name());
+    qp_cpu_device_t *device = QP_NEW("device", qp_cpu_device_t, 1);
+    device->n_thread = config->threads > 0 ? (int)config->threads : share_of_cores(node_size);
+    omp_set_num_threads(device->n_thread);
+    device->queue.device = &device->base;
+    device->base = (qp_device_t){.ops = &qp_ops_cpu,
+                                 .close = device_close,
+                                 .queue = &device->queue,
+                                 .config = *config,
+                                 .host_addressable = true};
+    device->base.config.backend = QP_BACKEND_CPU;
+    device->base.config.threads = device->n_thread;
+    const qp_error_t error = start(device);
+    if (error != NULL)
+        device_close(&device->base);
+    else
+        *out = &device->base;
+    return error;
+}
+
+void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes)
+{
+    if (bytes > device->scratch[slot].bytes) {
+        qp_free(device->scratch[slot].data); /* contents are not kept: no copy */
+        device->scratch[slot].data = qp_alloc("scratch", bytes);
+        device->scratch[slot].bytes = bytes;
+    }
+    return device->scratch[slot].data;
+}
+
+void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
+{
+    if (error == NULL)
+        return;
+#pragma omp critical(qp_cpu_keep_error)
+    {
+        if (*first == NULL)
+            *first = error;
+        else
+            qp_error_destroy(&error);
+    }
+}
+
+/* --- memory --------------------------------------------------------------------------------------
+ */
+
+qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
+{
+    (void)device;
+    *out = (qp_dptr_t){(uintptr_t)qp_alloc(label, bytes)};
+    return NULL;
+}
+
+void qp_cpu_release(qp_device_t *device, qp_dptr_t *p)
+{
+    (void)device;
+    qp_free(qp_cpu_pointer(*p));
+    *p = (qp_dptr_t){0};
+}
+
+qp_error_t qp_cpu_upload(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes)
+{
+    (void)q;
+    if (bytes > 0)
+        memcpy(qp_cpu_pointer(to), from, bytes);
+    return NULL;
+}
+
+qp_error_t qp_cpu_download(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes)
+{
+    (void)q;
+    if (bytes > 0)
+        memcpy(to, qp_cpu_pointer(from), bytes);
+    return NULL;
+}
+
+qp_error_t qp_cpu_copy(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes)
+{
+    return qp_cpu_upload(q, to, qp_cpu_pointer(from), bytes);
+}
+
+qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes)
+{
+    (void)q;
+    if (bytes > 0)
+        memset(qp_cpu_pointer(p), 0, bytes);
+    return NULL;
+}
+
+qp_error_t qp_cpu_synchronize(qp_queue_t *q)
+{
+    (void)q;
+    return NULL;
+}

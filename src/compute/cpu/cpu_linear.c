@@ -1,0 +1,170 @@
+#include "compute/cpu/cpu_linear.h"
+
+#include "compute/cpu/cpu_math.h"
+#include "compute/cpu/cpu_quantise.h"
+
+/* --- outlier columns of LLM.int8
+ * ------------------------------------------------------------------ */
+
+QP_CPU_CLONES static void mark_outliers(uint8_t *restrict mark, const float *restrict x, int64_t n,
+                                        float threshold)
+{
+    for (int64_t i = 0; i < n; i++)
+        mark[i] |= (uint8_t)(x[i] >= threshold || x[i] <= -threshold);
+}
+
+/* Padded number of outlier columns: few sizes, so that few thin products are made ready. */
+static int64_t thin_width(int64_t n_outlier)
+{
+    const int64_t step = n_outlier <= 64 ? 16 : 64;
+    return (n_outlier + step - 1) / step * step;
+}
+
+/* Lists the marked columns and makes room for the thin matrix. */
+static void list_outliers(qp_cpu_linear_t *l, const uint8_t *marks, size_t mark_bytes, qp_mat_t x)
+{
+    /* Room for all columns: how many there are changes from batch to batch. */
+    l->thin_dtype = qp_device_dtype(&l->device->base);
+    const size_t list_bytes = qp_bytes(x.n_col, sizeof(int32_t));
+    const size_t thin_bytes =
+        qp_bytes(x.n_row * thin_width(x.n_col), qp_dtype_bytes(l->thin_dtype));
+    char *at = qp_cpu_scratch(l->device, QP_SCRATCH_OUTLIER,
+                              qp_cpu_round64(list_bytes) + qp_cpu_round64(thin_bytes));
+    int32_t *outlier = qp_cpu_carve(&at, list_bytes);
+    for (int64_t i = 0; i < x.n_col; i++) {
+        bool any = false;
+        for (int t = 0; t < l->device->n_thread; t++)
+            any = any || marks[(size_t)t * mark_bytes + (size_t)i] != 0;
+        if (any)
+            outlier[l->n_outlier++] = (int32_t)i;
+    }
+    l->outlier = outlier;
+    l->n_thin = thin_width(l->n_outlier);
+    l->thin = at;
+}
+
+/**
+ * Finds the columns of x where any row of this batch has an outlier (recipe E3: the batch decides,
+ * as in bitsandbytes), and takes them out as a thin matrix.
+ */
+static void find_outliers(qp_cpu_linear_t *l, qp_mat_t x)
+{
+    const int64_t n = x.n_col, n_thread = l->device->n_thread;
+    const float threshold = l->w->mode.outlier_threshold;
+    const size_t mark_bytes = qp_cpu_round64((size_t)n);
+    const size_t row_bytes = qp_cpu_round64(qp_bytes(n, sizeof(float)));
+    char *marks =
+        qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)n_thread * (mark_bytes + row_bytes));
+    char *rows = marks + (size_t)n_thread * mark_bytes;
+    memset(marks, 0, (size_t)n_thread * mark_bytes);
+#pragma omp parallel for num_threads(l->device->n_thread)
+    for (int64_t r = 0; r < x.n_row; r++) {
+        const size_t thread = (size_t)omp_get_thread_num();
+        float *row = (float *)(rows + thread * row_bytes);
+        qp_cpu_convert(row, QP_F32, qp_cpu_at(&x, r, 0), x.dtype, n);
+        mark_outliers((uint8_t *)marks + thread * mark_bytes, row, n, threshold);
+    }
+    list_outliers(l, (uint8_t *)marks, mark_bytes, x);
+}
+
+/* --- rows in the type of the product -------------------------------------------------------------
+ */
+
+/* Row r of x or dy (fp32, in place) becomes row r of l->a. */
+static void prepare_row(const qp_cpu_linear_t *l, float *row, int64_t r)
+{
+    const qp_weight_t *w = l->w;
+    void *to = (char *)l->a + (size_t)(r * l->lda) * qp_dtype_bytes(l->dtype);
+    if (!l->backward && w->kind == QP_WEIGHT_INT8)
+        qp_cpu_hadamard(row, l->k, qp_cpu_hadamard_block(l->k));
+    if (l->backward && qp_cpu_weight_is_int8(w))
+        qp_cpu_scale(row, qp_cpu_f32(w->scale), l->k);
+    if (l->dtype != QP_U8) {
+        qp_cpu_convert(to, l->dtype, row, QP_F32, l->k);
+        return;
+    }
+    uint8_t *q = to;
+    const float absmax = w->kind == QP_WEIGHT_LLM_INT8
+                             ? qp_cpu_absmax_below(row, l->k, w->mode.outlier_threshold)
+                             : qp_cpu_absmax(row, l->k);
+    l->row_scale[r] = qp_cpu_quantise(q, row, l->k, absmax);
+    if (l->n_outlier == 0)
+        return;
+    float *thin = row; /* gathered in place: column j never stands before input j */
+    for (int64_t j = 0; j < l->n_outlier; j++) {
+        q[l->outlier[j]] = 128;
+        thin[j] = row[l->outlier[j]];
+    }
+    char *out = (char *)l->thin + (size_t)(r * l->n_thin) * qp_dtype_bytes(l->thin_dtype);
+    qp_cpu_convert(out, l->thin_dtype, thin, QP_F32, l->n_outlier);
+    memset(out + (size_t)l->n_outlier * qp_dtype_bytes(l->thin_dtype), 0,
+           (size_t)(l->n_thin - l->n_outlier) * qp_dtype_bytes(l->thin_dtype));
+}
+
+static void prepare_rows(qp_cpu_linear_t *l, qp_mat_t x)
+{
+    const size_t row_bytes = qp_cpu_round64(qp_bytes(l->k, sizeof(float)));
+    l->lda = l->k;
+    l->a = qp_cpu_scratch(l->device, QP_SCRATCH_ACTIVATION,
+                          qp_bytes(l->n_row * l->k, qp_dtype_bytes(l->dtype)));
+    l->row_scale =
+        qp_cpu_scratch(l->device, QP_SCRATCH_ROW_SCALE, qp_bytes(l->n_row, sizeof(float)));
+    char *rows =
+        qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)l->device->n_thread * row_bytes);
+#pragma omp parallel for num_threads(l->device->n_thread) if (l->n_row * l->k > QP_CPU_SERIAL)
+    for (int64_t r = 0; r < l->n_row; r++) {
+        float *row = (float *)(rows + (size_t)omp_get_thread_num() * row_bytes);
+        qp_cpu_convert(row, QP_F32, qp_cpu_at(&x, r, 0), x.dtype, l->k);
+        prepare_row(l, row, r);
+    }
+}
+
+/* --- the slots -----------------------------------------------------------------------------------
+ */
+
+/* Type of the product; see qp_linear_mode_t. Weights that are no int8 stay as exact as they are. */
+static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_weight_t *w, bool backward)
+{
+    if (w->kind == QP_WEIGHT_F32)
+        return QP_F32;
+    const bool int8 = backward ? w->kind == QP_WEIGHT_INT8 && w->mode.int8_gradient
+                               : qp_cpu_weight_is_int8(w) && w->mode.int8_activation;
+    return int8 ? QP_U8 : qp_device_dtype(&device->base);
+}
+
+static qp_error_t linear(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
+                         bool accumulate, bool backward)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    qp_cpu_linear_t l = {.device = device,
+                         .w = w,
+                         .backward = backward,
+                         .accumulate = accumulate,
+                         .n_row = x.n_row,
+                         .n_col = backward ? w->n_in : w->n_out,
+                         .k = backward ? w->n_out : w->n_in,
+                         .y = y,
+                         .dtype = product_dtype(device, w, backward),
+                         .a = qp_cpu_pointer(x.data),
+                         .lda = x.ld};
+    QP_ASSERT(x.n_col == l.k && y.n_col == l.n_col && y.n_row == x.n_row);
+    if (l.n_row == 0)
+        return NULL;
+    if (w->kind == QP_WEIGHT_LLM_INT8 && l.dtype == QP_U8)
+        find_outliers(&l, x);
+    if (qp_cpu_weight_is_int8(w) || x.dtype != l.dtype)
+        prepare_rows(&l, x);
+    return qp_cpu_linear_product(&l);
+}
+
+qp_error_t qp_cpu_linear_forward(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
+                                 bool accumulate)
+{
+    return linear(q, y, x, w, accumulate, false);
+}
+
+qp_error_t qp_cpu_linear_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
+                                  bool accumulate)
+{
+    return linear(q, dx, dy, w, accumulate, true);
+}

@@ -1,0 +1,154 @@
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/cpu_math.h"
+#include "compute/cpu/cpu_tile.h"
+
+/**
+ * One product, cut into tiles. The summed dimension is cut only where a is transposed: there it is
+ * the number of tokens, which is another one in every batch; else it is a width of the model.
+ */
+typedef struct {
+    qp_cpu_device_t *device;
+    qp_dtype_t dtype; /* of both operands */
+    bool trans_a, trans_b;
+    float alpha, beta;
+    qp_mat_t a, b, c;
+    qp_cpu_cut_t rows, cols, depth;
+    bool direct; /* the product writes c itself; else a tile in fp32, then c */
+    /* First product of a tile and those that add to it, by sizes of rows, columns and depth. */
+    const qp_cpu_gemm_t *gemm[2][QP_N_CUT][QP_N_CUT][QP_N_CUT];
+    float *tiles; /* [n_thread, ROWS, COLS] */
+} matmul_t;
+
+enum { NARROW = 64, FEW_TASKS = 16, TILE = QP_CPU_ROWS * QP_CPU_COLS };
+
+/* fp32 with fp32 stays exact; with bf16 on either side the device's compute type decides. */
+static qp_dtype_t product_dtype(const qp_cpu_device_t *device, qp_mat_t a, qp_mat_t b)
+{
+    if (a.dtype == QP_F32 && b.dtype == QP_F32)
+        return QP_F32;
+    return a.dtype == b.dtype ? a.dtype : qp_device_dtype(&device->base);
+}
+
+/* The matrix in the type of the product; a copy in scratch where it has another. */
+static qp_mat_t cast(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, qp_mat_t m,
+                     qp_dtype_t dtype)
+{
+    if (m.dtype == dtype)
+        return m;
+    void *copy = qp_cpu_scratch(device, slot, qp_bytes(m.n_row * m.n_col, qp_dtype_bytes(dtype)));
+    const qp_mat_t to = qp_mat((qp_dptr_t){(uintptr_t)copy}, dtype, m.n_row, m.n_col);
+#pragma omp parallel for num_threads(device->n_thread) if (m.n_row * m.n_col > QP_CPU_SERIAL)
+    for (int64_t r = 0; r < m.n_row; r++)
+        qp_cpu_convert(qp_cpu_at(&to, r, 0), dtype, qp_cpu_at(&m, r, 0), m.dtype, m.n_col);
+    return to;
+}
+
+/* Whether some piece of depth kind d is the first of its tile (adds: is added to others or to c).
+ */
+static bool is_needed(const matmul_t *p, qp_cpu_cut_kind_t d, bool adds)
+{
+    const bool starts = d == qp_cpu_cut_kind(&p->depth, 0);
+    if (p->direct && p->beta == 1.0f)
+        return adds;
+    return adds ? !starts || p->depth.n_full > 1 : starts;
+}
+
+static qp_error_t get_products(matmul_t *p)
+{
+    qp_cpu_gemm_spec_t spec = {.lda = p->a.ld,
+                               .ldb = p->b.ld,
+                               .trans_a = p->trans_a,
+                               .trans_b = p->trans_b,
+                               .a = (int32_t)p->dtype,
+                               .b = (int32_t)p->dtype,
+                               .c = p->direct ? (int32_t)p->c.dtype : QP_F32,
+                               .alpha = p->alpha};
+    for (int i = 0; i < QP_N_CUT; i++)
+        for (int j = 0; j < QP_N_CUT; j++)
+            for (int d = 0; d < QP_N_CUT; d++)
+                for (int adds = 0; adds < 2; adds++) {
+                    spec.m = p->rows.size[i];
+                    spec.n = p->cols.size[j];
+                    spec.k = p->depth.size[d];
+                    spec.ldc = p->direct ? p->c.ld : spec.n;
+                    spec.accumulate = adds;
+                    if (spec.m > 0 && spec.n > 0 && spec.k > 0 &&
+                        is_needed(p, (qp_cpu_cut_kind_t)d, adds))
+                        QP_TRY(qp_cpu_gemm_get(p->device, &spec, &p->gemm[adds][i][j][d]));
+                }
+    return NULL;
+}
+
+/* c = tile + beta c for one row. */
+QP_CPU_CLONES static void write_row(void *c, qp_dtype_t dtype, const float *restrict tile,
+                                    float beta, int64_t n)
+{
+    float f[QP_CPU_COLS];
+    if (beta == 0.0f) {
+        qp_cpu_store(c, dtype, tile, n);
+        return;
+    }
+    qp_cpu_load(f, dtype, c, n);
+    for (int64_t j = 0; j < n; j++)
+        f[j] = tile[j] + beta * f[j];
+    qp_cpu_store(c, dtype, f, n);
+}
+
+static qp_error_t run_tile(const matmul_t *p, int thread, int64_t row_piece, int64_t col_piece)
+{
+    const qp_cpu_cut_kind_t i = qp_cpu_cut_kind(&p->rows, row_piece);
+    const qp_cpu_cut_kind_t j = qp_cpu_cut_kind(&p->cols, col_piece);
+    const int64_t row = qp_cpu_cut_first(&p->rows, row_piece), m = p->rows.size[i];
+    const int64_t col = qp_cpu_cut_first(&p->cols, col_piece), n = p->cols.size[j];
+    float *tile = p->tiles + (int64_t)thread * TILE;
+    void *c = p->direct ? qp_cpu_at(&p->c, row, col) : tile;
+    for (int64_t piece = 0; piece < p->depth.n_piece; piece++) {
+        const qp_cpu_cut_kind_t d = qp_cpu_cut_kind(&p->depth, piece);
+        const int64_t k = qp_cpu_cut_first(&p->depth, piece);
+        const void *a = p->trans_a ? qp_cpu_at(&p->a, k, row) : qp_cpu_at(&p->a, row, k);
+        const void *b = p->trans_b ? qp_cpu_at(&p->b, col, k) : qp_cpu_at(&p->b, k, col);
+        const bool adds = piece > 0 || (p->direct && p->beta == 1.0f);
+        QP_TRY(qp_cpu_gemm_run(p->gemm[adds][i][j][d], thread, a, b, c));
+    }
+    for (int64_t r = 0; r < m && !p->direct; r++)
+        write_row(qp_cpu_at(&p->c, row + r, col), p->c.dtype, tile + r * n, p->beta, n);
+    return NULL;
+}
+
+qp_error_t qp_cpu_matmul(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
+                         bool trans_b, float beta, qp_mat_t c)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    const int64_t k = trans_a ? a.n_row : a.n_col;
+    QP_ASSERT((trans_b ? b.n_col : b.n_row) == k && (trans_b ? b.n_row : b.n_col) == c.n_col &&
+              (trans_a ? a.n_col : a.n_row) == c.n_row && k > 0);
+    if (c.n_row == 0 || c.n_col == 0)
+        return NULL;
+    const qp_dtype_t dtype = product_dtype(device, a, b);
+    matmul_t p = {.device = device,
+                  .dtype = dtype,
+                  .trans_a = trans_a,
+                  .trans_b = trans_b,
+                  .alpha = alpha,
+                  .beta = beta,
+                  .a = cast(device, QP_SCRATCH_CAST_A, a, dtype),
+                  .b = cast(device, QP_SCRATCH_CAST_B, b, dtype),
+                  .c = c,
+                  .rows = qp_cpu_cut(c.n_row, QP_CPU_ROWS),
+                  .cols = qp_cpu_cut(c.n_col, QP_CPU_COLS),
+                  .depth = qp_cpu_cut(k, trans_a ? QP_CPU_DEPTH : k)};
+    if (p.rows.n_piece * p.cols.n_piece < FEW_TASKS)
+        p.cols = qp_cpu_cut(c.n_col, NARROW);
+    /* A bf16 result must be rounded once, and an fp32 product cannot round at all. */
+    p.direct = (beta == 0.0f || beta == 1.0f) &&
+               (c.dtype == QP_F32 || (dtype == QP_BF16 && p.depth.n_piece == 1));
+    p.tiles = qp_cpu_scratch(device, QP_SCRATCH_TILE,
+                             p.direct ? 0 : (size_t)device->n_thread * TILE * sizeof(float));
+    QP_TRY(get_products(&p));
+    qp_error_t error = NULL;
+#pragma omp parallel for num_threads(device->n_thread) schedule(dynamic)
+    for (int64_t task = 0; task < p.rows.n_piece * p.cols.n_piece; task++)
+        qp_cpu_keep_error(&error, run_tile(&p, omp_get_thread_num(), task / p.cols.n_piece,
+                                           task % p.cols.n_piece));
+    return error;
+}

@@ -1,0 +1,259 @@
+#include "compute/cpu/cpu_weight.h"
+
+#include "compute/cpu/cpu_math.h"
+
+enum { PACK = QP_CPU_PACK, BLOCK_BYTES = PACK * PACK, STRIP_BYTES = 4 * PACK };
+
+/* --- storage -------------------------------------------------------------------------------------
+ */
+
+static size_t data_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in)
+{
+    static const qp_dtype_t stored[] = {[QP_WEIGHT_F32] = QP_F32,
+                                        [QP_WEIGHT_BF16] = QP_BF16,
+                                        [QP_WEIGHT_INT8] = QP_I8,
+                                        [QP_WEIGHT_LLM_INT8] = QP_I8};
+    return qp_bytes(n_out * n_in, qp_dtype_bytes(stored[kind]));
+}
+
+/* Cuts a part off the front of the storage; a part of no bytes is none. */
+static qp_dptr_t take(qp_dptr_t *storage, size_t bytes)
+{
+    const qp_dptr_t part = bytes > 0 ? *storage : (qp_dptr_t){0};
+    *storage = qp_dptr_at(*storage, qp_cpu_round64(bytes));
+    return part;
+}
+
+static void bind(qp_weight_t *w, bool has_bias, qp_dptr_t *storage)
+{
+    const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
+    const bool int8 = qp_cpu_weight_is_int8(w);
+    w->data = take(storage, data_bytes(w->kind, w->n_out, w->n_in));
+    w->scale = take(storage, int8 ? row_bytes : 0);
+    w->row_sum = take(storage, int8 ? row_bytes : 0);
+    w->bias = take(storage, has_bias ? row_bytes : 0);
+}
+
+size_t qp_cpu_weight_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias)
+{
+    qp_weight_t w = {.kind = kind, .n_out = n_out, .n_in = n_in};
+    qp_dptr_t end = {0};
+    bind(&w, has_bias, &end);
+    return (size_t)end.address;
+}
+
+void qp_cpu_weight_bind(qp_weight_t *w, bool has_bias, qp_dptr_t storage)
+{
+    bind(w, has_bias, &storage);
+}
+
+static bool is_packed(const qp_cpu_device_t *device, const qp_weight_t *w)
+{
+    return device->packed_int8 && qp_cpu_weight_is_int8(w) && w->n_out % PACK == 0 &&
+           w->n_in % PACK == 0;
+}
+
+/* Block of outputs [64 o, 64 o + 64) and inputs [64 i, 64 i + 64). */
+static int8_t *block_at(const qp_weight_t *w, int64_t o, int64_t i)
+{
+    return (int8_t *)qp_cpu_pointer(w->data) + (o * (w->n_in / PACK) + i) * BLOCK_BYTES;
+}
+
+static void pack_block(int8_t *to, const int8_t *from, int64_t ld)
+{
+    for (int64_t o = 0; o < PACK; o++)
+        for (int64_t i = 0; i < PACK; i += 4)
+            memcpy(to + i * PACK + o * 4, from + o * ld + i, 4);
+}
+
+qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
+                              const float *scale, const float *bias)
+{
+    const qp_cpu_device_t *device = qp_cpu_device(q);
+    const int8_t *from = plain;
+    QP_ASSERT((scale != NULL) == qp_cpu_weight_is_int8(w));
+    QP_ASSERT((bias != NULL) == !qp_dptr_is_null(w->bias));
+    if (!is_packed(device, w))
+        memcpy(qp_cpu_pointer(w->data), plain, data_bytes(w->kind, w->n_out, w->n_in));
+    else
+#pragma omp parallel for num_threads(device->n_thread)
+        for (int64_t o = 0; o < w->n_out / PACK; o++)
+            for (int64_t i = 0; i < w->n_in / PACK; i++)
+                pack_block(block_at(w, o, i), from + (o * w->n_in + i) * PACK, w->n_in);
+    if (scale != NULL) {
+        memcpy(qp_cpu_pointer(w->scale), scale, (size_t)w->n_out * sizeof *scale);
+        for (int64_t o = 0; o < w->n_out; o++) {
+            int32_t sum = 0;
+            for (int64_t i = 0; i < w->n_in; i++)
+                sum += from[o * w->n_in + i];
+            qp_cpu_i32(w->row_sum)[o] = sum;
+        }
+    }
+    if (bias != NULL)
+        memcpy(qp_cpu_pointer(w->bias), bias, (size_t)w->n_out * sizeof *bias);
+    return NULL;
+}
+
+/* --- pieces of panels
+ * ------------------------------------------------------------------------------ */
+
+/* Whole numbers up to 256 are exact in bf16: their fp32 form has nothing in the lower half. */
+static inline uint16_t bf16_of_int(int8_t x)
+{
+    const float whole = x;
+    uint32_t bits;
+    memcpy(&bits, &whole, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+QP_CPU_CLONES static void widen_row(void *to, qp_dtype_t dtype, const int8_t *from, int64_t n,
+                                    int64_t stride)
+{
+    float *restrict whole = to;
+    uint16_t *restrict half = to;
+    if (dtype == QP_F32)
+        for (int64_t i = 0; i < n; i++)
+            whole[i] = from[i * stride];
+    else
+        for (int64_t i = 0; i < n; i++)
+            half[i] = bf16_of_int(from[i * stride]);
+}
+
+/* A packed block as 64 rows (inputs) of 64 (outputs). */
+QP_CPU_CLONES static void unpack_block(void *to, qp_dtype_t dtype, int64_t ld, const int8_t *from)
+{
+    for (int64_t i = 0; i < PACK; i++) {
+        const int8_t *strip = from + i / 4 * STRIP_BYTES + i % 4;
+        float *restrict whole = (float *)to + i * ld;
+        uint16_t *restrict half = (uint16_t *)to + i * ld;
+        if (dtype == QP_F32)
+            for (int64_t o = 0; o < PACK; o++)
+                whole[o] = strip[o * 4];
+        else
+            for (int64_t o = 0; o < PACK; o++)
+                half[o] = bf16_of_int(strip[o * 4]);
+    }
+}
+
+typedef int8_t tile_t __attribute__((vector_size(16))); /* 4 x 4 bytes */
+
+QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *restrict from)
+{
+    const tile_t turned = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+    for (int64_t i = 0; i < PACK / 4; i++)
+        for (int64_t o = 0; o < PACK / 4; o++) {
+            tile_t tile;
+            memcpy(&tile, from + i * STRIP_BYTES + o * 16, sizeof tile);
+            tile = __builtin_shuffle(tile, turned);
+            memcpy(to + o * STRIP_BYTES + i * 16, &tile, sizeof tile);
+        }
+}
+
+/* --- panels --------------------------------------------------------------------------------------
+ */
+
+qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
+                                 qp_dtype_t dtype, bool backward)
+{
+    const bool packed = is_packed(device, w);
+    const qp_dtype_t stored =
+        qp_cpu_weight_is_int8(w) ? QP_I8 : (w->kind == QP_WEIGHT_F32 ? QP_F32 : QP_BF16);
+    qp_cpu_panel_t panel = {.backward = backward, .dtype = dtype};
+    if (dtype == QP_I8) {
+        panel.packed = packed;
+        panel.trans = !packed;
+        panel.copied = backward;
+    } else {
+        panel.trans = packed == backward;
+        panel.copied = dtype != stored;
+    }
+    return panel;
+}
+
+int64_t qp_cpu_panel_ld(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t n)
+{
+    if (!panel->copied)
+        return w->n_in;
+    return panel->trans ? (panel->backward ? w->n_out : w->n_in) : n;
+}
+
+/* Panels of packed weights: block by block. */
+static void copy_packed(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t first, int64_t n,
+                        void *buffer)
+{
+    const int64_t k = panel->backward ? w->n_out : w->n_in;
+    const int64_t ld = qp_cpu_panel_ld(panel, w, n), size = (int64_t)qp_dtype_bytes(panel->dtype);
+    for (int64_t c = 0; c < n / PACK; c++)
+        for (int64_t d = 0; d < k / PACK; d++) {
+            const int64_t at = first / PACK + c;
+            const int8_t *from = panel->backward ? block_at(w, d, at) : block_at(w, at, d);
+            if (panel->packed)
+                transpose_block((int8_t *)buffer + (c * (k / PACK) + d) * BLOCK_BYTES, from);
+            else
+                unpack_block((char *)buffer +
+                                 (panel->backward ? c * ld + d : d * ld + c) * PACK * size,
+                             panel->dtype, ld, from);
+        }
+}
+
+/* Panels of row-major weights: row by row of the weights. */
+static void copy_plain(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t first, int64_t n,
+                       void *buffer)
+{
+    const qp_mat_t all =
+        qp_mat(w->data, w->kind == QP_WEIGHT_BF16 ? QP_BF16 : QP_F32, w->n_out, w->n_in);
+    const int8_t *data = qp_cpu_pointer(w->data);
+    const int64_t n_row = panel->backward ? w->n_out : n, n_col = panel->backward ? n : w->n_in;
+    const int64_t row = panel->backward ? 0 : first, col = panel->backward ? first : 0;
+    for (int64_t i = 0; i < n_row; i++) {
+        void *to = (char *)buffer + (size_t)(i * n_col) * qp_dtype_bytes(panel->dtype);
+        if (qp_cpu_weight_is_int8(w))
+            widen_row(to, panel->dtype, data + (row + i) * w->n_in + col, n_col, 1);
+        else
+            qp_cpu_convert(to, panel->dtype, qp_cpu_at(&all, row + i, col), all.dtype, n_col);
+    }
+}
+
+/* Inputs [first, first + n) of plain int8 weights as [n, n_out]. */
+static void transpose_plain(int8_t *to, const qp_weight_t *w, int64_t first, int64_t n)
+{
+    const int8_t *data = qp_cpu_pointer(w->data);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t o = 0; o < w->n_out; o++)
+            to[i * w->n_out + o] = data[o * w->n_in + first + i];
+}
+
+const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
+                         const qp_weight_t *w, int64_t first, int64_t n, void *buffer)
+{
+    const bool packed = is_packed(device, w);
+    if (!panel->copied) { /* 64 packed outputs take as much as 64 rows */
+        const int64_t skip = panel->backward ? first : first * w->n_in;
+        return (char *)qp_cpu_pointer(w->data) + (size_t)skip * qp_dtype_bytes(panel->dtype);
+    }
+    if (packed)
+        copy_packed(panel, w, first, n, buffer);
+    else if (panel->dtype == QP_I8)
+        transpose_plain(buffer, w, first, n);
+    else
+        copy_plain(panel, w, first, n, buffer);
+    return buffer;
+}
+
+void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_weight_t *w, int64_t first,
+                          int64_t n, const int32_t *input, int64_t n_input, qp_dtype_t dtype,
+                          void *to)
+{
+    const bool packed = is_packed(device, w);
+    const int8_t *data = qp_cpu_pointer(w->data);
+    const int64_t step = packed ? PACK : n; /* outputs that lie evenly spaced */
+    for (int64_t k = 0; k < n_input; k++)
+        for (int64_t j = 0; j < n; j += step) {
+            const int64_t i = input[k], o = first + j;
+            const int8_t *from =
+                packed ? block_at(w, o / PACK, i / PACK) + i % PACK / 4 * STRIP_BYTES + i % 4
+                       : data + o * w->n_in + i;
+            widen_row((char *)to + (size_t)(k * n + j) * qp_dtype_bytes(dtype), dtype, from, step,
+                      packed ? 4 : w->n_in);
+        }
+}

@@ -1,0 +1,46 @@
+#include "compute/device_deck.h"
+
+#include "compute/device.h"
+
+static const qp_deck_key_t keys[] = {
+    {.path = "device.backend",
+     .type = QP_DECK_CHOICE,
+     .offset = offsetof(qp_device_config_t, backend),
+     .value = "\"auto\"",
+     .choices = "auto|cpu|cuda",
+     .unit = "",
+     .help = "Where the model computes; auto takes cuda when it is compiled in, else cpu.",
+     .flags = QP_DECK_RESTART_OK},
+    {.path = "device.compute",
+     .type = QP_DECK_CHOICE,
+     .offset = offsetof(qp_device_config_t, compute),
+     .value = "\"bf16\"",
+     .choices = "bf16|fp32",
+     .unit = "",
+     .help = "Type of activations in products; fp32 is the reference mode."},
+    {.path = "device.recompute",
+     .type = QP_DECK_CHOICE,
+     .offset = offsetof(qp_device_config_t, recompute),
+     .value = "\"auto\"",
+     .choices = "auto|none|layer",
+     .unit = "",
+     .help = "Recompute a layer in backward instead of keeping it; auto asks the memory plan.",
+     .flags = QP_DECK_RESTART_OK},
+    {.path = "device.threads",
+     .type = QP_DECK_INT,
+     .offset = offsetof(qp_device_config_t, threads),
+     .value = "0",
+     .min = 0,
+     .max = 1024,
+     .unit = "",
+     .help = "CPU threads of a rank; 0 shares the node's cores among its ranks.",
+     .flags = QP_DECK_RESTART_OK},
+};
+
+const qp_deck_group_t qp_device_deck = {
+    .group = "device",
+    .help = "What the model computes on, and in which precision.",
+    .methods = NULL,
+    .keys = keys,
+    .n_key = sizeof keys / sizeof keys[0],
+};
