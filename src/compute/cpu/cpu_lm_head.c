@@ -30,24 +30,19 @@ typedef struct {
     int64_t n_row;
 } chunk_t;
 
-/* Takes columns [first, first + n) into a row's statistics. */
-QP_CPU_CLONES static void scan_row(row_t *row, const float *restrict z, int64_t n, bool entropy)
+/* Takes n more columns into a row's statistics; always all of them, so that asking for the entropy
+ * does not change the log-probability's bits. */
+QP_CPU_CLONES static void scan_row(row_t *row, const float *restrict z, int64_t n)
 {
     float top = row->top, sum = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < n; i++)
         top = z[i] > top ? z[i] : top;
-    if (entropy) {
 #pragma omp simd reduction(+ : sum, weighted)
-        for (int64_t i = 0; i < n; i++) {
-            float p = qp_cpu_expf(z[i] - top);
-            sum += p;
-            weighted += p * fmaxf(z[i] - top, -128.0f); /* p is 0 there; -inf times 0 is not */
-        }
-    } else {
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < n; i++)
-            sum += qp_cpu_expf(z[i] - top);
+    for (int64_t i = 0; i < n; i++) {
+        float below = z[i] - top, p = qp_cpu_expf(below);
+        sum += p;
+        weighted += p * (below < -128.0f ? -128.0f : below); /* p is 0 there; 0 times -inf is not */
     }
     if (row->sum > 0.0f) {
         float shrink = qp_cpu_expf(row->top - top);
@@ -75,8 +70,7 @@ QP_CPU_CLONES static void gradient_row(const chunk_t *c, int64_t r, int64_t firs
 }
 
 /* Logits and statistics of all rows of a chunk. */
-static qp_error_t forward_chunk(qp_queue_t *q, const chunk_t *c, qp_mat_t hidden, qp_mat_t head,
-                                bool entropy)
+static qp_error_t forward_chunk(qp_queue_t *q, const chunk_t *c, qp_mat_t hidden, qp_mat_t head)
 {
     for (int64_t r = 0; r < c->n_row; r++)
         c->row[r] = (row_t){.top = -INFINITY};
@@ -87,7 +81,7 @@ static qp_error_t forward_chunk(qp_queue_t *q, const chunk_t *c, qp_mat_t hidden
 #pragma omp parallel for num_threads(qp_cpu_device(q)->n_thread)
         for (int64_t r = 0; r < c->n_row; r++) {
             int64_t target = c->target[r] - first;
-            scan_row(&c->row[r], qp_cpu_at(&c->logits, r, first), n, entropy);
+            scan_row(&c->row[r], qp_cpu_at(&c->logits, r, first), n);
             if (target >= 0 && target < n)
                 c->row[r].target_logit = *(float *)qp_cpu_at(&c->logits, r, first + target);
         }
@@ -160,8 +154,7 @@ qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, q
         c.n_row = n;
         c.target = qp_cpu_i32(target) + first;
         c.logits.n_row = c.dlogits.n_row = c.dhidden.n_row = n;
-        QP_TRY(
-            forward_chunk(q, &c, qp_mat_rows(hidden, first, n), head, !qp_dptr_is_null(entropy)));
+        QP_TRY(forward_chunk(q, &c, qp_mat_rows(hidden, first, n), head));
         write_results(&c, first, qp_cpu_f32(logprob), qp_cpu_f32(entropy));
         if (gradient)
             QP_TRY(backward_chunk(q, &c, qp_cpu_f32(dlogprob) + first, head,

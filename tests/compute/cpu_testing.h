@@ -1,0 +1,203 @@
+/**
+ * \file cpu_testing.h
+ * Support for the tests of single ops: devices, matrices with their double-precision image, and the
+ * table of tolerances. A tensor's rows are longer than its columns, and what lies between must
+ * never be read (it is NaN) nor written.
+ */
+#ifndef QP_TEST_CPU_TESTING_H
+#define QP_TEST_CPU_TESTING_H
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/philox.h"
+#include "compute/ops.h"
+#include "testing.h"
+
+/* --- tolerances: relative L2 error against the double twin ---------------------------------------
+ */
+
+/* Unit roundoffs: fp32 2^-24 = 6e-8, bf16 2^-9 = 2e-3. L2 errors of random roundings are ~0.4 of
+ * it. */
+typedef enum { TOL_ELEMENT, TOL_REDUCTION, TOL_ATTENTION, TOL_ATTENTION_GRADIENT, N_TOL } tol_t;
+static const struct {
+    double fp32, bf16;
+    const char *reason;
+} tolerances[N_TOL] = {
+    [TOL_ELEMENT] = {5e-7, 4e-3, "a few roundings, expf to 2 ulp; one rounding of the result"},
+    [TOL_REDUCTION] = {4e-6, 4e-3, "2^-24 sqrt(n), n up to 4096; one rounding of the result"},
+    [TOL_ATTENTION] = {4e-6, 4e-3, "2^-24 sqrt(n), n up to 4096; P and the result rounded"},
+    [TOL_ATTENTION_GRADIENT] = {1e-5, 8e-3,
+                                "dP - delta cancels; P, dS, saved output, result rounded"},
+};
+
+static inline double tolerance(tol_t kind, qp_dtype_t dtype)
+{
+    return dtype == QP_F32 ? tolerances[kind].fp32 : tolerances[kind].bf16;
+}
+
+/* --- devices and tensors
+ * ---------------------------------------------------------------------------- */
+
+static inline qp_device_t *open_device(int threads)
+{
+    qp_device_config_t config = {
+        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = threads};
+    qp_device_t *device = NULL;
+    CHECK_OK(qp_device_open(&config, 0, 1, &device));
+    return device;
+}
+
+typedef struct {
+    qp_device_t *device;
+    qp_mat_t m;
+    double *x; /* [n_row, n_col] what the op sees */
+} tensor_t;
+
+enum { ROW_GAP = 3 };
+
+static inline double get_element(const tensor_t *t, int64_t i, int64_t j)
+{
+    size_t at = (size_t)(i * t->m.ld + j);
+    return t->m.dtype == QP_F32 ? (double)((float *)t->m.data.address)[at]
+                                : (double)qp_bf16_to_f32(((uint16_t *)t->m.data.address)[at]);
+}
+
+static inline void set_element(tensor_t *t, int64_t i, int64_t j, double value)
+{
+    size_t at = (size_t)(i * t->m.ld + j);
+    if (t->m.dtype == QP_F32)
+        ((float *)t->m.data.address)[at] = (float)value;
+    else
+        ((uint16_t *)t->m.data.address)[at] = qp_f32_to_bf16((float)value);
+}
+
+/** A tensor full of NaN. */
+static inline tensor_t make_tensor(qp_device_t *device, qp_dtype_t dtype, int64_t n_row,
+                                   int64_t n_col)
+{
+    tensor_t t = {.device = device, .m = {{0}, dtype, n_row, n_col, n_col + ROW_GAP}};
+    CHECK_OK(device->ops->alloc(device, "test", qp_bytes(n_row * t.m.ld, qp_dtype_bytes(dtype)),
+                                &t.m.data));
+    t.x = QP_NEW("test", double, n_row *n_col);
+    for (int64_t i = 0; i < n_row; i++)
+        for (int64_t j = 0; j < t.m.ld; j++)
+            set_element(&t, i, j, NAN);
+    return t;
+}
+
+/** Normal numbers times \a scale; site tells tensors apart. */
+static inline void fill_normal(tensor_t *t, uint32_t site, double scale)
+{
+    qp_philox_key_t key = {.seed = 7, .site = site};
+    for (int64_t i = 0; i < t->m.n_row; i++)
+        for (int64_t j = 0; j < t->m.n_col; j++) {
+            uint64_t index = (uint64_t)(i * t->m.n_col + j);
+            set_element(t, i, j, scale * (double)qp_philox_normal(&key, index));
+            t->x[index] = get_element(t, i, j);
+        }
+}
+
+static inline tensor_t make_normal(qp_device_t *device, qp_dtype_t dtype, int64_t n_row,
+                                   int64_t n_col, uint32_t site)
+{
+    tensor_t t = make_tensor(device, dtype, n_row, n_col);
+    fill_normal(&t, site, 1.0);
+    return t;
+}
+
+static inline void free_tensor(tensor_t *t)
+{
+    bool untouched = true;
+    for (int64_t i = 0; i < t->m.n_row; i++)
+        for (int64_t j = t->m.n_col; j < t->m.ld; j++)
+            untouched = untouched && isnan(get_element(t, i, j));
+    CHECK_MSG(untouched, "an op wrote between the rows");
+    t->device->ops->release(t->device, &t->m.data);
+    QP_FREE(t->x);
+}
+
+/** Relative L2 error of the tensor's content against expected [n_row, n_col]. */
+static inline double tensor_error(const tensor_t *t, const double *expected)
+{
+    double difference = 0.0, norm = 0.0;
+    for (int64_t i = 0; i < t->m.n_row; i++)
+        for (int64_t j = 0; j < t->m.n_col; j++) {
+            double e = expected[i * t->m.n_col + j], d = get_element(t, i, j) - e;
+            difference += d * d;
+            norm += e * e;
+        }
+    return sqrt(difference / (norm + 1e-300));
+}
+
+#define CHECK_TENSOR(t, expected, kind, ...)                                                     \
+    do {                                                                                         \
+        double error_ = tensor_error((t), (expected)), limit_ = tolerance((kind), (t)->m.dtype); \
+        char what_[128];                                                                         \
+        snprintf(what_, sizeof what_, __VA_ARGS__);                                              \
+        CHECK_MSG(error_ <= limit_, "%s: error %.3g, limit %.3g", what_, error_, limit_);        \
+    } while (0)
+
+/** True when rows [first, first + n) of a equal the first n rows of b, bit for bit. */
+static inline bool same_rows(const tensor_t *a, int64_t first, const tensor_t *b, int64_t n)
+{
+    size_t width = qp_dtype_bytes(a->m.dtype);
+    for (int64_t i = 0; i < n; i++)
+        if (memcmp((char *)a->m.data.address + (size_t)((first + i) * a->m.ld) * width,
+                   (char *)b->m.data.address + (size_t)(i * b->m.ld) * width,
+                   (size_t)a->m.n_col * width) != 0)
+            return false;
+    return true;
+}
+
+static inline qp_dptr_t upload_bytes(qp_device_t *device, const void *from, size_t bytes)
+{
+    qp_dptr_t p = {0};
+    CHECK_OK(device->ops->alloc(device, "test", bytes, &p));
+    CHECK_OK(device->ops->upload(qp_device_queue(device), p, from, bytes));
+    return p;
+}
+
+/* --- ragged batches
+ * ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    qp_ragged_t r;
+    int32_t *cu_seqlens;
+} batch_t;
+
+/** Sequences of the given lengths, each with n_past tokens before (NULL: none), samples 100 + i. */
+static inline batch_t make_batch(qp_device_t *device, int n_seq, const int32_t *length,
+                                 const int32_t *n_past)
+{
+    batch_t b = {.cu_seqlens = QP_NEW("test", int32_t, n_seq + 1)};
+    for (int s = 0; s < n_seq; s++)
+        b.cu_seqlens[s + 1] = b.cu_seqlens[s] + length[s];
+    int64_t n_token = b.cu_seqlens[n_seq];
+    int32_t *position = QP_NEW("test", int32_t, n_token);
+    uint32_t *sample = QP_NEW("test", uint32_t, n_token);
+    for (int s = 0; s < n_seq; s++)
+        for (int32_t i = 0; i < length[s]; i++) {
+            position[b.cu_seqlens[s] + i] = i + (n_past != NULL ? n_past[s] : 0);
+            sample[b.cu_seqlens[s] + i] = 100u + (uint32_t)s;
+        }
+    b.r = (qp_ragged_t){.n_token = n_token, .n_seq = n_seq, .cu_seqlens_host = b.cu_seqlens};
+    b.r.cu_seqlens = upload_bytes(device, b.cu_seqlens, qp_bytes(n_seq + 1, sizeof(int32_t)));
+    b.r.position = upload_bytes(device, position, qp_bytes(n_token, sizeof(int32_t)));
+    b.r.sample = upload_bytes(device, sample, qp_bytes(n_token, sizeof(uint32_t)));
+    QP_FREE(position);
+    QP_FREE(sample);
+    return b;
+}
+
+static inline void free_batch(qp_device_t *device, batch_t *b)
+{
+    device->ops->release(device, &b->r.cu_seqlens);
+    device->ops->release(device, &b->r.position);
+    device->ops->release(device, &b->r.sample);
+    QP_FREE(b->cu_seqlens);
+}
+
+#endif

@@ -1,0 +1,161 @@
+/* QP_TEST: timeout=60
+ * Fused language-model head against a double twin: log-probability, entropy, gradient. */
+#include "cpu_testing.h"
+
+/* Rows and vocabularies around the chunks (256 rows, 2048 tokens). */
+static const struct {
+    int64_t n, d, v;
+} sizes[] = {{1, 5, 3}, {7, 33, 2049}, {300, 64, 517}, {19, 96, 5000}};
+enum { N_SIZE = sizeof sizes / sizeof sizes[0] };
+
+typedef struct {
+    double *logprob, *entropy, *dhidden;
+} twin_t;
+
+/* dhidden is the gradient of sum(dlogprob * logprob). */
+static void head_twin(twin_t *t, const double *hidden, const double *head, const int32_t *target,
+                      const double *dlogprob, int64_t n, int64_t d, int64_t v)
+{
+    double *z = QP_NEW("twin", double, v);
+    for (int64_t i = 0; i < n; i++) {
+        double top = -INFINITY, sum = 0.0;
+        for (int64_t j = 0; j < v; j++) {
+            z[j] = 0.0;
+            for (int64_t k = 0; k < d; k++)
+                z[j] += hidden[i * d + k] * head[j * d + k];
+            top = fmax(top, z[j]);
+        }
+        for (int64_t j = 0; j < v; j++)
+            sum += exp(z[j] - top);
+        double lse = top + log(sum);
+        t->entropy[i] = 0.0;
+        t->logprob[i] = target[i] < 0 ? 0.0 : z[target[i]] - lse;
+        for (int64_t k = 0; k < d; k++)
+            t->dhidden[i * d + k] = 0.0;
+        for (int64_t j = 0; j < v; j++) {
+            double p = exp(z[j] - lse);
+            t->entropy[i] -= p * (z[j] - lse);
+            double g = target[i] < 0 ? 0.0 : dlogprob[i] * ((j == target[i]) - p);
+            for (int64_t k = 0; k < d; k++)
+                t->dhidden[i * d + k] += g * head[j * d + k];
+        }
+    }
+    QP_FREE(z);
+}
+
+static twin_t make_twin(int64_t n, int64_t d)
+{
+    return (twin_t){QP_NEW("twin", double, n), QP_NEW("twin", double, n),
+                    QP_NEW("twin", double, n *d)};
+}
+
+static void free_twin(twin_t *t)
+{
+    QP_FREE(t->logprob);
+    QP_FREE(t->entropy);
+    QP_FREE(t->dhidden);
+}
+
+static void test_twin_gradient(void)
+{
+    enum { N = 2, D = 4, V = 6 };
+    double hidden[N * D], head[V * D], dlogprob[N] = {0.7, -1.3};
+    const int32_t target[N] = {5, 0};
+    qp_philox_key_t key = {.seed = 9};
+    for (int i = 0; i < N * D; i++)
+        hidden[i] = (double)qp_philox_normal(&key, (uint64_t)i);
+    for (int i = 0; i < V * D; i++)
+        head[i] = (double)qp_philox_normal(&key, (uint64_t)(50 + i));
+    twin_t t = make_twin(N, D), moved = make_twin(N, D);
+    head_twin(&t, hidden, head, target, dlogprob, N, D, V);
+    for (int i = 0; i < N * D; i++) {
+        const double h = 1e-6, old = hidden[i];
+        double slope = 0.0;
+        for (int side = -1; side <= 1; side += 2) {
+            hidden[i] = old + side * h;
+            head_twin(&moved, hidden, head, target, dlogprob, N, D, V);
+            for (int j = 0; j < N; j++)
+                slope += side * dlogprob[j] * moved.logprob[j] / (2 * h);
+        }
+        hidden[i] = old;
+        CHECK_MSG(fabs(slope - t.dhidden[i]) < 1e-8, "twin %d: %.9g, differences %.9g", i,
+                  t.dhidden[i], slope);
+    }
+    free_twin(&t);
+    free_twin(&moved);
+}
+
+static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dtype, int64_t n,
+                       int64_t d, int64_t v)
+{
+    qp_queue_t *q = qp_device_queue(device);
+    tensor_t hidden = make_normal(device, dtype, n, d, 1),
+             head = make_tensor(device, head_dtype, v, d);
+    fill_normal(&head, 2, 3.0 / sqrt((double)d));
+    tensor_t dlogprob = make_normal(device, QP_F32, 1, n, 3);
+    tensor_t logprob = make_tensor(device, QP_F32, 1, n),
+             entropy = make_tensor(device, QP_F32, 1, n);
+    tensor_t dhidden = make_tensor(device, dtype, n, d);
+    int32_t *target = QP_NEW("test", int32_t, n);
+    for (int64_t i = 0; i < n; i++)
+        target[i] = i % 5 == 4 ? -1 : (int32_t)((i * 977 + v - 1) % v);
+    qp_dptr_t at = upload_bytes(device, target, qp_bytes(n, sizeof(int32_t)));
+    twin_t t = make_twin(n, d);
+    head_twin(&t, hidden.x, head.x, target, dlogprob.x, n, d, v);
+    CHECK_OK(device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, dlogprob.m.data,
+                                  hidden.m, head.m, at));
+    CHECK_TENSOR(&logprob, t.logprob, TOL_REDUCTION, "logprob, %lld tokens", (long long)v);
+    CHECK_TENSOR(&entropy, t.entropy, TOL_REDUCTION, "entropy, %lld tokens", (long long)v);
+    CHECK_TENSOR(&dhidden, t.dhidden, TOL_ATTENTION_GRADIENT, "dhidden, %lld tokens", (long long)v);
+    tensor_t only = make_tensor(device, QP_F32, 1, n);
+    CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, (qp_dptr_t){0},
+                                  hidden.m, head.m, at));
+    CHECK_MSG(same_rows(&only, 0, &logprob, 1), "logprob alone, %lld tokens", (long long)v);
+    if (n > 3) { /* the last three rows alone */
+        qp_dptr_t last = qp_dptr_at(at, (size_t)(n - 3) * sizeof(int32_t));
+        only.m.n_col = 3;
+        CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, (qp_dptr_t){0},
+                                      qp_mat_rows(hidden.m, n - 3, 3), head.m, last));
+        for (int64_t i = 0; i < 3; i++)
+            CHECK_MSG(get_element(&only, 0, i) == get_element(&logprob, 0, n - 3 + i),
+                      "logprob bits of row %lld alone", (long long)i);
+        only.m.n_col = n;
+    }
+    device->ops->release(device, &at);
+    tensor_t *all[] = {&hidden, &head, &dlogprob, &logprob, &entropy, &dhidden, &only};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free_tensor(all[i]);
+    free_twin(&t);
+    QP_FREE(target);
+}
+
+static void test_logits(qp_device_t *device)
+{
+    enum { N = 5, D = 33, V = 77 };
+    tensor_t hidden = make_normal(device, QP_F32, N, D, 1),
+             head = make_normal(device, QP_BF16, V, D, 2);
+    tensor_t logits = make_tensor(device, QP_F32, N, V);
+    double expected[N * V] = {0};
+    for (int i = 0; i < N * V; i++)
+        for (int k = 0; k < D; k++)
+            expected[i] += hidden.x[i / V * D + k] * head.x[i % V * D + k];
+    CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m, head.m));
+    CHECK_TENSOR(&logits, expected, TOL_REDUCTION, "logits");
+    free_tensor(&hidden);
+    free_tensor(&head);
+    free_tensor(&logits);
+}
+
+int main(void)
+{
+    test_twin_gradient();
+    qp_device_t *device = open_device(2);
+    for (int i = 0; i < N_SIZE; i++) {
+        check_head(device, QP_F32, QP_F32, sizes[i].n, sizes[i].d, sizes[i].v);
+        check_head(device, QP_BF16, QP_BF16, sizes[i].n, sizes[i].d, sizes[i].v);
+    }
+    check_head(device, QP_F32, QP_BF16, 9, 40, 700);
+    test_logits(device);
+    qp_device_close(&device);
+    return qp_test_end();
+}

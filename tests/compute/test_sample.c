@@ -1,0 +1,209 @@
+/* QP_TEST: timeout=60
+ * Drawing tokens: greedy, the sets that top-k and top-p keep (sorting twin, and HF's warpers), the
+ * frequencies of draws, and refusal of NaN. */
+#include "cpu_testing.h"
+
+enum { V = 300, N_DRAW = 4000 };
+
+static const qp_sampling_t settings[] = {
+    {1.0f, 0, 1.0f},  {0.7f, 0, 1.0f}, {1.3f, 20, 1.0f}, {1.0f, 0, 0.6f},
+    {0.9f, 50, 0.8f}, {1.0f, 1, 1.0f}, {1.0f, 0, 1e-6f}, {2.0f, 7, 0.999f},
+};
+enum { N_SETTING = sizeof settings / sizeof settings[0] };
+
+typedef struct {
+    double logit;
+    int id;
+} item_t;
+
+/* Descending logits; equal ones by id. */
+static int compare_items(const void *a, const void *b)
+{
+    const item_t *x = a, *y = b;
+    return x->logit != y->logit ? (x->logit < y->logit ? 1 : -1) : x->id - y->id;
+}
+
+/* Probabilities of the kept set in the order temperature, top-k, top-p; 0 outside. */
+static void sampling_twin(double *p, const float *logit, const qp_sampling_t *s)
+{
+    item_t item[V];
+    double sum = 0.0, kept = 0.0;
+    int n = V;
+    for (int i = 0; i < V; i++) {
+        item[i] = (item_t){(double)logit[i], i};
+        p[i] = 0.0;
+    }
+    qsort(item, V, sizeof item[0], compare_items);
+    if (s->top_k > 0) {
+        n = (int)s->top_k;
+        while (n < V && item[n].logit == item[n - 1].logit)
+            n++;
+    }
+    for (int i = 0; i < n; i++)
+        sum += p[item[i].id] = exp((item[i].logit - item[0].logit) / (double)s->temperature);
+    for (int i = 0; i < n; i++) {
+        double share = p[item[i].id] / sum;
+        if (i > 0 && kept >= (double)s->top_p)
+            p[item[i].id] = 0.0;
+        kept += share;
+    }
+    sum = 0.0;
+    for (int i = 0; i < V; i++)
+        sum += p[i];
+    for (int i = 0; i < V; i++)
+        p[i] /= sum;
+}
+
+/* Draws one row n times at positions 0, 1, ...; counts the tokens; returns the first draw's
+ * logprob. */
+static float draw_many(qp_device_t *device, const float *logit, const qp_sampling_t *s, int n,
+                       int *count)
+{
+    enum { ROWS = 50 };
+    tensor_t rows = make_tensor(device, QP_F32, ROWS, V);
+    uint32_t sample[ROWS], position[ROWS];
+    int32_t token[ROWS];
+    float logprob[ROWS], first = 0.0f;
+    qp_dptr_t token_at = upload_bytes(device, token, sizeof token);
+    qp_dptr_t logprob_at = upload_bytes(device, logprob, sizeof logprob);
+    qp_queue_t *q = qp_device_queue(device);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < V; j++)
+            set_element(&rows, i, j, (double)logit[j]);
+    memset(count, 0, V * sizeof *count);
+    for (int done = 0; done < n; done += ROWS) {
+        qp_philox_key_t key = {.seed = 11, .step = 4};
+        for (int i = 0; i < ROWS; i++) {
+            sample[i] = 77;
+            position[i] = (uint32_t)(done + i);
+        }
+        CHECK_OK(device->ops->sample(q, token_at, logprob_at, rows.m, s, &key, sample, position));
+        CHECK_OK(device->ops->download(q, token, token_at, sizeof token));
+        CHECK_OK(device->ops->download(q, logprob, logprob_at, sizeof logprob));
+        first = done == 0 ? logprob[0] : first;
+        for (int i = 0; i < ROWS; i++)
+            if (CHECK(token[i] >= 0 && token[i] < V))
+                count[token[i]]++;
+    }
+    device->ops->release(device, &token_at);
+    device->ops->release(device, &logprob_at);
+    free_tensor(&rows);
+    return first;
+}
+
+static void fill_logits(float *logit, uint32_t site)
+{
+    qp_philox_key_t key = {.seed = 21, .site = site};
+    for (int i = 0; i < V; i++) /* rounded, so that many are equal */
+        logit[i] = roundf(qp_philox_normal(&key, (uint64_t)i) * 16.0f) / 8.0f;
+    logit[17] = -INFINITY;
+}
+
+static void test_draws_follow_the_kept_distribution(qp_device_t *device)
+{
+    float logit[V];
+    double p[V];
+    int count[V];
+    fill_logits(logit, 1);
+    for (int s = 0; s < N_SETTING; s++) {
+        sampling_twin(p, logit, &settings[s]);
+        draw_many(device, logit, &settings[s], N_DRAW, count);
+        double chi2 = 0.0;
+        int n_cell = 0;
+        for (int i = 0; i < V; i++) {
+            CHECK_MSG(p[i] > 0.0 || count[i] == 0, "setting %d: token %d was dropped, but drawn", s,
+                      i);
+            double mean = N_DRAW * p[i];
+            CHECK_MSG(count[i] > 0 || mean < 12.0, "setting %d: token %d was kept, but not drawn",
+                      s, i);
+            if (mean > 5.0) {
+                chi2 += (count[i] - mean) * (count[i] - mean) / mean;
+                n_cell++;
+            }
+        }
+        double limit = n_cell + 5.0 * sqrt(2.0 * n_cell);
+        CHECK_MSG(chi2 <= limit, "setting %d: chi2 %.1f of %d cells", s, chi2, n_cell);
+    }
+}
+
+/* Few equal logits at the border of top-p: the lower ids stay. */
+static void test_ties_go_by_id(qp_device_t *device)
+{
+    float logit[V];
+    int count[V];
+    for (int i = 0; i < V; i++)
+        logit[i] = -INFINITY;
+    logit[5] = logit[9] = logit[40] = logit[41] = 1.0f;
+    const qp_sampling_t half = {1.0f, 0, 0.5f}, greedy = {0.0f, 0, 1.0f};
+    draw_many(device, logit, &half, 200, count);
+    CHECK(count[5] > 50 && count[9] > 50 && count[40] == 0 && count[41] == 0);
+    draw_many(device, logit, &greedy, 50, count);
+    CHECK(count[5] == 50);
+}
+
+static void test_logprob_is_unwarped(qp_device_t *device)
+{
+    float logit[V];
+    int count[V];
+    fill_logits(logit, 2);
+    const qp_sampling_t greedy = {0.0f, 0, 1.0f}, warped = {0.3f, 1, 0.9f};
+    double top = -INFINITY, sum = 0.0;
+    for (int i = 0; i < V; i++)
+        top = fmax(top, (double)logit[i]);
+    for (int i = 0; i < V; i++)
+        sum += exp((double)logit[i] - top);
+    CHECK(fabs((double)draw_many(device, logit, &greedy, 50, count) + log(sum)) < 1e-6);
+    CHECK(fabs((double)draw_many(device, logit, &warped, 50, count) + log(sum)) < 1e-6);
+}
+
+/* Kept sets of HF's warpers (tests/golden/make_sampling.py): every kept token is drawn, no other.
+ */
+static void test_transformers(qp_device_t *device)
+{
+    enum { N_CASE = 4, N_TOKEN = 40 };
+    const qp_sampling_t hf[N_CASE] = {
+        {1.0f, 0, 0.7f}, {0.8f, 12, 1.0f}, {1.5f, 15, 0.75f}, {0.7f, 0, 0.3f}};
+    float golden[N_CASE][2][N_TOKEN], logit[V];
+    int count[V];
+    FILE *file = fopen(qp_test_source("tests/golden/sampling.f32"), "rb");
+    CHECK(file != NULL && fread(golden, sizeof golden, 1, file) == 1);
+    if (file != NULL)
+        fclose(file);
+    for (int c = 0; c < N_CASE; c++) {
+        for (int i = 0; i < V; i++)
+            logit[i] = i < N_TOKEN ? golden[c][0][i] : -INFINITY;
+        draw_many(device, logit, &hf[c], N_DRAW, count);
+        for (int i = 0; i < N_TOKEN; i++)
+            CHECK_MSG((count[i] > 0) == (golden[c][1][i] > 0.0f), "HF case %d, token %d: drawn %d",
+                      c, i, count[i]);
+    }
+}
+
+static void test_nan_is_refused(qp_device_t *device)
+{
+    tensor_t rows = make_normal(device, QP_F32, 3, V, 1);
+    set_element(&rows, 1, 7, NAN);
+    const uint32_t sample[3] = {4, 5, 6}, position[3] = {0, 8, 0};
+    int32_t token[3];
+    qp_dptr_t token_at = upload_bytes(device, token, sizeof token);
+    qp_dptr_t logprob_at = upload_bytes(device, token, sizeof token);
+    qp_philox_key_t key = {0};
+    CHECK_FAILS(device->ops->sample(qp_device_queue(device), token_at, logprob_at, rows.m, settings,
+                                    &key, sample, position),
+                QP_INTERNAL, "row 1 (sample 5, position 8)");
+    device->ops->release(device, &token_at);
+    device->ops->release(device, &logprob_at);
+    free_tensor(&rows);
+}
+
+int main(void)
+{
+    qp_device_t *device = open_device(2);
+    test_draws_follow_the_kept_distribution(device);
+    test_ties_go_by_id(device);
+    test_logprob_is_unwarped(device);
+    test_transformers(device);
+    test_nan_is_refused(device);
+    qp_device_close(&device);
+    return qp_test_end();
+}
