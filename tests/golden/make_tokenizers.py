@@ -223,12 +223,12 @@ def golden_texts(dumps):
     return texts
 
 
-def row_of(text, parsed, literal, decoded, skipped):
-    """What is as one would expect is left out: literal = parsed, decoded = text, skipped = decoded."""
+def row_of(bytes_, parsed, literal, decoded, skipped):
+    """What is as one would expect is left out: literal = parsed, decoded = bytes, skipped = decoded."""
     row = {"parsed": parsed}
     if literal != parsed:
         row["literal"] = literal
-    if decoded != text:
+    if decoded.encode() != bytes_:
         row["decoded"] = decoded
     if skipped != decoded:
         row["skipped"] = skipped
@@ -238,13 +238,14 @@ def row_of(text, parsed, literal, decoded, skipped):
 def hf_ids(tokenizer, texts):
     rows = []
     prefix = tokenizer.encode("").ids
-    for text in (bytes_.decode(errors="replace") for bytes_ in texts):
+    for bytes_ in texts:
+        text = bytes_.decode(errors="replace")
         parsed = tokenizer.encode(text, add_special_tokens=False).ids
         assert tokenizer.encode(text).ids == prefix + parsed
         tokenizer.encode_special_tokens = True
         literal = tokenizer.encode(text, add_special_tokens=False).ids
         tokenizer.encode_special_tokens = False
-        rows.append(row_of(text, parsed, literal, tokenizer.decode(parsed, skip_special_tokens=False),
+        rows.append(row_of(bytes_, parsed, literal, tokenizer.decode(parsed, skip_special_tokens=False),
                            tokenizer.decode(parsed)))
     return {"prefix": prefix, "rows": rows}
 
@@ -254,7 +255,7 @@ def sp_ids(processor, texts):
     rows = []
     for bytes_ in texts:
         ids, text = processor.encode(bytes_), bytes_.decode(errors="replace")
-        row = row_of(text, ids, ids, processor.decode(ids), processor.decode(ids))
+        row = row_of(bytes_, ids, ids, processor.decode(ids), processor.decode(ids))
         if any(control in text for control in ("<s>", "</s>")):
             row["literal"] = row.pop("parsed")
         rows.append(row)
