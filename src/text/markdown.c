@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "text/markdown_writer.h"
+#include "text/tokenizer_utf8.h"
 
 enum { MAX_DEPTH = 400 }; /* deeper nesting is written as its plain text */
 
@@ -439,19 +440,28 @@ static void children(qp_md_t *w, const xmlNode *node)
 
 qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *markdown)
 {
-    if (n_bytes > INT_MAX)
+    qp_str_t repaired = {0};
+    if (qp_utf8_valid_prefix(html, n_bytes) < n_bytes) { /* libxml2 would pass it on as it is */
+        qp_utf8_repair(&repaired, html, n_bytes);
+        html = repaired.data;
+        n_bytes = repaired.n;
+    }
+    if (n_bytes > INT_MAX) {
+        qp_str_fini(&repaired);
         return QP_ERROR(QP_INPUT, "an HTML text of %zu bytes is too large", n_bytes);
-    if (n_bytes == 0)
-        return NULL;
-    htmlDocPtr document = htmlReadMemory(html, (int)n_bytes, NULL, "UTF-8",
-                                         HTML_PARSE_RECOVER | HTML_PARSE_NOERROR |
-                                             HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
-    if (document == NULL)
-        return NULL; /* nothing but white space or NULs */
-    qp_md_t w;
-    qp_md_init(&w, markdown);
-    children(&w, (const xmlNode *)document);
-    qp_md_fini(&w);
-    xmlFreeDoc(document);
+    }
+    htmlDocPtr document = NULL;
+    if (n_bytes > 0)
+        document = htmlReadMemory(html, (int)n_bytes, NULL, "UTF-8",
+                                  HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
+                                      HTML_PARSE_NONET);
+    if (document != NULL) { /* NULL: nothing but white space */
+        qp_md_t w;
+        qp_md_init(&w, markdown);
+        children(&w, (const xmlNode *)document);
+        qp_md_fini(&w);
+        xmlFreeDoc(document);
+    }
+    qp_str_fini(&repaired);
     return NULL;
 }
