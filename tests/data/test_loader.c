@@ -5,7 +5,7 @@
 #include "data/plan.h"
 #include "shards.h"
 
-enum { N_SAMPLE = 60, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 4 };
+enum { N_SAMPLE = 40, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 4 };
 
 static const qp_data_config_t config = {.seq_length = SEQ_LENGTH,
                                         .packing = QP_PACK_ISOLATED,
