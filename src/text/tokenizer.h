@@ -33,6 +33,12 @@ void qp_tokenizer_files_fini(qp_tokenizer_files_t *files);
 /** Reads tokenizer files of an HF folder: tokenizer.model is preferred if there is no tokenizer.json. */
 qp_error_t qp_tokenizer_files_from_folder(const char *folder, qp_tokenizer_files_t *files);
 
+/**
+ * Writes the files into an existing HF folder: as they are, or (gguf) as a tokenizer.json or
+ * tokenizer.model and a tokenizer_config.json that give the same ids in transformers.
+ */
+qp_error_t qp_tokenizer_files_to_folder(const qp_tokenizer_files_t *files, const char *folder);
+
 /** Builds a tokenizer; unsupported kinds name what was found. */
 qp_error_t qp_tokenizer_create(const qp_tokenizer_files_t *files, qp_tokenizer_t **tokenizer);
 void qp_tokenizer_destroy(qp_tokenizer_t **tokenizer);

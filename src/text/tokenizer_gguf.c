@@ -2,10 +2,8 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/tokenizer_gguf.h"
 #include "text/tokenizer_parts.h"
-
-/* tokenizer.ggml.token_type; the numbers are SentencePiece's own. */
-enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
 
 /* Oniguruma patterns as the models' tokenizer.json has them. */
 #define LLAMA3_PATTERN                                                       \
@@ -17,14 +15,7 @@ enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
     "|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define DIGIT_PATTERN "\\p{N}"
 
-/* tokenizer.ggml.pre: how a text is cut, and what llama.cpp sets along with the name. */
-typedef struct {
-    const char *name;
-    const char *pattern[2];
-    bool ignore_merges, add_bos;
-} pre_t;
-
-static const pre_t PRES[] = {
+static const qp_gguf_pre_t PRES[] = {
     {"default", {QP_GPT2_PATTERN}, false, false},
     {"gpt-2", {QP_GPT2_PATTERN}, false, false},
     {"olmo", {QP_GPT2_PATTERN}, false, false},
@@ -41,7 +32,7 @@ static const pre_t PRES[] = {
     {"tekken", {TEKKEN_PATTERN}, true, true},
 };
 
-static qp_error_t find_pre(const json_t *root, const pre_t **found)
+qp_error_t qp_gguf_pre_find(const json_t *root, const qp_gguf_pre_t **found)
 {
     enum { N_PRE = sizeof PRES / sizeof PRES[0] };
     const char *name = qp_json_text(root, "tokenizer.ggml.pre"), *names[N_PRE];
@@ -104,9 +95,9 @@ static qp_error_t gguf_merge(const void *owner, int64_t i, qp_merge_t *merge)
 
 static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, const tokens_t *tokens)
 {
-    const pre_t *pre = NULL;
+    const qp_gguf_pre_t *pre = NULL;
     json_t *merges;
-    QP_TRY(find_pre(root, &pre));
+    QP_TRY(qp_gguf_pre_find(root, &pre));
     QP_TRY(qp_json_want(root, "tokenizer.ggml.merges", JSON_ARRAY, &merges));
     for (int i = 0; i < 2 && pre->pattern[i] != NULL; i++) {
         qp_split_step_t step = {.kind = QP_SPLIT_REGEX};
@@ -123,10 +114,10 @@ static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, cons
         "tokenizer.ggml"));
     for (int64_t i = 0; i < tokens->n; i++) {
         const int type = token_type(tokens, i);
-        if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
-            QP_TRY(
-                qp_tokenizer_add(tokenizer, token_text(tokens, i), false,
-                                 (qp_added_t){.id = (int32_t)i, .special = type == TYPE_CONTROL}));
+        if (type == QP_GGUF_CONTROL || type == QP_GGUF_USER_DEFINED)
+            QP_TRY(qp_tokenizer_add(
+                tokenizer, token_text(tokens, i), false,
+                (qp_added_t){.id = (int32_t)i, .special = type == QP_GGUF_CONTROL}));
     }
     qp_tokenizer_set_bos_eos(tokenizer,
                              qp_json_flag(root, "tokenizer.ggml.add_bos_token", pre->add_bos),
@@ -185,7 +176,7 @@ static void write_model_proto(const json_t *root, const tokens_t *tokens, const 
     enum { PIECE = 1, SCORE = 2, TYPE = 3 };          /* SentencePiece */
     enum { MODEL_TYPE = 3, BYTE_FALLBACK = 35, UNK_ID = 40, BOS_ID = 41, EOS_ID = 42, PAD_ID = 43 };
     enum { NAME = 1, ADD_DUMMY_PREFIX = 3, REMOVE_EXTRA_WHITESPACES = 4, ESCAPE_WHITESPACES = 5 };
-    enum { MODEL_BPE = 2, TYPE_BYTE = 6 };
+    enum { MODEL_BPE = 2 };
     qp_str_t part = {0};
     bool has_bytes = false;
     for (int64_t i = 0; i < tokens->n; i++) {
@@ -193,7 +184,7 @@ static void write_model_proto(const json_t *root, const tokens_t *tokens, const 
         put_float(&part, SCORE, (float)json_number_value(json_array_get(scores, (size_t)i)));
         put_number(&part, TYPE, token_type(tokens, i));
         put_message(proto, PIECES, &part);
-        has_bytes = has_bytes || token_type(tokens, i) == TYPE_BYTE;
+        has_bytes = has_bytes || token_type(tokens, i) == QP_GGUF_BYTE;
     }
     put_number(&part, MODEL_TYPE, MODEL_BPE);
     put_number(&part, BYTE_FALLBACK, has_bytes);
@@ -212,16 +203,25 @@ static void write_model_proto(const json_t *root, const tokens_t *tokens, const 
     qp_str_fini(&part);
 }
 
-static qp_error_t build_llama(qp_tokenizer_t *tokenizer, const json_t *root, const tokens_t *tokens)
+qp_error_t qp_gguf_model_proto(const json_t *root, qp_str_t *proto)
 {
+    tokens_t tokens;
     json_t *scores;
+    QP_TRY(read_tokens(root, &tokens));
     QP_TRY(qp_json_want(root, "tokenizer.ggml.scores", JSON_ARRAY, &scores));
-    if (json_array_size(scores) != (size_t)tokens->n)
-        return QP_ERROR(QP_INPUT, "tokenizer.ggml: %lld tokens but %zu scores",
-                        (long long)tokens->n, json_array_size(scores));
+    if (json_array_size(scores) != (size_t)tokens.n)
+        return QP_ERROR(QP_INPUT, "tokenizer.ggml: %lld tokens but %zu scores", (long long)tokens.n,
+                        json_array_size(scores));
+    write_model_proto(root, &tokens, scores, proto);
+    return NULL;
+}
+
+static qp_error_t build_llama(qp_tokenizer_t *tokenizer, const json_t *root)
+{
     qp_str_t proto = {0};
-    write_model_proto(root, tokens, scores, &proto);
-    qp_error_t error = qp_tokenizer_load_sp(tokenizer, proto.data, proto.n);
+    qp_error_t error = qp_gguf_model_proto(root, &proto);
+    if (error == NULL)
+        error = qp_tokenizer_load_sp(tokenizer, proto.data, proto.n);
     qp_str_fini(&proto);
     QP_TRY(error);
     qp_tokenizer_set_bos_eos(tokenizer, qp_json_flag(root, "tokenizer.ggml.add_bos_token", true),
@@ -242,7 +242,7 @@ static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root)
     tokenizer->eos = (int32_t)id_of(root, "tokenizer.ggml.eos_token_id");
     tokenizer->chat_template =
         qp_strdup(json_string_value(json_object_get(root, "tokenizer.chat_template")));
-    return gpt2 ? build_gpt2(tokenizer, root, &tokens) : build_llama(tokenizer, root, &tokens);
+    return gpt2 ? build_gpt2(tokenizer, root, &tokens) : build_llama(tokenizer, root);
 }
 
 qp_error_t qp_tokenizer_build_gguf(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *files,

@@ -1,0 +1,28 @@
+/** \file tokenizer_gguf.h  What GGUF metadata says of a tokenizer; for tokenizer_gguf.c and the
+ * writer of HF files. \a root is the JSON object of qp_tokenizer_files_t's "gguf" kind. */
+#ifndef QP_TEXT_TOKENIZER_GGUF_H
+#define QP_TEXT_TOKENIZER_GGUF_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/str.h"
+
+/* tokenizer.ggml.token_type; the numbers are SentencePiece's own. */
+enum { QP_GGUF_NORMAL = 1, QP_GGUF_CONTROL = 3, QP_GGUF_USER_DEFINED = 4, QP_GGUF_BYTE = 6 };
+
+/** tokenizer.ggml.pre: how a text is cut, and what llama.cpp sets along with the name. */
+typedef struct {
+    const char *name;
+    const char *pattern[2]; /**< Oniguruma patterns, one after the other; the second may be NULL */
+    bool ignore_merges, add_bos;
+} qp_gguf_pre_t;
+
+/** The entry that tokenizer.ggml.pre names; unknown: QP_INPUT with the nearest name. */
+qp_error_t qp_gguf_pre_find(const json_t *root, const qp_gguf_pre_t **found);
+
+/** Appends the SentencePiece ModelProto that metadata of model "llama" amounts to. */
+qp_error_t qp_gguf_model_proto(const json_t *root, qp_str_t *proto);
+
+#endif
