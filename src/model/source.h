@@ -70,4 +70,11 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precis
 qp_error_t qp_source_write_hf(qp_source_t *source, const char *folder, qp_dtype_t dtype,
                               size_t shard_bytes);
 
+/** How far the linears of a written model are from what they should be; of absolute values. */
+typedef struct {
+    double mean_change, max_change, mean_weight;
+} qp_rounding_t;
+/** Both sources must be of the same config. */
+qp_error_t qp_source_rounding(qp_source_t *exact, qp_source_t *written, qp_rounding_t *rounding);
+
 #endif

@@ -1,0 +1,217 @@
+/* quipu-merge: a base and an adapter become a model for use elsewhere. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "quipu-merge/outputs.h"
+
+static const char usage[] =
+    "usage: quipu-merge [options] BASE.h5 ADAPTER OUT\n"
+    "\n"
+    "Folds the PEFT adapter folder ADAPTER into a model, W + scaling B A in fp32, and writes OUT.\n"
+    "\n"
+    "  --to base        a base.h5 (default)\n"
+    "  --to hf          an HF folder: config.json, safetensors, tokenizer\n"
+    "  --to gguf-lora   the adapter alone, for llama.cpp\n"
+    "  --to peft        the adapter alone, as PEFT writes it\n"
+    "  --onto SOURCE    the original weights (HF folder or .gguf) instead of BASE.h5 dequantised\n"
+    "  --precision P    of --to base: int8, llm_int8, bf16, fp32 (default: that of BASE.h5)\n"
+    "  --dtype T        of --to hf: bf16 (default), fp16 or fp32\n"
+    "  --help           this text\n"
+    "\n"
+    "Merged models keep the adapter's score head. The change of the weights that rounding to the\n"
+    "output's type causes is printed.\n"
+    "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
+
+typedef enum { TO_BASE, TO_HF, TO_GGUF_LORA, TO_PEFT, N_TO } to_t;
+static const char *const to_names[N_TO] = {"base", "hf", "gguf-lora", "peft"};
+
+typedef struct {
+    const char *base, *adapter, *out, *onto;
+    to_t to;
+    qp_dtype_t dtype;
+    qp_precision_t precision;
+    bool precision_given, help;
+} arguments_t;
+
+/* --- arguments
+ * ------------------------------------------------------------------------------------ */
+
+static qp_error_t parse_to(const char *name, to_t *to)
+{
+    for (int i = 0; i < N_TO; i++)
+        if (strcmp(name, to_names[i]) == 0) {
+            *to = (to_t)i;
+            return NULL;
+        }
+    return QP_ERROR(QP_INPUT, "--to %s: expected base, hf, gguf-lora or peft", name);
+}
+
+static qp_error_t parse_dtype(const char *name, qp_dtype_t *dtype)
+{
+    const qp_dtype_t allowed[] = {QP_BF16, QP_F16, QP_F32};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, qp_dtype_name(allowed[i])) == 0) {
+            *dtype = allowed[i];
+            return NULL;
+        }
+    return QP_ERROR(QP_INPUT, "--dtype %s: expected bf16, fp16 or fp32", name);
+}
+
+static qp_error_t parse_option(int option, arguments_t *args)
+{
+    switch (option) {
+    case 't':
+        return parse_to(optarg, &args->to);
+    case 'o':
+        args->onto = optarg;
+        return NULL;
+    case 'd':
+        return parse_dtype(optarg, &args->dtype);
+    case 'p':
+        args->precision_given = true;
+        return qp_precision_parse(optarg, &args->precision);
+    case 'h':
+        args->help = true;
+        return NULL;
+    default:
+        return QP_ERROR(QP_INPUT, "see quipu-merge --help");
+    }
+}
+
+static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
+{
+    static const struct option options[] = {
+        {"to", required_argument, NULL, 't'},    {"onto", required_argument, NULL, 'o'},
+        {"dtype", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
+        {"help", no_argument, NULL, 'h'},        {0}};
+    *args = (arguments_t){.dtype = QP_BF16};
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
+        QP_TRY(parse_option(option, args));
+    if (args->help)
+        return NULL;
+    if (argc - optind != 3)
+        return QP_ERROR(QP_INPUT, "expected BASE.h5, ADAPTER and OUT; see quipu-merge --help");
+    args->base = argv[optind];
+    args->adapter = argv[optind + 1];
+    args->out = argv[optind + 2];
+    return NULL;
+}
+
+/* --- merging
+ * -------------------------------------------------------------------------------------- */
+
+/* The precision of the base, unless another is asked for. */
+static qp_error_t choose_precision(arguments_t *args)
+{
+    qp_h5_t *file = NULL;
+    qp_base_info_t info;
+    QP_TRY(qp_h5_open(args->base, NULL, &file));
+    qp_error_t error = qp_base_info_read(file, &info);
+    if (error == NULL && !args->precision_given)
+        args->precision = info.precision;
+    qp_base_info_fini(&info);
+    qp_error_t closing = qp_h5_close(&file);
+    if (error != NULL)
+        qp_error_destroy(&closing);
+    return error != NULL ? error : closing;
+}
+
+/* The original weights must be of the same model as the base. */
+static qp_error_t check_same_model(const arguments_t *args, const qp_source_t *base,
+                                   const qp_source_t *onto)
+{
+    int64_t n_base, n_onto;
+    const qp_tensor_spec_t *a = qp_source_tensors(base, &n_base);
+    const qp_tensor_spec_t *b = qp_source_tensors(onto, &n_onto);
+    bool same = n_base == n_onto;
+    for (int64_t i = 0; same && i < n_base; i++)
+        same = strcmp(a[i].name, b[i].name) == 0 && a[i].n_row == b[i].n_row &&
+               a[i].n_col == b[i].n_col;
+    if (!same)
+        return QP_ERROR(QP_INPUT, "%s: is another model than %s: its tensors differ", args->onto,
+                        args->base);
+    return NULL;
+}
+
+static qp_error_t report_rounding(const arguments_t *args, qp_source_t *merged)
+{
+    qp_source_t *written = NULL;
+    qp_rounding_t rounding;
+    int64_t n_score;
+    const char *type =
+        args->to == TO_BASE ? qp_precision_name(args->precision) : qp_dtype_name(args->dtype);
+    if (args->to == TO_HF && qp_source_score(merged, &n_score) != NULL)
+        return NULL; /* a classifier is no source */
+    QP_TRY(qp_source_open(args->out, &written));
+    qp_error_t error = qp_source_rounding(merged, written, &rounding);
+    qp_source_close(&written);
+    if (error == NULL)
+        qp_log_info("rounding to %s changed the linears' weights by %.3g on average, %.3g at most "
+                    "(mean weight %.3g)",
+                    type, rounding.mean_change, rounding.max_change, rounding.mean_weight);
+    return error;
+}
+
+static qp_error_t write_merged(const arguments_t *args, qp_source_t *onto, const qp_peft_t *peft)
+{
+    qp_source_t *merged = NULL;
+    qp_source_merged(onto, peft, &merged);
+    qp_error_t error = args->to == TO_BASE
+                           ? qp_source_write_base(merged, args->out, args->precision)
+                           : qp_merge_write_hf(merged, args->dtype, args->out);
+    if (error == NULL)
+        error = report_rounding(args, merged);
+    qp_source_close(&merged);
+    return error;
+}
+
+static qp_error_t write_output(const arguments_t *args, qp_source_t *base, const qp_peft_t *peft)
+{
+    if (args->to == TO_GGUF_LORA)
+        return qp_merge_write_gguf_lora(peft, qp_source_config(base), args->out);
+    if (args->to == TO_PEFT)
+        return qp_peft_write(args->out, peft);
+    if (args->onto == NULL)
+        return write_merged(args, base, peft);
+    qp_source_t *onto = NULL;
+    QP_TRY(qp_source_open(args->onto, &onto));
+    qp_error_t error = check_same_model(args, base, onto);
+    if (error == NULL)
+        error = write_merged(args, onto, peft);
+    qp_source_close(&onto);
+    return error;
+}
+
+static qp_error_t merge(arguments_t *args)
+{
+    qp_source_t *base = NULL;
+    qp_peft_t peft;
+    QP_TRY(choose_precision(args));
+    QP_TRY(qp_source_open(args->base, &base));
+    qp_error_t error = qp_peft_read(args->adapter, qp_source_config(base), &peft);
+    if (error == NULL)
+        error = write_output(args, base, &peft);
+    if (error == NULL)
+        qp_log_info("%s: written (%s)", args->out, to_names[args->to]);
+    qp_peft_fini(&peft);
+    qp_source_close(&base);
+    return error;
+}
+
+int main(int argc, char **argv)
+{
+    arguments_t args;
+    qp_log_init(QP_LOG_INFO, 0);
+    qp_error_t error = parse_arguments(argc, argv, &args);
+    if (error == NULL && args.help)
+        fputs(usage, stdout);
+    else if (error == NULL)
+        error = merge(&args);
+    int code = qp_error_report(&error);
+    if (qp_mem_check_leaks() > 0 && code == QP_OK)
+        code = QP_INTERNAL;
+    return code;
+}
