@@ -8,7 +8,6 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
-#include "text/tokenizer_utf8.h"
 
 /* --- token lists
  * ----------------------------------------------------------------------------------- */
@@ -162,20 +161,6 @@ qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool no
     return NULL;
 }
 
-/* Tokens of single bytes: characters of the alphabet, or <0xNN>. */
-static void find_byte_tokens(qp_tokenizer_t *tokenizer)
-{
-    for (int byte = 0; byte < 256; byte++) {
-        qp_str_t text = {0};
-        if (tokenizer->bpe.byte_level)
-            qp_utf8_put(&text, qp_gpt2_alphabet((unsigned char)byte));
-        else
-            qp_str_printf(&text, "<0x%02X>", (unsigned)byte);
-        tokenizer->bpe.byte_id[byte] = qp_textmap_get(&tokenizer->vocab.id_of, text.data, text.n);
-        qp_str_fini(&text);
-    }
-}
-
 static qp_error_t put_merge(qp_tokenizer_t *tokenizer, const qp_merge_t *merge, int64_t rank,
                             qp_str_t *joined)
 {
@@ -234,7 +219,7 @@ qp_error_t qp_tokenizer_build_bpe(qp_tokenizer_t *tokenizer, int64_t n_merge,
 {
     qp_error_t error = NULL;
     qp_str_t joined = {0};
-    find_byte_tokens(tokenizer);
+    qp_bpe_find_bytes(&tokenizer->bpe, &tokenizer->vocab.id_of);
     qp_pairmap_init(&tokenizer->bpe.merge, n_merge);
     for (int64_t i = 0; i < n_merge && error == NULL; i++) {
         qp_merge_t item;

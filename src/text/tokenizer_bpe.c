@@ -5,8 +5,11 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "text/tokenizer_utf8.h"
+#include "text/tokenizer_vocab.h"
 
 enum { SHORT_WORD = 48 }; /* symbols; below it a scan for the best pair beats a heap */
+
+#define METASPACE "\xe2\x96\x81" /* U+2581, the space of SentencePiece's vocabularies */
 
 static const uint32_t NO_RANK = UINT32_MAX;
 
@@ -223,14 +226,60 @@ static void encode_by_merging(const qp_bpe_t *bpe, const char *word, size_t n_by
     tokens->n += n;
 }
 
-void qp_bpe_encode(const qp_bpe_t *bpe, const char *word, size_t n_bytes, qp_bpe_scratch_t *scratch,
-                   qp_tokens_t *tokens)
+static void encode_word(const qp_bpe_t *bpe, const char *word, size_t n_bytes,
+                        qp_bpe_scratch_t *scratch, qp_tokens_t *tokens)
 {
     int32_t token = qp_textmap_get(&bpe->word, word, n_bytes);
     if (token >= 0)
         qp_tokens_push(tokens, token);
     else
         encode_by_merging(bpe, word, n_bytes, scratch, tokens);
+}
+
+/* Where the text's first word ends: before a U+2581 that follows something else. */
+static size_t first_word(const char *text, size_t n_bytes)
+{
+    size_t i = 0;
+    while (i + sizeof METASPACE - 1 <= n_bytes &&
+           memcmp(text + i, METASPACE, sizeof METASPACE - 1) == 0)
+        i += sizeof METASPACE - 1;
+    const char *next = memmem(text + i, n_bytes - i, METASPACE, sizeof METASPACE - 1);
+    return next != NULL ? (size_t)(next - text) : n_bytes;
+}
+
+void qp_bpe_encode(const qp_bpe_t *bpe, const char *word, size_t n_bytes, qp_bpe_scratch_t *scratch,
+                   qp_tokens_t *tokens)
+{
+    while (n_bytes > 0) {
+        const size_t n = bpe->cut_words ? first_word(word, n_bytes) : n_bytes;
+        encode_word(bpe, word, n, scratch, tokens);
+        word += n;
+        n_bytes -= n;
+    }
+}
+
+void qp_bpe_find_bytes(qp_bpe_t *bpe, const qp_textmap_t *id_of)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        qp_str_t text = {0};
+        if (bpe->byte_level)
+            qp_utf8_put(&text, qp_gpt2_alphabet((unsigned char)byte));
+        else
+            qp_str_printf(&text, "<0x%02X>", (unsigned)byte);
+        bpe->byte_id[byte] = qp_textmap_get(id_of, text.data, text.n);
+        qp_str_fini(&text);
+    }
+}
+
+/* U+2581 is a token, and words never go across its first one: see first_word(). */
+static bool can_cut(const qp_bpe_t *bpe, const char *const *text, const size_t *n_bytes, int64_t n)
+{
+    if (bpe->byte_level || qp_textmap_get(&bpe->word, METASPACE, sizeof METASPACE - 1) < 0)
+        return false;
+    for (int64_t i = 0; i < n; i++)
+        if (text[i] != NULL && first_word(text[i], n_bytes[i]) < n_bytes[i])
+            return false;
+    return true;
 }
 
 void qp_bpe_init_words(qp_bpe_t *bpe, const char *const *text, const size_t *n_bytes, int64_t n)
@@ -240,6 +289,7 @@ void qp_bpe_init_words(qp_bpe_t *bpe, const char *const *text, const size_t *n_b
         if (text[i] != NULL && n_bytes[i] > 0 &&
             n_bytes[i] == (bpe->byte_level ? 1 : qp_utf8_length(text[i][0])))
             qp_textmap_put(&bpe->word, text[i], n_bytes[i], (int32_t)i);
+    bpe->cut_words = can_cut(bpe, text, n_bytes, n);
     qp_bpe_scratch_t scratch = {0};
     qp_tokens_t tokens = {0};
     for (int64_t i = 0; i < n; i++) {

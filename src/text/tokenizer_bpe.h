@@ -21,7 +21,8 @@ typedef struct {
     bool ignore_merges;   /**< a word that is a token is that token, whatever the merges say */
     int32_t unk;          /**< -1: unknown symbols are dropped */
     int32_t byte_id[256]; /**< token of a byte (alphabet of byte_level, or <0xNN>); -1: none */
-    qp_textmap_t word;    /**< words that become one token, so most need no merging */
+    bool cut_words;    /**< no token holds U+2581 after another character: words can be cut there */
+    qp_textmap_t word; /**< words that become one token, so most need no merging */
     qp_pairmap_t merge;
 } qp_bpe_t;
 
@@ -33,6 +34,9 @@ typedef struct {
 
 void qp_bpe_fini(qp_bpe_t *bpe);
 void qp_bpe_scratch_fini(qp_bpe_scratch_t *scratch);
+
+/** Fills byte_id from the tokens of single bytes: byte_level's alphabet, or <0xNN>. */
+void qp_bpe_find_bytes(qp_bpe_t *bpe, const qp_textmap_t *id_of);
 
 /**
  * Makes the word table when byte_id and merge are filled: token i is text[i], n_bytes[i] bytes as

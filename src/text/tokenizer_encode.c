@@ -39,10 +39,14 @@ static qp_error_t sp_failure(char *message)
     return error;
 }
 
+static qp_error_t encode_by_library(run_t *run, const char *text, size_t n_bytes, bool first)
+{
+    (void)first;
+    return sp_failure(qp_sp_encode(run->tokenizer->sp, text, n_bytes, push_id, run->tokens));
+}
+
 static qp_error_t encode_plain(run_t *run, const char *text, size_t n_bytes, bool first)
 {
-    if (run->tokenizer->sp != NULL)
-        return sp_failure(qp_sp_encode(run->tokenizer->sp, text, n_bytes, push_id, run->tokens));
     return qp_split_run(&run->tokenizer->split, text, n_bytes, first, &run->split, encode_word,
                         run);
 }
@@ -122,15 +126,18 @@ qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text
     run_t run = {.tokenizer = tokenizer,
                  .parse_special = (flags & QP_TEXT_PARSE_SPECIAL) != 0,
                  .tokens = tokens};
+    const bool valid = qp_utf8_valid_prefix(text, n_bytes) == n_bytes;
     /* SentencePiece repairs in its own way. */
-    if (tokenizer->sp == NULL && qp_utf8_valid_prefix(text, n_bytes) < n_bytes) {
+    const bool library = tokenizer->sp != NULL && (!valid || !tokenizer->sp_decodes_only);
+    if (!valid && !library) {
         qp_utf8_repair(&run.repaired, text, n_bytes);
         text = run.repaired.data;
         n_bytes = run.repaired.n;
     }
     if (add_special)
         push_all(tokens, &tokenizer->prefix);
-    QP_TRY_DONE(cut_added(&run, &tokenizer->added, text, n_bytes, true, encode_part));
+    QP_TRY_DONE(cut_added(&run, &tokenizer->added, text, n_bytes, true,
+                          library ? encode_by_library : encode_part));
     if (add_special)
         push_all(tokens, &tokenizer->suffix);
 done:

@@ -39,7 +39,8 @@ struct qp_tokenizer {
     qp_split_t split;
     qp_bpe_t bpe;
     qp_decoder_t decoder;
-    qp_sp_t *sp; /**< SentencePiece does it all if not NULL: normalises, encodes, decodes */
+    qp_sp_t *sp;                /**< SentencePiece model, or NULL */
+    bool sp_decodes_only;       /**< rule and bpe encode in its place */
     qp_tokens_t prefix, suffix; /**< put around a text with ADD_SPECIAL */
     int32_t bos, eos;           /**< -1: none */
     char *chat_template;        /**< owned or NULL */
