@@ -51,7 +51,7 @@ static double megabytes(int64_t bytes)
 void qp_memory_plan_print(const qp_memory_plan_t *plan, qp_comm_t *comm)
 {
     int64_t n_rank = ranks_of_fullest_node(comm);
-    qp_log_info("memory plan (%lld ranks on a node):", (long long)n_rank);
+    qp_log_info("memory plan (ranks on a node: %lld):", (long long)n_rank);
     for (int i = 0; i < plan->n; i++)
         qp_log_info("  %-14s %10.1f MB per %s", plan->row[i].label,
                     megabytes((int64_t)plan->row[i].bytes),

@@ -100,8 +100,8 @@ static void plot_curve(qp_str_t *script, const char *separator, const char *path
     char *run = run_name(path), *title = qp_format("%s: %s", run, column);
     qp_str_puts(script, separator);
     quote(script, path);
-    qp_str_printf(script, " using 1:(valid(%d) ? $%d : NaN) with %s title ", index + 1, index + 1,
-                  n_point < 50 ? "linespoints pt 7 ps 0.4" : "lines");
+    qp_str_printf(script, " using 1:(valid(%d) ? $%d : NaN) with %s lw 2 title ", index + 1,
+                  index + 1, n_point < 50 ? "linespoints pt 7 ps 0.6" : "lines");
     quote(script, title);
     qp_free(run);
     qp_free(title);
@@ -178,8 +178,9 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
     qp_str_printf(&script, "set terminal %s\nset output ",
                   png ? "png size 1200,800" : "svg size 1200,800 background 'white'");
     quote(&script, output);
-    qp_str_puts(&script, "\nset datafile separator ','\nset key autotitle columnhead\nset grid\n"
-                         "set xlabel 'step'\nset multiplot layout 2,2\n");
+    qp_str_puts(&script, "\nset termoption noenhanced\nset datafile separator ','\n"
+                         "set key autotitle columnhead\nset grid lc rgb '#dddddd'\nset border 3\n"
+                         "set tics nomirror\nset xlabel 'step'\nset multiplot layout 2,2\n");
     for (int p = 0; p < N_PANEL; p++)
         plot_panel(&script, p, metrics, text, n_metrics);
     qp_str_puts(&script, "unset multiplot\n");

@@ -197,7 +197,7 @@ static void describe(const qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     const qp_llama_config_t *c = &run->info.config;
-    qp_log_info("quipu %s: %s, %d ranks on %d nodes, %s", qp_version(),
+    qp_log_info("quipu %s: %s, ranks: %d, nodes: %d, %s", qp_version(),
                 qp_method_name(s->job.method), qp_comm_size(run->comm), qp_comm_n_node(run->comm),
                 qp_device_describe(run->device));
     qp_log_info(

@@ -25,10 +25,10 @@ qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
     QP_TRY_DONE(qp_run_load(&run));
     QP_TRY_DONE(method[settings->job.method](&run));
 done:
-    if (!dry) {
+    if (run.timers.n_phase > 0)
         qp_timers_report(&run.timers, "phases");
+    if (!dry)
         qp_mem_report();
-    }
     qp_run_close(&run);
     return error;
 }
