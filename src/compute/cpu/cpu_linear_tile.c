@@ -63,7 +63,8 @@ static qp_error_t make_plan(plan_t *p, const qp_cpu_linear_t *l)
     p->rows = qp_cpu_cut(l->n_row, QP_CPU_ROWS);
     p->cols = qp_cpu_cut(l->n_col, QP_CPU_COLS);
     p->own_product = is_int8(p) && !p->panel.packed;
-    p->direct = !qp_cpu_weight_is_int8(l->w) && (l->backward || qp_dptr_is_null(l->w->bias));
+    p->direct = !qp_cpu_weight_is_int8(l->w) && (l->backward || qp_dptr_is_null(l->w->bias)) &&
+                (l->y.dtype == QP_F32 || l->dtype == QP_BF16);
     const qp_cpu_gemm_spec_t spec = {.k = l->k,
                                      .lda = l->lda,
                                      .trans_b = p->panel.trans,

@@ -1,0 +1,442 @@
+/* QP_TEST: timeout=60
+ * Frozen linears of every kind and mode, forward and backward, against twins in double precision
+ * and in integers; sizes that oneDNN packs (multiples of 64) and sizes that it does not. */
+#include "compute/cpu/cpu_quantise.h"
+#include "cpu_testing.h"
+
+enum { LLM_OUTLIER = 3 }; /* feature with outliers in LLM.int8 tests */
+static const float threshold = 6.0f;
+
+/* A linear and what it stands for. */
+typedef struct {
+    qp_weight_t w;
+    qp_dptr_t storage;
+    int8_t *q;     /* [n_out, n_in] int8 kinds */
+    float *scale;  /* [n_out] */
+    float *bias;   /* [n_out] or NULL */
+    double *dense; /* [n_out, n_in] weights as stored, rotated back */
+} linear_t;
+
+/* The definition: H_ij = (-1)^popcount(i & j) / sqrt(block). */
+static void rotate_twin(double *row, int64_t n)
+{
+    int64_t block = 64;
+    while (n % block != 0)
+        block /= 2;
+    double out[64];
+    for (int64_t first = 0; first < n; first += block) {
+        for (int64_t i = 0; i < block; i++) {
+            out[i] = 0.0;
+            for (int64_t j = 0; j < block; j++)
+                out[i] += (__builtin_popcountll((unsigned long long)(i & j)) & 1 ? -1.0 : 1.0) *
+                          row[first + j] / sqrt((double)block);
+        }
+        memcpy(row + first, out, (size_t)block * sizeof *out);
+    }
+}
+
+static bool is_int8(qp_weight_kind_t kind)
+{
+    return kind == QP_WEIGHT_INT8 || kind == QP_WEIGHT_LLM_INT8;
+}
+
+/* Row o of the linear: normal numbers, quantised as import does; l->dense gets what is left of it.
+ */
+static void make_row(linear_t *l, int64_t o, void *plain)
+{
+    const int64_t n = l->w.n_in;
+    const qp_philox_key_t key = {.seed = 11, .sample = (uint32_t)o};
+    double *row = l->dense + o * n, absmax = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        row[i] = (double)qp_philox_normal(&key, (uint64_t)i);
+    if (l->w.kind == QP_WEIGHT_INT8)
+        rotate_twin(row, n);
+    for (int64_t i = 0; i < n; i++)
+        absmax = fmax(absmax, fabs(row[i]));
+    l->scale[o] = (float)(absmax / 127.0);
+    for (int64_t i = 0; i < n; i++) {
+        if (is_int8(l->w.kind)) {
+            l->q[o * n + i] = (int8_t)rint(row[i] / (double)l->scale[o]);
+            row[i] = (double)l->q[o * n + i] * (double)l->scale[o];
+        } else if (l->w.kind == QP_WEIGHT_BF16) {
+            ((uint16_t *)plain)[o * n + i] = qp_f32_to_bf16((float)row[i]);
+            row[i] = (double)qp_bf16_to_f32(qp_f32_to_bf16((float)row[i]));
+        } else {
+            ((float *)plain)[o * n + i] = (float)row[i];
+            row[i] = (double)(float)row[i];
+        }
+    }
+    if (l->w.kind == QP_WEIGHT_INT8)
+        rotate_twin(row, n);
+}
+
+static linear_t make_linear(qp_device_t *device, qp_weight_kind_t kind, int64_t n_out, int64_t n_in,
+                            bool has_bias, qp_linear_mode_t mode)
+{
+    linear_t l = {.w = {.kind = kind, .n_out = n_out, .n_in = n_in, .mode = mode}};
+    l.q = QP_NEW("test", int8_t, n_out * n_in);
+    l.scale = QP_NEW("test", float, n_out);
+    l.bias = has_bias ? QP_NEW("test", float, n_out) : NULL;
+    l.dense = QP_NEW("test", double, n_out *n_in);
+    float *plain = QP_NEW("test", float, n_out *n_in);
+    for (int64_t o = 0; o < n_out; o++) {
+        make_row(&l, o, plain);
+        if (has_bias)
+            l.bias[o] = 0.1f * (float)(o % 7);
+    }
+    const size_t bytes = device->ops->weight_bytes(kind, n_out, n_in, has_bias);
+    CHECK_OK(device->ops->alloc(device, "test", bytes, &l.storage));
+    device->ops->weight_bind(&l.w, has_bias, l.storage);
+    CHECK_OK(device->ops->weight_pack(qp_device_queue(device), &l.w,
+                                      is_int8(kind) ? (void *)l.q : plain,
+                                      is_int8(kind) ? l.scale : NULL, l.bias));
+    QP_FREE(plain);
+    return l;
+}
+
+static void free_linear(qp_device_t *device, linear_t *l)
+{
+    device->ops->release(device, &l->storage);
+    QP_FREE(l->q);
+    QP_FREE(l->scale);
+    QP_FREE(l->bias);
+    QP_FREE(l->dense);
+}
+
+static qp_device_t *open_compute(qp_compute_t compute, int threads)
+{
+    qp_device_config_t config = {
+        .backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = threads};
+    qp_device_t *device = NULL;
+    CHECK_OK(qp_device_open(&config, 0, 1, &device));
+    return device;
+}
+
+/* --- twins ---------------------------------------------------------------------------------------
+ */
+
+/* y (+)= x W^T + bias with the dense weights. */
+static void forward_twin(double *y, const double *x, const linear_t *l, int64_t n_row,
+                         bool accumulate)
+{
+    const int64_t n_in = l->w.n_in, n_out = l->w.n_out;
+    for (int64_t r = 0; r < n_row; r++)
+        for (int64_t o = 0; o < n_out; o++) {
+            double sum = l->bias != NULL ? (double)l->bias[o] : 0.0;
+            for (int64_t i = 0; i < n_in; i++)
+                sum += x[r * n_in + i] * l->dense[o * n_in + i];
+            y[r * n_out + o] = sum + (accumulate ? y[r * n_out + o] : 0.0);
+        }
+}
+
+static void backward_twin(double *dx, const double *dy, const linear_t *l, int64_t n_row,
+                          bool accumulate)
+{
+    const int64_t n_in = l->w.n_in, n_out = l->w.n_out;
+    for (int64_t r = 0; r < n_row; r++)
+        for (int64_t i = 0; i < n_in; i++) {
+            double sum = accumulate ? dx[r * n_in + i] : 0.0;
+            for (int64_t o = 0; o < n_out; o++)
+                sum += dy[r * n_out + o] * l->dense[o * n_in + i];
+            dx[r * n_in + i] = sum;
+        }
+}
+
+/* Row of x as the backend quantises it: 128 + integer. LLM.int8: absmax below the threshold. */
+static float quantise_twin(uint8_t *q, const linear_t *l, const tensor_t *x, int64_t r)
+{
+    const int64_t n = l->w.n_in;
+    float *row = QP_NEW("test", float, n);
+    for (int64_t i = 0; i < n; i++)
+        row[i] = (float)x->x[r * n + i];
+    if (l->w.kind == QP_WEIGHT_INT8)
+        qp_cpu_hadamard(row, n, qp_cpu_hadamard_block(n));
+    const float absmax = l->w.kind == QP_WEIGHT_INT8 ? qp_cpu_absmax(row, n)
+                                                     : qp_cpu_absmax_below(row, n, threshold);
+    const float scale = qp_cpu_quantise(q, row, n, absmax);
+    QP_FREE(row);
+    return scale;
+}
+
+/* --- fp32 and bf16 bases
+ * --------------------------------------------------------------------------- */
+
+static const struct {
+    int64_t n_row, n_out, n_in;
+} sizes[] = {{1, 17, 48},   {3, 33, 100},    {17, 64, 64},   {130, 257, 64},
+             {5, 320, 576}, {130, 192, 128}, {600, 128, 64}, {1, 576, 1536}};
+enum { N_SIZE = sizeof sizes / sizeof sizes[0] };
+
+/* One linear both ways; the result may be added. */
+static void test_both_ways(qp_device_t *device, const linear_t *l, qp_dtype_t dtype, int64_t n_row,
+                           bool accumulate, tol_t limit, double factor, const char *what)
+{
+    qp_queue_t *q = qp_device_queue(device);
+    for (int backward = 0; backward < 2; backward++) {
+        const int64_t n_in = backward ? l->w.n_out : l->w.n_in;
+        const int64_t n_out = backward ? l->w.n_in : l->w.n_out;
+        tensor_t x = make_normal(device, dtype, n_row, n_in, 1);
+        tensor_t y = accumulate ? make_normal(device, dtype, n_row, n_out, 2)
+                                : make_tensor(device, dtype, n_row, n_out);
+        (backward ? backward_twin : forward_twin)(y.x, x.x, l, n_row, accumulate);
+        CHECK_OK((backward ? device->ops->linear_backward
+                           : device->ops->linear_forward)(q, y.m, x.m, &l->w, accumulate));
+        const double error = tensor_error(&y, y.x), most = factor * tolerance(limit, dtype);
+        CHECK_MSG(error <= most, "%s %s, %lld rows [%lld, %lld]: error %.3g, limit %.3g", what,
+                  backward ? "backward" : "forward", (long long)n_row, (long long)l->w.n_out,
+                  (long long)l->w.n_in, error, most);
+        free_tensor(&x);
+        free_tensor(&y);
+    }
+}
+
+static void test_float_kinds(void)
+{
+    const qp_linear_mode_t mode = {0};
+    for (int compute = 0; compute < 2; compute++) {
+        qp_device_t *device = open_compute((qp_compute_t)compute, 2);
+        for (int kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_BF16; kind++)
+            for (size_t s = 0; s < N_SIZE; s++) {
+                linear_t l = make_linear(device, (qp_weight_kind_t)kind, sizes[s].n_out,
+                                         sizes[s].n_in, s % 2 == 0, mode);
+                test_both_ways(device, &l, qp_device_dtype(device), sizes[s].n_row, s % 3 == 0,
+                               TOL_REDUCTION, 1.0, kind == QP_WEIGHT_F32 ? "fp32" : "bf16");
+                free_linear(device, &l);
+            }
+        qp_device_close(&device);
+    }
+}
+
+/* <dy, W x> = <W^T dy, x> without any twin. */
+static void test_backward_is_the_transpose(void)
+{
+    qp_device_t *device = open_compute(QP_COMPUTE_FP32, 2);
+    linear_t l = make_linear(device, QP_WEIGHT_F32, 96, 160, false, (qp_linear_mode_t){0});
+    tensor_t x = make_normal(device, QP_F32, 1, 160, 1), dy = make_normal(device, QP_F32, 1, 96, 2);
+    tensor_t y = make_tensor(device, QP_F32, 1, 96), dx = make_tensor(device, QP_F32, 1, 160);
+    qp_queue_t *q = qp_device_queue(device);
+    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
+    CHECK_OK(device->ops->linear_backward(q, dx.m, dy.m, &l.w, false));
+    double a = 0.0, b = 0.0;
+    for (int64_t i = 0; i < 96; i++)
+        a += dy.x[i] * get_element(&y, 0, i);
+    for (int64_t i = 0; i < 160; i++)
+        b += x.x[i] * get_element(&dx, 0, i);
+    CHECK_MSG(fabs(a - b) < 1e-3, "%.8g and %.8g", a, b);
+    tensor_t *all[] = {&x, &dy, &y, &dx};
+    for (int i = 0; i < 4; i++)
+        free_tensor(all[i]);
+    free_linear(device, &l);
+    qp_device_close(&device);
+}
+
+/* --- int8 ----------------------------------------------------------------------------------------
+ */
+
+static const qp_linear_mode_t int8_mode = {true, true, 6.0f};
+static const qp_linear_mode_t weight_only = {false, false, 6.0f};
+
+/* The product of integers is exact: the result has the bits of the formula. */
+static void test_integers_are_exact(qp_device_t *device, size_t s, qp_weight_kind_t kind)
+{
+    const int64_t n_row = sizes[s].n_row, n_out = sizes[s].n_out, n_in = sizes[s].n_in;
+    linear_t l = make_linear(device, kind, n_out, n_in, true, int8_mode);
+    tensor_t x = make_normal(device, QP_F32, n_row, n_in, 5);
+    tensor_t y = make_tensor(device, QP_F32, n_row, n_out);
+    CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y.m, x.m, &l.w, false));
+    uint8_t *u = QP_NEW("test", uint8_t, n_in);
+    int64_t n_wrong = 0;
+    for (int64_t r = 0; r < n_row; r++) {
+        const float row_scale = quantise_twin(u, &l, &x, r);
+        for (int64_t o = 0; o < n_out; o++) {
+            int32_t sum = 0;
+            for (int64_t i = 0; i < n_in; i++)
+                sum += (u[i] - 128) * l.q[o * n_in + i];
+            const float product = (float)sum * row_scale, scaled = product * l.scale[o];
+            n_wrong += (float)get_element(&y, r, o) != scaled + l.bias[o];
+        }
+    }
+    CHECK_MSG(n_wrong == 0, "kind %d, [%lld, %lld]: %lld of %lld differ", (int)kind,
+              (long long)n_out, (long long)n_in, (long long)n_wrong, (long long)(n_row * n_out));
+    QP_FREE(u);
+    free_tensor(&x);
+    free_tensor(&y);
+    free_linear(device, &l);
+}
+
+/*
+ * A row of normal numbers has absmax of about 3.5 sigma, so a step of 3.5/127 sigma and an rms
+ * error of 3.5/127/sqrt(12) = 0.8% of each operand that is quantised.
+ */
+static const double quantised = 0.012;
+
+static void test_int8_kinds(void)
+{
+    for (int compute = 0; compute < 2; compute++) {
+        qp_device_t *device = open_compute((qp_compute_t)compute, 2);
+        const qp_dtype_t dtype = qp_device_dtype(device);
+        const double to_quantised = quantised / tolerance(TOL_REDUCTION, dtype);
+        for (int kind = QP_WEIGHT_INT8; kind <= QP_WEIGHT_LLM_INT8; kind++)
+            for (size_t s = 0; s < N_SIZE; s++) {
+                test_integers_are_exact(device, s, (qp_weight_kind_t)kind);
+                linear_t l = make_linear(device, (qp_weight_kind_t)kind, sizes[s].n_out,
+                                         sizes[s].n_in, s % 2 == 0, int8_mode);
+                test_both_ways(device, &l, dtype, sizes[s].n_row, s % 3 == 0, TOL_REDUCTION,
+                               to_quantised, "int8");
+                l.w.mode = weight_only;
+                /* operand and rotation rounded, then the result: two roundings more than a product
+                 */
+                test_both_ways(device, &l, dtype, sizes[s].n_row, s % 3 == 0, TOL_REDUCTION, 2.0,
+                               "weight-only");
+                free_linear(device, &l);
+            }
+        qp_device_close(&device);
+    }
+}
+
+/* --- LLM.int8 outliers
+ * ----------------------------------------------------------------------------- */
+
+/*
+ * Large values in few features: their columns are taken out whole, also from rows where they are
+ * small; the rest is integer. With nothing but outliers in a row the result is exact to rounding.
+ */
+static void test_outliers(qp_device_t *device, int64_t n_row, int64_t n_out, int64_t n_in)
+{
+    linear_t l = make_linear(device, QP_WEIGHT_LLM_INT8, n_out, n_in, false, int8_mode);
+    tensor_t x = make_normal(device, QP_F32, n_row, n_in, 5);
+    tensor_t y = make_tensor(device, QP_F32, n_row, n_out);
+    for (int64_t r = 0; r < n_row; r += 3)
+        for (int64_t i = LLM_OUTLIER; i < n_in; i += 40) {
+            set_element(&x, r, i, r % 2 == 0 ? 50.0 : -6.0);
+            x.x[r * n_in + i] = get_element(&x, r, i);
+        }
+    uint8_t *u = QP_NEW("test", uint8_t, n_in);
+    for (int64_t r = 0; r < n_row; r++) {
+        const double row_scale = (double)quantise_twin(u, &l, &x, r);
+        for (int64_t o = 0; o < n_out; o++) {
+            double sum = 0.0;
+            for (int64_t i = 0; i < n_in; i++)
+                sum += l.dense[o * n_in + i] *
+                       (i % 40 == LLM_OUTLIER ? x.x[r * n_in + i] : (u[i] - 128) * row_scale);
+            y.x[r * n_out + o] = sum;
+        }
+    }
+    CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y.m, x.m, &l.w, false));
+    CHECK_TENSOR(&y, y.x, TOL_REDUCTION, "outliers, %lld rows [%lld, %lld]", (long long)n_row,
+                 (long long)n_out, (long long)n_in);
+    QP_FREE(u);
+    free_tensor(&x);
+    free_tensor(&y);
+    free_linear(device, &l);
+}
+
+/* --- properties of int8
+ * ----------------------------------------------------------------------------- */
+
+/* A row is what it is whatever stands beside it; a row with a NaN is not finite, the others are. */
+static void test_rows_stand_alone(void)
+{
+    qp_device_t *device = open_compute(QP_COMPUTE_BF16, 2);
+    qp_queue_t *q = qp_device_queue(device);
+    enum { ROWS = 150, BAD = 7, OUT = 128, IN = 192 };
+    linear_t l = make_linear(device, QP_WEIGHT_INT8, OUT, IN, false, int8_mode);
+    tensor_t x = make_normal(device, QP_BF16, ROWS, IN, 5);
+    tensor_t y = make_tensor(device, QP_BF16, ROWS, OUT),
+             part = make_tensor(device, QP_BF16, 3, OUT);
+    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
+    CHECK_OK(device->ops->linear_forward(q, part.m, qp_mat_rows(x.m, 140, 3), &l.w, false));
+    CHECK(same_rows(&y, 140, &part, 3));
+    set_element(&x, BAD, 100, NAN);
+    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
+    for (int64_t r = 0; r < ROWS; r++)
+        CHECK_MSG(isfinite(get_element(&y, r, 0)) == (r != BAD), "row %lld", (long long)r);
+    free_tensor(&x);
+    free_tensor(&y);
+    free_tensor(&part);
+    free_linear(device, &l);
+    qp_device_close(&device);
+}
+
+static void test_repeatable(qp_weight_kind_t kind, qp_linear_mode_t mode)
+{
+    qp_device_t *one = open_compute(QP_COMPUTE_BF16, 1), *three = open_compute(QP_COMPUTE_BF16, 3);
+    linear_t l = make_linear(one, kind, 320, 576, true, mode);
+    tensor_t x = make_normal(one, QP_BF16, 300, 576, 5), dx = make_tensor(one, QP_BF16, 300, 576);
+    tensor_t y = make_tensor(one, QP_BF16, 300, 320), dx2 = make_tensor(one, QP_BF16, 300, 576);
+    tensor_t y2 = make_tensor(one, QP_BF16, 300, 320);
+    CHECK_OK(one->ops->linear_forward(qp_device_queue(one), y.m, x.m, &l.w, false));
+    CHECK_OK(one->ops->linear_backward(qp_device_queue(one), dx.m, y.m, &l.w, false));
+    const int64_t alive = qp_mem_alive();
+    for (int i = 0; i < 4; i++) {
+        qp_device_t *device = i < 2 ? one : three;
+        CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y2.m, x.m, &l.w, false));
+        CHECK_OK(device->ops->linear_backward(qp_device_queue(device), dx2.m, y.m, &l.w, false));
+        CHECK_MSG(same_rows(&y, 0, &y2, 300), "forward, kind %d, run %d", (int)kind, i);
+        CHECK_MSG(same_rows(&dx, 0, &dx2, 300), "backward, kind %d, run %d", (int)kind, i);
+        CHECK(i >= 2 || qp_mem_alive() == alive);
+    }
+    tensor_t *all[] = {&x, &dx, &y, &dx2, &y2};
+    for (int i = 0; i < 5; i++)
+        free_tensor(all[i]);
+    free_linear(one, &l);
+    qp_device_close(&one);
+    qp_device_close(&three);
+}
+
+/* --- rows ----------------------------------------------------------------------------------------
+ */
+
+static void test_hadamard(void)
+{
+    static const int64_t n_features[] = {64, 576, 48, 100, 33};
+    static const int64_t blocks[] = {64, 64, 16, 4, 1};
+    for (int s = 0; s < 5; s++) {
+        float x[576], back[576];
+        double twin[576];
+        const int64_t n = n_features[s], block = qp_cpu_hadamard_block(n);
+        const qp_philox_key_t key = {.seed = 3};
+        for (int64_t i = 0; i < n; i++)
+            twin[i] = (double)(back[i] = x[i] = qp_philox_normal(&key, (uint64_t)i));
+        CHECK(block == blocks[s]);
+        qp_cpu_hadamard(x, n, block);
+        rotate_twin(twin, n);
+        for (int64_t i = 0; i < n; i++)
+            CHECK_MSG(fabs((double)x[i] - twin[i]) < 2e-6, "n %lld, i %lld", (long long)n,
+                      (long long)i);
+        qp_cpu_hadamard(x, n, block);
+        CHECK(qp_test_relative_error(x, back, n) < 1e-6);
+    }
+}
+
+static void test_quantise(void)
+{
+    const float x[5] = {127.0f, 0.5f, 1.5f, -2.5f, -127.0f}, zero[3] = {0.0f, -0.0f, 0.0f};
+    const float large[3] = {1.0f, 7.0f, -3.0f}, bad[2] = {1.0f, NAN};
+    uint8_t q[5];
+    CHECK(qp_cpu_quantise(q, x, 5, qp_cpu_absmax(x, 5)) == 1.0f);
+    CHECK(q[0] == 255 && q[1] == 128 && q[2] == 130 && q[3] == 126 && q[4] == 1);
+    CHECK(qp_cpu_quantise(q, zero, 3, qp_cpu_absmax(zero, 3)) == 0.0f && q[0] == 128);
+    CHECK(qp_cpu_absmax_below(large, 3, 6.0f) == 3.0f);
+    CHECK(isnan(qp_cpu_absmax(bad, 2)) && isnan(qp_cpu_absmax_below(bad, 2, 6.0f)));
+}
+
+int main(void)
+{
+    test_hadamard();
+    test_quantise();
+    test_float_kinds();
+    test_backward_is_the_transpose();
+    test_int8_kinds();
+    qp_device_t *device = open_compute(QP_COMPUTE_FP32, 2);
+    test_outliers(device, 1, 17, 48);
+    test_outliers(device, 130, 128, 192);
+    test_outliers(device, 20, 64, 4096);
+    qp_device_close(&device);
+    test_rows_stand_alone();
+    test_repeatable(QP_WEIGHT_INT8, int8_mode);
+    test_repeatable(QP_WEIGHT_LLM_INT8, int8_mode);
+    test_repeatable(QP_WEIGHT_INT8, weight_only);
+    test_repeatable(QP_WEIGHT_BF16, int8_mode);
+    return qp_test_end();
+}
