@@ -1,0 +1,309 @@
+/* QP_TEST: timeout=60
+ * What quipu-prep makes of dumps, JSONL, HTML and text, alone and under mpirun: every sample is
+ * decoded again and compared. Programs run first, MPI starts in this process after them. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/env.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "comm/comm.h"
+#include "data/data.h"
+#include "testing.h"
+#include "text/tokenizer.h"
+
+enum { MAX_SAMPLE = 64 };
+
+/* The folder of the test as the working folder of the programs. */
+static int run(const char *launcher, const char *arguments)
+{
+    char *command = qp_format("cd %s && %s %s/quipu-prep %s >>log 2>&1", qp_test_folder(), launcher,
+                              qp_env("QUIPU_BIN"), arguments);
+    int status = system(command);
+    qp_free(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void write_file(const char *name, const char *text)
+{
+    char *path = qp_format("%s/%s", qp_test_folder(), name);
+    CHECK_OK(qp_file_write(path, text, strlen(text)));
+    qp_free(path);
+}
+
+/* A folder "hf" with a small byte-level tokenizer: EOS <|im_end|>, no BOS, ChatML. */
+static qp_tokenizer_t *make_tokenizer(void)
+{
+    char *command =
+        qp_format("mkdir -p %s/hf && cp %s %s/hf/tokenizer.json", qp_test_folder(),
+                  qp_test_source("tests/golden/tokenizers/smollm.json"), qp_test_folder());
+    CHECK(system(command) == 0);
+    qp_free(command);
+    write_file("hf/tokenizer_config.json",
+               "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"{% for message in messages "
+               "%}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+               "'\\n'}}{% endfor %}\"}");
+    char *folder = qp_format("%s/hf", qp_test_folder());
+    qp_tokenizer_files_t files = {0};
+    qp_tokenizer_t *tokenizer = NULL;
+    CHECK_OK(qp_tokenizer_files_from_folder(folder, &files));
+    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
+    qp_tokenizer_files_fini(&files);
+    qp_free(folder);
+    return tokenizer;
+}
+
+/* --- samples as text: "prompt[completion]", for pairs one after another
+ * -------------------------------- */
+
+typedef struct {
+    int64_t n;
+    char *text[MAX_SAMPLE];
+} samples_t;
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void append_sequence(const qp_tokenizer_t *tokenizer, const int32_t *token,
+                            const uint8_t *loss, int64_t n, qp_str_t *text)
+{
+    for (int64_t first = 0, end; first < n; first = end) {
+        for (end = first; end < n && loss[end] == loss[first]; end++)
+            ;
+        qp_str_puts(text, loss[first] ? "[" : "");
+        CHECK_OK(qp_tokenizer_decode(tokenizer, token + first, end - first, false, text));
+        qp_str_puts(text, loss[first] ? "]" : "");
+    }
+}
+
+/* All samples of the shards that match, sorted. */
+static samples_t read_samples(qp_comm_t *comm, const qp_tokenizer_t *tokenizer, const char *kind,
+                              const char *pattern)
+{
+    samples_t samples = {0};
+    char *path = qp_format("%s/%s", qp_test_folder(), pattern);
+    qp_deck_strings_t patterns = {1, (const char *const[]){path}};
+    qp_dataset_t *dataset = NULL;
+    CHECK_OK(qp_dataset_open(comm, &patterns, kind, qp_tokenizer_id(tokenizer), &dataset));
+    qp_free(path);
+    if (dataset == NULL)
+        return samples;
+    samples.n = qp_dataset_n_sample(dataset);
+    CHECK(samples.n <= MAX_SAMPLE);
+    for (int64_t i = 0; i < samples.n; i++) {
+        int32_t *token = NULL;
+        uint8_t *loss = NULL;
+        int64_t n[2], at = 0;
+        qp_str_t text = {0};
+        CHECK_OK(qp_dataset_read(dataset, i, &token, &loss, n));
+        for (int64_t s = 0; s < qp_dataset_sequences_per_sample(dataset); at += n[s++])
+            append_sequence(tokenizer, token + at, loss + at, n[s], &text);
+        samples.text[i] = text.data;
+        qp_free(token);
+        qp_free(loss);
+    }
+    qsort(samples.text, (size_t)samples.n, sizeof(char *), compare_texts);
+    qp_dataset_close(&dataset);
+    return samples;
+}
+
+static void free_samples(samples_t *samples)
+{
+    for (int64_t i = 0; i < samples->n; i++)
+        qp_free(samples->text[i]);
+}
+
+static void expect_samples(qp_comm_t *comm, const qp_tokenizer_t *tokenizer, const char *kind,
+                           const char *pattern, const char *const *expected, int64_t n_expected)
+{
+    samples_t found = read_samples(comm, tokenizer, kind, pattern);
+    CHECK_MSG(found.n == n_expected, "%s: %lld samples, expected %lld", pattern, (long long)found.n,
+              (long long)n_expected);
+    for (int64_t i = 0; i < found.n && i < n_expected; i++)
+        CHECK_MSG(strcmp(found.text[i], expected[i]) == 0, "%s: found\n%s\nexpected\n%s", pattern,
+                  found.text[i], expected[i]);
+    free_samples(&found);
+}
+
+#define EXPECT(comm, tokenizer, kind, pattern, ...)                        \
+    do {                                                                   \
+        const char *const expected_[] = {__VA_ARGS__};                     \
+        expect_samples(comm, tokenizer, kind, pattern, expected_,          \
+                       (int64_t)(sizeof expected_ / sizeof expected_[0])); \
+    } while (0)
+
+/* --- the dump
+ * -------------------------------------------------------------------------------------------- */
+
+/* An answer stands before its question; scores: 10 -> 3+1 (accepted), 20 -> 4, -2 -> -1, 3 -> 2. */
+static const char dump[] =
+    "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<posts>\n"
+    " <row Id=\"1\" PostTypeId=\"2\" ParentId=\"2\" Score=\"10\" Body=\"&lt;p&gt;yes &amp;amp; "
+    "&lt;b&gt;no&lt;/b&gt;&lt;/p&gt;&#xA;\" />\n"
+    " <row Id=\"2\" PostTypeId=\"1\" AcceptedAnswerId=\"1\" Score=\"5\" Title=\"Why?\" "
+    "Body=\"&lt;p&gt;Q2&lt;/p&gt;\" />\n"
+    " <row Id=\"3\" PostTypeId=\"2\" ParentId=\"2\" Score=\"-2\" Body=\"bad\" />\n"
+    " <row Id=\"4\" PostTypeId=\"2\" ParentId=\"2\" Score=\"20\" Body=\"good\" />\n"
+    " <row Id=\"5\" PostTypeId=\"1\" Score=\"1\" Title=\"Alone\" Body=\"Q5\" />\n"
+    " <row Id=\"6\" PostTypeId=\"2\" ParentId=\"5\" Score=\"3\" Body=\"only\" />\n"
+    " <row Id=\"7\" PostTypeId=\"4\" Body=\"a tag wiki\" />\n"
+    " <row Id=\"8\" PostTypeId=\"2\" ParentId=\"99\" Score=\"3\" Body=\"orphan\" />\n"
+    " <row Id=\"9\" PostTypeId=\"1\" Score=\"1\" Body=\"&lt;p&gt; &lt;/p&gt;\" />\n"
+    " <row Id=\"10\" PostTypeId=\"2\" ParentId=\"5\" Score=\"3\" Body=\"\" />\n"
+    "</posts>\n";
+
+#define Q2 "Question: Q2\n\nAnswer:"
+#define Q5 "Question: Q5\n\nAnswer:"
+#define END "<|im_end|>]"
+
+static void run_on_dump(void)
+{
+    write_file("Posts.xml", dump);
+    CHECK(run("", "stackexchange Posts.xml --tokenizer hf --out d --eval-fraction 0") == 0);
+    CHECK(run("", "stackexchange Posts.xml --tokenizer hf --out best --eval-fraction 0 "
+                  "--answers best --kinds sft --with-title") == 0);
+    CHECK(run("", "stackexchange Posts.xml --tokenizer hf --out all --eval-fraction 0 "
+                  "--answers all --kinds sft") == 0);
+    CHECK(run("", "stackexchange Posts.xml --tokenizer hf --out one --eval-fraction 0 "
+                  "--max-pairs 1 --kinds reward") == 0);
+    CHECK(run("", "stackexchange Posts.xml --tokenizer hf --out held --eval-fraction 1") == 0);
+    char *zip = qp_format("gzip -k %s/Posts.xml", qp_test_folder());
+    CHECK(system(zip) == 0);
+    qp_free(zip);
+    CHECK(run("mpirun --oversubscribe -n 3",
+              "stackexchange Posts.xml.gz --tokenizer hf --out ranks --eval-fraction 0") == 0);
+}
+
+static void check_dump(qp_comm_t *comm, const qp_tokenizer_t *t, const char *sft,
+                       const char *reward, const char *prompt)
+{
+    /* 1 and 4 score 4 each and win against 3; question 5 has one answer: no pair. */
+    EXPECT(comm, t, "sft", sft, Q2 "[ good" END, Q2 "[ yes & **no**" END);
+    EXPECT(comm, t, "reward", reward, Q2 "[ good" END Q2 "[ bad" END,
+           Q2 "[ yes & **no**" END Q2 "[ bad" END);
+    EXPECT(comm, t, "prompt", prompt, Q2 " ", Q5 " ");
+}
+
+static void check_dumps(qp_comm_t *comm, const qp_tokenizer_t *t)
+{
+    check_dump(comm, t, "d-sft-train.h5", "d-reward-train.h5", "d-prompt-train.h5");
+    check_dump(comm, t, "held-sft-eval.h5", "held-reward-eval.h5", "held-prompt-eval.h5");
+    check_dump(comm, t, "ranks-sft-train-*-of-00003.h5", "ranks-reward-train-*-of-00003.h5",
+               "ranks-prompt-train-*-of-00003.h5");
+    EXPECT(comm, t, "sft", "best-sft-train.h5", "Question: Alone\n\nQ5\n\nAnswer:[ only" END,
+           "Question: Why?\n\nQ2\n\nAnswer:[ yes & **no**" END);
+    EXPECT(comm, t, "sft", "all-sft-train.h5", Q2 "[ good" END, Q2 "[ yes & **no**" END,
+           Q5 "[ only" END);
+    samples_t one = read_samples(comm, t, "reward", "one-reward-train.h5");
+    CHECK(one.n == 1);
+    free_samples(&one);
+}
+
+/* --- rows and documents
+ * ------------------------------------------------------------------------------------ */
+
+static void run_on_rows(void)
+{
+    write_file("rows.jsonl",
+               "{\"text\": \"plain\"}\n"
+               "{\"prompt\": \"2+2=\", \"completion\": \" 4\", \"other\": 1}\n"
+               "\n"
+               "{\"prompt\": \"p\", \"chosen\": \" c\", \"rejected\": \" r\"}\n"
+               "{\"prompt\": \"alone\"}\n"
+               "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, "
+               "{\"role\": \"assistant\", \"content\": \"yes\"}]}\n"
+               "{\"text\": \"  \"}\n"
+               "{\"text\": \"a rather long row that has more than twenty tokens in it, as it goes "
+               "on and on and on and on\"}\n");
+    CHECK(run("", "jsonl rows.jsonl --tokenizer hf --out j --eval-fraction 0 --max-tokens 20") ==
+          0);
+    write_file("faq.html", "<h1>The FAQ</h1><p>intro</p><h2>1.1. What is it?</h2><p>A <b>thing</b>."
+                           "</p><pre># not a heading?</pre><h2>Not a question</h2><p>x</p>"
+                           "<h2>And?</h2><p>Yes.</p><hr><p>footer</p>");
+    CHECK(run("", "html faq.html --tokenizer hf --out h --eval-fraction 0") == 0);
+    write_file("a.txt", "one\ntwo\n\n\n  \nthree\n");
+    write_file("b.txt", "four <|im_end|>");
+    CHECK(run("", "text a.txt b.txt --tokenizer hf --out t --eval-fraction 0") == 0);
+}
+
+static void check_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
+{
+    EXPECT(comm, t, "sft", "j-sft-train.h5", "2+2=[ 4" END,
+           "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yes" END, "[plain" END);
+    EXPECT(comm, t, "reward", "j-reward-train.h5", "p[ c" END "p[ r" END);
+    EXPECT(comm, t, "prompt", "j-prompt-train.h5", "alone");
+    EXPECT(comm, t, "sft", "h-sft-train.h5", "Question: And?\n\nAnswer:[ Yes." END,
+           "Question: What is it?\n\nAnswer:[ A **thing**.\n\n```\n# not a heading?\n```" END);
+    /* What looks like a special token in a text file is text: EOS comes behind it. */
+    EXPECT(comm, t, "sft", "t-sft-train.h5", "[four <|im_end|>" END, "[one\ntwo" END, "[three" END);
+}
+
+/* --- the split
+ * ------------------------------------------------------------------------------------------------
+ */
+
+static void run_on_many(void)
+{
+    qp_str_t xml = {0};
+    qp_str_puts(&xml, "<posts>");
+    for (int q = 0; q < 30; q++)
+        qp_str_printf(&xml,
+                      "<row Id='%d' PostTypeId='1' Body='question %d'/>"
+                      "<row Id='%d' PostTypeId='2' ParentId='%d' Score='9' Body='a'/>"
+                      "<row Id='%d' PostTypeId='2' ParentId='%d' Score='0' Body='b'/>",
+                      3 * q + 1, q, 3 * q + 2, 3 * q + 1, 3 * q + 3, 3 * q + 1);
+    qp_str_puts(&xml, "</posts>");
+    write_file("many.xml", xml.data);
+    qp_str_fini(&xml);
+    CHECK(run("", "stackexchange many.xml --tokenizer hf --out m --eval-fraction 0.3") == 0);
+    CHECK(run("", "stackexchange many.xml --tokenizer hf --out s --eval-fraction 0.3 --seed 5") ==
+          0);
+}
+
+/* Every kind has the same questions on a side, none is on both, and the seed decides. */
+static void check_split(qp_comm_t *comm, const qp_tokenizer_t *t)
+{
+    samples_t train = read_samples(comm, t, "prompt", "m-prompt-train.h5");
+    samples_t eval = read_samples(comm, t, "prompt", "m-prompt-eval.h5");
+    samples_t sft = read_samples(comm, t, "sft", "m-sft-eval.h5");
+    samples_t pairs = read_samples(comm, t, "reward", "m-reward-eval.h5");
+    samples_t other = read_samples(comm, t, "prompt", "s-prompt-eval.h5");
+    CHECK(train.n + eval.n == 30 && eval.n > 3 && eval.n < 16);
+    CHECK(sft.n == eval.n && pairs.n == eval.n);
+    bool same = other.n == eval.n;
+    for (int64_t i = 0; i < eval.n; i++) {
+        size_t n = strlen(eval.text[i]) - 1; /* without the space that ends a prompt */
+        CHECK(strncmp(eval.text[i], sft.text[i], n) == 0);
+        CHECK(strncmp(eval.text[i], pairs.text[i], n) == 0);
+        for (int64_t k = 0; k < train.n; k++)
+            CHECK(strcmp(eval.text[i], train.text[k]) != 0);
+        same = same && strcmp(eval.text[i], other.text[i]) == 0;
+    }
+    CHECK(!same);
+    free_samples(&train);
+    free_samples(&eval);
+    free_samples(&sft);
+    free_samples(&pairs);
+    free_samples(&other);
+}
+
+int main(void)
+{
+    qp_tokenizer_t *tokenizer = make_tokenizer();
+    run_on_dump();
+    run_on_rows();
+    run_on_many();
+    qp_comm_t *comm = NULL;
+    if (!CHECK_OK(qp_comm_create(&comm)))
+        return 1;
+    check_dumps(comm, tokenizer);
+    check_rows(comm, tokenizer);
+    check_split(comm, tokenizer);
+    qp_comm_destroy(&comm);
+    qp_tokenizer_destroy(&tokenizer);
+    return qp_test_end();
+}
