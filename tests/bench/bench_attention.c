@@ -1,0 +1,149 @@
+/**
+ * Speed of attention and the language-model head beside the bare product of the same machine:
+ *
+ *     bench_attention [threads] [bf16|fp32]
+ *
+ * Shapes of SmolLM2-135M at 4 x 1024 tokens. Useful operations are counted: the causal half of
+ * attention (4 E n^2/2 per head forward, 10 E n^2/2 backward), and the two products of the head.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/philox.h"
+#include "base/timer.h"
+#include "compute/ops.h"
+
+enum { N_SEQ = 4, LENGTH = 1024, T = N_SEQ * LENGTH, H = 9, G = 3, E = 64, V = 49152, D = H * E };
+enum { REPEAT = 5 };
+
+typedef struct {
+    qp_device_t *device;
+    const qp_ops_t *ops;
+    qp_queue_t *q;
+    qp_dtype_t dtype;
+} bench_t;
+
+static void stop_on(qp_error_t error)
+{
+    if (error != NULL)
+        exit(qp_error_report(&error));
+}
+
+static qp_mat_t random_mat(const bench_t *b, qp_dtype_t dtype, int64_t n_row, int64_t n_col)
+{
+    qp_mat_t m = qp_mat((qp_dptr_t){0}, dtype, n_row, n_col), row = m;
+    stop_on(
+        b->ops->alloc(b->device, "bench", qp_bytes(n_row * n_col, qp_dtype_bytes(dtype)), &m.data));
+    float *x = QP_NEW("bench", float, n_col);
+    qp_philox_key_t key = {.seed = 1};
+    for (int64_t j = 0; j < n_col; j++)
+        x[j] = 0.3f * qp_philox_normal(&key, (uint64_t)j);
+    row = qp_mat(qp_device_from_host(b->device, x), QP_F32, 1, n_col);
+    for (int64_t i = 0; i < n_row; i++)
+        stop_on(b->ops->axpby(b->q, 1.0f + (float)(i % 7), row, 0.0f, qp_mat_rows(m, i, 1)));
+    QP_FREE(x);
+    return m;
+}
+
+/* Best of REPEAT runs after one that warms up, in GFLOP/s. */
+#define MEASURE(operations, call)                        \
+    ({                                                   \
+        double best_ = INFINITY;                         \
+        for (int i_ = 0; i_ <= REPEAT; i_++) {           \
+            double start_ = qp_time();                   \
+            stop_on(call);                               \
+            if (i_ > 0)                                  \
+                best_ = fmin(best_, qp_time() - start_); \
+        }                                                \
+        (operations) / best_ * 1e-9;                     \
+    })
+
+static void print_line(const char *what, double speed, double raw)
+{
+    printf("%-28s %8.0f GFLOP/s   %3.0f%% of the bare product\n", what, speed, 100.0 * speed / raw);
+    fflush(stdout);
+}
+
+static double bench_product(const bench_t *b)
+{
+    enum { N = 2048 };
+    qp_mat_t x = random_mat(b, b->dtype, N, N), w = random_mat(b, b->dtype, N, N);
+    qp_mat_t y = random_mat(b, QP_F32, N, N);
+    double speed = MEASURE(2.0 * N * N * N, b->ops->matmul(b->q, 1.0f, x, false, w, true, 0.0f, y));
+    print_line("product 2048^3", speed, speed);
+    b->ops->release(b->device, &x.data);
+    b->ops->release(b->device, &w.data);
+    b->ops->release(b->device, &y.data);
+    return speed;
+}
+
+static void bench_attention(const bench_t *b, double raw)
+{
+    int32_t cu_seqlens[N_SEQ + 1];
+    for (int s = 0; s <= N_SEQ; s++)
+        cu_seqlens[s] = s * LENGTH;
+    qp_ragged_t batch = {.n_token = T, .n_seq = N_SEQ, .cu_seqlens_host = cu_seqlens};
+    qp_attention_t a = {H, G, E, 0.125f};
+    qp_mat_t qkv = random_mat(b, b->dtype, T, (H + 2 * G) * E),
+             out = random_mat(b, b->dtype, T, H * E);
+    qp_mat_t dqkv = random_mat(b, b->dtype, T, (H + 2 * G) * E),
+             dout = random_mat(b, b->dtype, T, H * E);
+    qp_mat_t lse = random_mat(b, QP_F32, H, T);
+    const double half = 0.5 * N_SEQ * H * (double)LENGTH * LENGTH * E;
+    print_line("attention forward",
+               MEASURE(4.0 * half, b->ops->attention_forward(b->q, out, lse.data, qkv, &a, &batch)),
+               raw);
+    print_line("attention backward",
+               MEASURE(10.0 * half, b->ops->attention_backward(b->q, dqkv, dout, out, lse.data, qkv,
+                                                               &a, &batch)),
+               raw);
+    qp_mat_t *all[] = {&qkv, &out, &dqkv, &dout, &lse};
+    for (int i = 0; i < 5; i++)
+        b->ops->release(b->device, &all[i]->data);
+}
+
+static void bench_head(const bench_t *b, double raw)
+{
+    qp_mat_t hidden = random_mat(b, b->dtype, T, D), head = random_mat(b, b->dtype, V, D);
+    qp_mat_t dhidden = random_mat(b, b->dtype, T, D);
+    qp_mat_t logprob = random_mat(b, QP_F32, 1, T), dlogprob = random_mat(b, QP_F32, 1, T);
+    int32_t *target = QP_NEW("bench", int32_t, T);
+    for (int i = 0; i < T; i++)
+        target[i] = i * 11 % V;
+    qp_dptr_t at = qp_device_from_host(b->device, target);
+    const double product = 2.0 * T * D * V;
+    print_line("head, log-probability",
+               MEASURE(product, b->ops->lm_head(b->q, logprob.data, (qp_dptr_t){0}, (qp_mat_t){0},
+                                                (qp_dptr_t){0}, hidden, head, at)),
+               raw);
+    print_line("head, with gradient",
+               MEASURE(2.0 * product, b->ops->lm_head(b->q, logprob.data, (qp_dptr_t){0}, dhidden,
+                                                      dlogprob.data, hidden, head, at)),
+               raw);
+    qp_mat_t *all[] = {&hidden, &head, &dhidden, &logprob, &dlogprob};
+    for (int i = 0; i < 5; i++)
+        b->ops->release(b->device, &all[i]->data);
+    QP_FREE(target);
+}
+
+int main(int argc, char **argv)
+{
+    bool fp32 = argc > 2 && strcmp(argv[2], "fp32") == 0;
+    qp_device_config_t config = {.backend = QP_BACKEND_CPU,
+                                 .compute = fp32 ? QP_COMPUTE_FP32 : QP_COMPUTE_BF16,
+                                 .threads = argc > 1 ? strtol(argv[1], NULL, 10) : 0};
+    bench_t b = {0};
+    stop_on(qp_device_open(&config, 0, 1, &b.device));
+    b.ops = b.device->ops;
+    b.q = qp_device_queue(b.device);
+    b.dtype = qp_device_dtype(b.device);
+    printf("%s, %s\n", qp_device_describe(b.device), qp_dtype_name(b.dtype));
+    double raw = bench_product(&b);
+    bench_attention(&b, raw);
+    bench_head(&b, raw);
+    qp_device_close(&b.device);
+    return 0;
+}
