@@ -82,7 +82,8 @@ static uint64_t hash_slabs(qp_comm_t *comm, qp_dtype_t dtype, const slab_t *slab
     return value;
 }
 
-static qp_error_t write_item(qp_comm_t *comm, qp_h5_t *file, const qp_state_item_t *item)
+static qp_error_t write_item(qp_comm_t *comm, qp_h5_t *file, const qp_state_item_t *item,
+                             uint64_t *xxh3)
 {
     int rank = qp_comm_rank(comm);
     slab_t mine = {item->is.first, item->is.n_mine, rank};
@@ -94,9 +95,8 @@ static qp_error_t write_item(qp_comm_t *comm, qp_h5_t *file, const qp_state_item
     QP_TRY_DONE(gather_slabs(comm, item, mine, slab)); /* the same on every rank */
     error = mine.n > 0 ? item->is.get(item->is.owner, data) : NULL;
     QP_TRY_DONE(qp_comm_agree(comm, qp_error_context(error, "%s", item->is.name)));
-    uint64_t xxh3 = hash_slabs(comm, item->is.dtype, slab, data);
+    *xxh3 = hash_slabs(comm, item->is.dtype, slab, data);
     QP_TRY_DONE(qp_h5_write_all(file, item->is.name, item->is.dtype, mine.first, mine.n, data));
-    QP_TRY_DONE(qp_comm_agree(comm, qp_h5_checksum_set(file, item->is.name, xxh3)));
 done:
     qp_free(data);
     qp_free(slab);
@@ -112,9 +112,14 @@ static qp_error_t write_state(qp_comm_t *comm, qp_h5_t *file, const qp_state_t *
         const qp_h5_shape_t shape = {entry->dtype, 1, {entry->n_global}};
         QP_TRY(qp_h5_dataset_create(file, entry->name, &shape));
     }
-    for (int64_t i = 0; i < state->n_item; i++)
-        QP_TRY(write_item(comm, file, &state->item[i]));
-    return NULL;
+    uint64_t *xxh3 = QP_NEW("ckpt", uint64_t, state->n_item);
+    qp_error_t error = NULL;
+    for (int64_t i = 0; i < state->n_item && error == NULL; i++)
+        error = write_item(comm, file, &state->item[i], &xxh3[i]);
+    for (int64_t i = 0; i < state->n_item && error == NULL; i++)
+        error = qp_h5_checksum_set(file, state->item[i].is.name, xxh3[i]);
+    qp_free(xxh3);
+    return error;
 }
 
 static qp_error_t write_file(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *info,
@@ -123,10 +128,10 @@ static qp_error_t write_file(qp_comm_t *comm, const char *path, const qp_ckpt_in
     qp_h5_t *file = NULL;
     QP_TRY(qp_h5_create(path, comm, &file));
     qp_error_t error;
-    QP_TRY_DONE(qp_comm_agree(comm, write_info(file, info, state)));
+    QP_TRY_DONE(write_info(file, info, state));
     QP_TRY_DONE(write_state(comm, file, state));
     QP_TRY_DONE(qp_h5_flush(file)); /* the data are on disk before the mark that vouches for them */
-    QP_TRY_DONE(qp_comm_agree(comm, qp_h5_attr_set_i64(file, "/", "complete", 1)));
+    QP_TRY_DONE(qp_h5_attr_set_i64(file, "/", "complete", 1));
 done:;
     qp_error_t closing = qp_h5_close(&file);
     if (error == NULL)

@@ -22,7 +22,13 @@ typedef struct qp_h5 qp_h5_t; /**< an open file */
  */
 qp_error_t qp_h5_open(const char *path, qp_comm_t *comm, qp_h5_t **file);
 
-/** Creates (truncates) a file; comm as above. Failure: QP_IO. */
+/**
+ * Creates (truncates) a file; comm as above. Failure: QP_IO. While a file is being written
+ * together, only the functions marked collective may be used on it, and every rank passes the same
+ * arguments but for the rows. Changing between structure (data sets, attributes, blobs) and rows
+ * re-opens the file: make the structure, then write all rows, then the checksums. A failed write
+ * (full disk) is the same error on every rank; the file can then only be closed.
+ */
 qp_error_t qp_h5_create(const char *path, qp_comm_t *comm, qp_h5_t **file);
 
 /** Flushes (to the disk: fsync) and closes; reports errors of delayed writes (full disk).

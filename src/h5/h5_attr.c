@@ -12,7 +12,7 @@ static qp_error_t open_object(const qp_h5_t *file, const char *object, hid_t *id
     return QP_H5(file, object, *id = H5Oopen(file->id, object, H5P_DEFAULT));
 }
 
-qp_error_t qp_h5_attr_write(qp_h5_t *file, const char *object, const char *name, hid_t type,
+qp_error_t qp_h5_attr_store(const qp_h5_t *file, const char *object, const char *name, hid_t type,
                             const void *value)
 {
     hid_t id = -1, space = -1, attribute = -1;
@@ -30,7 +30,15 @@ done:
     error = qp_h5_release(file, object, attribute, error);
     error = qp_h5_release(file, object, space, error);
     error = qp_h5_release(file, object, id, error);
-    return qp_error_context(error, "attribute %s", name);
+    return qp_h5_latched(file, qp_error_context(error, "attribute %s", name));
+}
+
+qp_error_t qp_h5_attr_write(qp_h5_t *file, const char *object, const char *name, hid_t type,
+                            const void *value)
+{
+    QP_TRY(qp_h5_enter_structure(file));
+    return qp_h5_agree(
+        file, qp_h5_is_builder(file) ? qp_h5_attr_store(file, object, name, type, value) : NULL);
 }
 
 /* Opens a scalar attribute of the expected class; *stored is its type. */
@@ -99,10 +107,9 @@ qp_error_t qp_h5_attr_get_f64(const qp_h5_t *file, const char *object, const cha
                            value);
 }
 
-qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *name,
-                              const char *value)
+qp_error_t qp_h5_attr_store_str(const qp_h5_t *file, const char *object, const char *name,
+                                const char *value)
 {
-    QP_H5_LOCKED();
     size_t n_bytes = strlen(value) + 1;
     if (n_bytes > MAX_STRING)
         return QP_ERROR(QP_INTERNAL, "%s: %s: attribute %s of %zu bytes: use a blob", file->path,
@@ -112,9 +119,18 @@ qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *nam
     QP_TRY_DONE(QP_H5(file, object, type = H5Tcopy(H5T_C_S1)));
     QP_TRY_DONE(QP_H5(file, object, H5Tset_size(type, n_bytes)));
     QP_TRY_DONE(QP_H5(file, object, H5Tset_cset(type, H5T_CSET_UTF8)));
-    QP_TRY_DONE(qp_h5_attr_write(file, object, name, type, value));
+    QP_TRY_DONE(qp_h5_attr_store(file, object, name, type, value));
 done:
     return qp_h5_release(file, object, type, error);
+}
+
+qp_error_t qp_h5_attr_set_str(qp_h5_t *file, const char *object, const char *name,
+                              const char *value)
+{
+    QP_H5_LOCKED();
+    QP_TRY(qp_h5_enter_structure(file));
+    return qp_h5_agree(
+        file, qp_h5_is_builder(file) ? qp_h5_attr_store_str(file, object, name, value) : NULL);
 }
 
 /* Strings of other writers may have variable length. */

@@ -76,9 +76,9 @@ qp_error_t qp_h5_blob_write(qp_h5_t *file, const char *name, const void *data, s
     const qp_h5_shape_t shape = {QP_U8, 1, {(int64_t)n_bytes}};
     QP_TRY(qp_h5_dataset_create(file, name, &shape));
     QP_TRY(qp_h5_checksum_set(file, name, qp_hash_bytes(data, n_bytes)));
-    bool writer = file->comm == NULL || qp_comm_rank(file->comm) == 0;
+    bool builder = qp_h5_is_builder(file);
     return qp_h5_agree(file,
-                       writer ? qp_h5_write(file, name, QP_U8, 0, (int64_t)n_bytes, data) : NULL);
+                       builder ? qp_h5_write(file, name, QP_U8, 0, (int64_t)n_bytes, data) : NULL);
 }
 
 qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, size_t *n_bytes)

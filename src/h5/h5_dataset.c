@@ -10,9 +10,6 @@
 /* One transfer moves at most this much (MPI-IO counts bytes in an int). */
 static const int64_t PIECE_BYTES = (int64_t)1 << 30;
 
-/* Room kept beyond the data for what HDF5 writes at the end. */
-static const int64_t RESERVE_BYTES = (int64_t)1 << 20;
-
 /* Stored types; bf16 and fp16 are uint16 with the attribute "dtype". */
 static hid_t stored_type(qp_dtype_t dtype)
 {
@@ -30,15 +27,15 @@ static bool is_half(qp_dtype_t dtype)
     return dtype == QP_BF16 || dtype == QP_F16;
 }
 
-/* Allocates the disk blocks now: a full disk is an error here, not in the middle of a transfer. */
+/* Allocates the disk blocks now: a full disk is an error here, not after hours of writing. */
 static qp_error_t reserve(const qp_h5_t *file, const char *name, hid_t set)
 {
     haddr_t start = H5Dget_offset(set);
-    if (start == HADDR_UNDEF || (file->comm != NULL && qp_comm_rank(file->comm) != 0))
-        return NULL; /* empty, or the first rank's work */
+    if (start == HADDR_UNDEF)
+        return NULL; /* empty */
     int fd = open(file->path, O_RDWR | O_CLOEXEC);
     qp_error_t error = NULL;
-    off_t end = (off_t)(start + H5Dget_storage_size(set)) + (off_t)RESERVE_BYTES;
+    off_t end = (off_t)(start + H5Dget_storage_size(set));
     if (fd < 0 || (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, end) != 0 && errno != EOPNOTSUPP))
         error = QP_ERROR(QP_IO, "%s: no room for %s: %s", file->path, name, strerror(errno));
     if (fd >= 0)
@@ -74,13 +71,19 @@ done:
     return qp_h5_release(file, name, space, error);
 }
 
+static qp_error_t create_set(qp_h5_t *file, const char *name, const qp_h5_shape_t *shape)
+{
+    QP_TRY(create_contiguous(file, name, shape));
+    if (is_half(shape->dtype))
+        QP_TRY(qp_h5_attr_store_str(file, name, "dtype", qp_dtype_name(shape->dtype)));
+    return qp_h5_latched(file, NULL);
+}
+
 qp_error_t qp_h5_dataset_create(qp_h5_t *file, const char *name, const qp_h5_shape_t *shape)
 {
     QP_H5_LOCKED();
-    qp_error_t error = create_contiguous(file, name, shape);
-    if (error == NULL && is_half(shape->dtype))
-        error = qp_h5_attr_set_str(file, name, "dtype", qp_dtype_name(shape->dtype));
-    return qp_h5_agree(file, error);
+    QP_TRY(qp_h5_enter_structure(file));
+    return qp_h5_agree(file, qp_h5_is_builder(file) ? create_set(file, name, shape) : NULL);
 }
 
 static qp_error_t read_dtype(const qp_h5_t *file, const char *name, hid_t set, qp_dtype_t *dtype)
@@ -262,7 +265,8 @@ static qp_error_t transfer(transfer_t *t, bool collective, qp_dtype_t dtype, int
     }
     if (t->properties != H5P_DEFAULT)
         error = qp_h5_release(t->file, t->name, t->properties, error);
-    return qp_h5_release(t->file, t->name, t->set, error);
+    error = qp_h5_release(t->file, t->name, t->set, error);
+    return qp_h5_latched(t->file, error);
 }
 
 qp_error_t qp_h5_read(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
@@ -293,6 +297,7 @@ qp_error_t qp_h5_write_all(qp_h5_t *file, const char *name, qp_dtype_t dtype, in
                            int64_t n_row, const void *data)
 {
     QP_H5_LOCKED();
+    QP_TRY(qp_h5_enter_data(file));
     return transfer(&(transfer_t){.file = file, .name = name, .from = data, .writing = true}, true,
                     dtype, first, n_row);
 }

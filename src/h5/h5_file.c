@@ -100,46 +100,86 @@ static qp_error_t check_readable(qp_h5_t *file)
     return error;
 }
 
+/* Which driver, and how to open. */
+typedef enum { CREATE, READ, REOPEN } purpose_t;
+
 /* The formats since HDF5 1.8 have checksums over all metadata, so no flipped bit goes unseen. */
-static qp_error_t set_access(const qp_h5_t *file, hid_t access)
+static qp_error_t set_access(const qp_h5_t *file, hid_t access, hid_t *driver)
 {
     QP_TRY(QP_H5(file, NULL, H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST)));
     QP_TRY(QP_H5(file, NULL, H5Pset_fclose_degree(access, H5F_CLOSE_STRONG)));
     /* Locks fail on many cluster file systems, and protect nothing here. */
     QP_TRY(QP_H5(file, NULL, H5Pset_file_locking(access, false, true)));
-    if (file->comm != NULL) {
-        MPI_Comm mpi = *(const MPI_Comm *)qp_comm_mpi(file->comm);
-        QP_TRY(QP_H5(file, NULL, H5Pset_fapl_mpio(access, mpi, MPI_INFO_NULL)));
-    }
-    return NULL;
+    if (file->shared)
+        return QP_H5(
+            file, NULL,
+            H5Pset_fapl_mpio(access, *(const MPI_Comm *)qp_comm_mpi(file->comm), MPI_INFO_NULL));
+    return file->writable ? qp_h5_set_latch(file, access, driver) : NULL;
 }
 
-static qp_error_t open_id(qp_h5_t *file)
+/* Opens file->id as file->shared says. */
+static qp_error_t open_id(qp_h5_t *file, purpose_t purpose)
 {
-    hid_t access = -1;
+    hid_t access = -1, driver = -1;
     qp_error_t error;
     QP_TRY_DONE(QP_H5(file, NULL, H5Eset_auto2(H5E_DEFAULT, NULL, NULL)));
     QP_TRY_DONE(QP_H5(file, NULL, access = H5Pcreate(H5P_FILE_ACCESS)));
-    QP_TRY_DONE(set_access(file, access));
-    if (file->writable)
-        error =
-            QP_H5(file, NULL, file->id = H5Fcreate(file->path, H5F_ACC_TRUNC, H5P_DEFAULT, access));
+    QP_TRY_DONE(set_access(file, access, &driver));
+    if (purpose == CREATE)
+        file->id = H5Fcreate(file->path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     else
-        error = QP_H5(file, NULL, file->id = H5Fopen(file->path, H5F_ACC_RDONLY, access));
+        file->id = H5Fopen(file->path, purpose == READ ? H5F_ACC_RDONLY : H5F_ACC_RDWR, access);
+    error = qp_h5_latched(file, NULL); /* says more than HDF5 does */
+    if (error == NULL)
+        error = QP_H5(file, NULL, file->id);
 done:
+    error = qp_h5_release(file, NULL, driver, error);
     return qp_h5_release(file, NULL, access, error);
 }
 
-static qp_error_t start(qp_h5_t *file, qp_h5_t **out)
+/* Opens on all ranks together, or on those that have to. */
+static qp_error_t open_agreed(qp_h5_t *file, purpose_t purpose)
 {
-    qp_error_t error = qp_h5_agree(file, file->writable ? NULL : check_readable(file));
-    if (error == NULL) {
-        error = qp_h5_agree(file, open_id(file));
-        if (error != NULL &&
-            file->id >= 0) { /* closing is collective, and others have not opened */
-            qp_log_error_here("%s", error->message);
-            qp_comm_abort(file->comm, (int)error->code);
-        }
+    bool mine = file->shared || qp_h5_is_builder(file);
+    qp_error_t error = qp_h5_agree(file, mine ? open_id(file, purpose) : NULL);
+    if (error != NULL && file->shared && file->id >= 0) {
+        /* Closing is collective, and others have not opened. */
+        qp_log_error_here("%s", error->message);
+        qp_comm_abort(file->comm, (int)error->code);
+    }
+    return error;
+}
+
+static qp_error_t close_id(qp_h5_t *file)
+{
+    if (file->id < 0)
+        return NULL;
+    hid_t id = file->id;
+    file->id = -1;
+    return qp_h5_latched(file, QP_H5(file, NULL, H5Fclose(id)));
+}
+
+bool qp_h5_is_builder(const qp_h5_t *file)
+{
+    return file->comm == NULL || qp_comm_rank(file->comm) == 0;
+}
+
+qp_error_t qp_h5_latched(const qp_h5_t *file, qp_error_t error)
+{
+    if (error != NULL || file->failure == 0)
+        return error;
+    return QP_ERROR(QP_IO, "%s: %s", file->path, strerror(file->failure));
+}
+
+static qp_error_t start(qp_h5_t *file, purpose_t purpose, qp_h5_t **out)
+{
+    qp_error_t error = qp_h5_agree(file, purpose == READ ? check_readable(file) : NULL);
+    file->shared = purpose == READ && file->comm != NULL;
+    if (error == NULL)
+        error = open_agreed(file, purpose);
+    if (error != NULL && file->id >= 0) {
+        qp_error_t closing = close_id(file);
+        qp_error_destroy(&closing);
     }
     if (error != NULL)
         free_file(&file);
@@ -150,20 +190,18 @@ static qp_error_t start(qp_h5_t *file, qp_h5_t **out)
 qp_error_t qp_h5_open(const char *path, qp_comm_t *comm, qp_h5_t **file)
 {
     QP_H5_LOCKED();
-    return start(new_file(path, comm, false), file);
+    return start(new_file(path, comm, false), READ, file);
 }
 
 qp_error_t qp_h5_create(const char *path, qp_comm_t *comm, qp_h5_t **file)
 {
     QP_H5_LOCKED();
-    return start(new_file(path, comm, true), file);
+    return start(new_file(path, comm, true), CREATE, file);
 }
 
-/* MPI-IO has synced each rank's own writes in the flush; this adds what the close itself wrote. */
+/* Syncs what this process has written by path; MPI-IO has synced the other ranks' in its flush. */
 static qp_error_t sync_file(const qp_h5_t *file)
 {
-    if (file->comm != NULL && qp_comm_rank(file->comm) != 0)
-        return NULL;
     int fd = open(file->path, O_RDWR | O_CLOEXEC);
     qp_error_t error = NULL;
     if (fd < 0 || fsync(fd) != 0)
@@ -176,7 +214,36 @@ static qp_error_t sync_file(const qp_h5_t *file)
 qp_error_t qp_h5_flush(qp_h5_t *file)
 {
     QP_H5_LOCKED();
-    return qp_h5_agree(file, QP_H5(file, NULL, H5Fflush(file->id, H5F_SCOPE_LOCAL)));
+    qp_error_t error = NULL;
+    if (file->id >= 0)
+        error = qp_h5_latched(file, QP_H5(file, NULL, H5Fflush(file->id, H5F_SCOPE_LOCAL)));
+    if (error == NULL && qp_h5_is_builder(file))
+        error = sync_file(file);
+    return qp_h5_agree(file, error);
+}
+
+static qp_error_t change_state(qp_h5_t *file, bool shared)
+{
+    if (file->comm == NULL || file->shared == shared)
+        return NULL;
+    qp_error_t error = file->shared ? qp_h5_flush(file) : NULL;
+    qp_error_t closing = qp_h5_agree(file, close_id(file));
+    if (error == NULL)
+        error = closing;
+    else
+        qp_error_destroy(&closing);
+    file->shared = shared;
+    return error != NULL ? error : open_agreed(file, REOPEN);
+}
+
+qp_error_t qp_h5_enter_structure(qp_h5_t *file)
+{
+    return change_state(file, false);
+}
+
+qp_error_t qp_h5_enter_data(qp_h5_t *file)
+{
+    return change_state(file, true);
 }
 
 qp_error_t qp_h5_close(qp_h5_t **out)
@@ -185,15 +252,13 @@ qp_error_t qp_h5_close(qp_h5_t **out)
     if (file == NULL)
         return NULL;
     QP_H5_LOCKED();
-    qp_error_t error = NULL;
-    if (file->writable)
-        error = qp_h5_flush(file);
-    qp_error_t closing = QP_H5(file, NULL, H5Fclose(file->id));
+    qp_error_t error = file->writable && file->shared ? qp_h5_flush(file) : NULL;
+    qp_error_t closing = close_id(file);
     if (error == NULL)
         error = closing;
     else
         qp_error_destroy(&closing);
-    if (error == NULL && file->writable)
+    if (error == NULL && file->writable && qp_h5_is_builder(file))
         error = sync_file(file);
     error = qp_h5_agree(file, error);
     free_file(out);

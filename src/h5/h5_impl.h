@@ -6,13 +6,36 @@
 
 #include "h5/h5.h"
 
+/**
+ * A file that several ranks write is in one of two states. Structure: rank 0 alone has it open,
+ * with the driver of h5_latch.c; data sets and attributes are made there. Data: all ranks have it
+ * open with MPI-IO and write rows; the metadata stay as they are. For HDF5's collective metadata
+ * writes do not survive a failure on one rank: the others wait for it for ever.
+ */
 struct qp_h5 {
-    hid_t id;
+    hid_t id; /**< -1: not open on this rank */
     char *path;
-    qp_comm_t *comm; /**< NULL: serial driver */
+    qp_comm_t *comm; /**< NULL: this process alone */
     bool writable;
+    bool shared;     /**< open on all ranks with MPI-IO */
+    int failure;     /**< errno of the first failed write of the serial driver */
     int64_t n_bytes; /**< of the file, when opened for reading */
 };
+
+/** Change the state of a file being written. Collective as opened. */
+__attribute__((warn_unused_result)) qp_error_t qp_h5_enter_structure(qp_h5_t *file);
+__attribute__((warn_unused_result)) qp_error_t qp_h5_enter_data(qp_h5_t *file);
+
+/** Whether this rank makes the structure. */
+bool qp_h5_is_builder(const qp_h5_t *file);
+
+/** \a error, or else the failure the serial driver has kept. */
+__attribute__((warn_unused_result)) qp_error_t qp_h5_latched(const qp_h5_t *file, qp_error_t error);
+
+/** Makes the access list use the driver of h5_latch.c; *driver is released after the file is open.
+ */
+__attribute__((warn_unused_result)) qp_error_t qp_h5_set_latch(const qp_h5_t *file, hid_t access,
+                                                               hid_t *driver);
 
 /**
  * Holds the lock around HDF5 until the enclosing block ends. HDF5's own build here is not
@@ -38,9 +61,14 @@ qp_h5_release(const qp_h5_t *file, const char *object, hid_t id, qp_error_t erro
 /** Agreement over the ranks that opened the file together; local itself for serial files. */
 __attribute__((warn_unused_result)) qp_error_t qp_h5_agree(const qp_h5_t *file, qp_error_t local);
 
-/** Attributes with any scalar type; object "/" is the root. */
+/** Attributes with any scalar type; object "/" is the root. Collective as opened. */
 qp_error_t qp_h5_attr_write(qp_h5_t *file, const char *object, const char *name, hid_t type,
                             const void *value);
+/** The same on the rank that makes the structure; not collective. */
+qp_error_t qp_h5_attr_store(const qp_h5_t *file, const char *object, const char *name, hid_t type,
+                            const void *value);
+qp_error_t qp_h5_attr_store_str(const qp_h5_t *file, const char *object, const char *name,
+                                const char *value);
 /** The stored attribute must be of \a type_class ("an integer", ... in \a expected). */
 qp_error_t qp_h5_attr_read(const qp_h5_t *file, const char *object, const char *name,
                            H5T_class_t type_class, const char *expected, hid_t type, void *value);
