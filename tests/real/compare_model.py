@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
-"""The model's bars on a real model: logits, loss and LoRA gradients against transformers and PEFT in
-fp32, and the distance of every other precision from fp32.
+"""The model's bars on a real model: logits, loss and LoRA gradients against transformers and PEFT on
+the fp32 weights, and the distance of every other precision from fp32.
+
+The peers compute in double: on SmolLM2-135M their own fp32 gradients stand up to 1.3e-3 (relative L2)
+away from that, Quipu's 2.4e-5.
 
 Usage: compare_model.py MODEL.gguf POSTS.xml.gz BIN WORK
 BIN holds quipu-import and model_driver; WORK keeps the imported bases and the intermediate files.
@@ -78,6 +81,7 @@ def reference(gguf, posts, work):
             if name.endswith(".B"):
                 p.normal_(std=0.005)
     model.save_pretrained(f"{work}/adapter")
+    model.double()
     logits = np.lib.format.open_memmap(f"{work}/logits.npy", "w+", np.float32,
                                        (N_TEXT, LENGTH, model.config.vocab_size))
     loss = 0.0
@@ -87,9 +91,9 @@ def reference(gguf, posts, work):
         part = part / (N_TEXT * (LENGTH - 1))
         part.backward()
         loss += part.item()
-        logits[i] = out.detach().numpy()
-    grads = {n: p.grad.numpy() for n, p in params.items()}
-    save_file({**grads, "loss": np.array([loss], np.float32)}, f"{work}/reference.safetensors")
+        logits[i] = out.detach().float().numpy()
+    grads = {n: p.grad.float().numpy() for n, p in params.items()}
+    save_file({**grads, "loss": np.array([loss])}, f"{work}/reference.safetensors")
 
 
 def run(binaries, work, name, gguf):
