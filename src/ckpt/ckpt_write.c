@@ -162,6 +162,7 @@ qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
         unlink(temporary);
     if (error == NULL && first)
         qp_ckpt_rotate(config->folder, config->keep, path);
+    qp_comm_barrier(comm); /* nobody goes on while files come and go */
 done:
     qp_free(temporary);
     qp_free(path);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -222,6 +223,19 @@ qp_error_t qp_h5_flush(qp_h5_t *file)
     return qp_h5_agree(file, error);
 }
 
+/* A limit that would fail this rank inside collective calls, where the others wait for it. */
+static qp_error_t check_limit(const qp_h5_t *file)
+{
+    struct stat status;
+    struct rlimit limit;
+    if (stat(file->path, &status) != 0)
+        return QP_ERROR(QP_IO, "%s: %s", file->path, strerror(errno));
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < (rlim_t)status.st_size)
+        return QP_ERROR(QP_IO, "%s: has %lld bytes, this process may write %lld (ulimit -f)",
+                        file->path, (long long)status.st_size, (long long)limit.rlim_cur);
+    return NULL;
+}
+
 static qp_error_t change_state(qp_h5_t *file, bool shared)
 {
     if (file->comm == NULL || file->shared == shared)
@@ -233,6 +247,8 @@ static qp_error_t change_state(qp_h5_t *file, bool shared)
     else
         qp_error_destroy(&closing);
     file->shared = shared;
+    if (error == NULL)
+        error = qp_h5_agree(file, check_limit(file));
     return error != NULL ? error : open_agreed(file, REOPEN);
 }
 

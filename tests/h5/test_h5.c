@@ -1,7 +1,8 @@
 /* QP_TEST: ranks=1,2,3,4 timeout=60
  * HDF5 files written and read by all ranks together: slabs, types, attributes, blobs, checksums. */
-#include <math.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/hash.h"
 #include "base/mem.h"
@@ -213,6 +214,43 @@ static void test_failing_opens(qp_comm_t *comm)
     CHECK(file == NULL);
 }
 
+/* A full disk while this process writes alone: an error, and a clean close and end of the process.
+ */
+static void test_failing_writes(void)
+{
+    enum { N = 200000 };
+    const rlim_t limits[] = {0, 40, 1000, N, 2 * N + 2000};
+    struct rlimit old, small;
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    char *path = qp_format("%s/full.h5", qp_test_folder()), *data = qp_alloc("test", N);
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        small.rlim_cur = limits[i];
+        setrlimit(RLIMIT_FSIZE, &small);
+        qp_h5_t *file = NULL;
+        qp_error_t error = qp_h5_create(path, NULL, &file);
+        for (int k = 0; k < 4 && error == NULL; k++) {
+            char name[2] = {(char)('a' + k), '\0'};
+            const qp_h5_shape_t shape = {QP_U8, 1, {N}};
+            error = qp_h5_dataset_create(file, name, &shape);
+            if (error == NULL)
+                error = qp_h5_write(file, name, QP_U8, 0, N, data);
+        }
+        qp_error_t closing = qp_h5_close(&file);
+        setrlimit(RLIMIT_FSIZE, &old);
+        if (error == NULL) { /* HDF5 kept it all in memory until the end */
+            error = closing;
+            closing = NULL;
+        }
+        CHECK_FAILS(error, QP_IO, "full.h5: File too large");
+        qp_error_destroy(&closing);
+        CHECK(file == NULL);
+    }
+    qp_free(path);
+    qp_free(data);
+}
+
 int main(void)
 {
     qp_comm_t *comm = NULL;
@@ -220,6 +258,8 @@ int main(void)
         test_file(comm);
         test_all_types(comm);
         test_failing_opens(comm);
+        if (qp_comm_rank(comm) == 0)
+            test_failing_writes();
         qp_comm_barrier(comm); /* the folder goes with rank 0 */
     }
     qp_comm_destroy(&comm);

@@ -1,0 +1,538 @@
+/* QP_TEST: ranks=1,2,3,4 timeout=120
+ * Checkpoints: round trip, rotation, the newest whole one, refusals, damage, failed writes. */
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "ckpt/ckpt.h"
+#include "h5/h5.h"
+#include "testing.h"
+
+/* The state of a pretended run. The table's slabs go to the ranks in reverse order; the last owns
+ * none. */
+typedef struct {
+    int64_t n, counter, first, n_mine;
+    double loss;
+    float *weights;  /* [n], replicated */
+    uint16_t *table; /* [n] bf16, each rank holds its slab of it; read whole */
+} run_t;
+
+static qp_error_t get_table(void *owner, void *slab)
+{
+    const run_t *run = owner;
+    memcpy(slab, run->table + run->first, (size_t)run->n_mine * sizeof *run->table);
+    return NULL;
+}
+
+static qp_error_t put_table(void *owner, const void *data)
+{
+    run_t *run = owner;
+    memcpy(run->table, data, (size_t)run->n * sizeof *run->table);
+    return NULL;
+}
+
+static qp_error_t get_nothing(void *owner, void *slab)
+{
+    (void)owner;
+    (void)slab;
+    return QP_ERROR(QP_INTERNAL, "the device is gone");
+}
+
+static void run_init(qp_comm_t *comm, run_t *run, int64_t n, bool filled)
+{
+    int size = qp_comm_size(comm), rank = qp_comm_rank(comm), n_owner = size > 1 ? size - 1 : 1;
+    *run = (run_t){.n = n};
+    run->weights = QP_NEW("test", float, n);
+    run->table = QP_NEW("test", uint16_t, n);
+    if (rank < n_owner) {
+        int place = n_owner - 1 - rank;
+        run->first = n * place / n_owner;
+        run->n_mine = n * (place + 1) / n_owner - run->first;
+    }
+    if (!filled)
+        return;
+    run->counter = 42;
+    run->loss = 1.0 / 3.0;
+    for (int64_t i = 0; i < n; i++)
+        run->weights[i] = (float)i * 0.37f;
+    for (int64_t i = run->first; i < run->first + run->n_mine; i++)
+        run->table[i] = (uint16_t)(i * 7);
+    if (rank > 0)
+        run->counter = 0; /* rank 0 writes scalars */
+}
+
+static void run_fini(run_t *run)
+{
+    qp_free(run->weights);
+    qp_free(run->table);
+}
+
+static qp_state_t *register_run(qp_comm_t *comm, run_t *run)
+{
+    qp_state_t *state = qp_state_create();
+    qp_state_register_f32(state, comm, "adapter/param", run->weights, run->n);
+    qp_state_register_i64(state, "progress/counter", &run->counter);
+    qp_state_register_f64(state, "progress/loss", &run->loss);
+    const qp_state_entry_t table = {.name = "table",
+                                    .dtype = QP_BF16,
+                                    .n_global = run->n,
+                                    .first = run->first,
+                                    .n_mine = run->n_mine,
+                                    .n_read = run->n,
+                                    .get = get_table,
+                                    .put = put_table,
+                                    .owner = run};
+    qp_state_register(state, &table);
+    return state;
+}
+
+static qp_ckpt_info_t info_at(int64_t step)
+{
+    return (qp_ckpt_info_t){.step = step,
+                            .method = "sft",
+                            .base_id = 0xfedcba9876543210u,
+                            .deck_hash = 77,
+                            .build = "test 1",
+                            .fingerprint = "a.x = 1\nb.gone = 2\nlora.r = 16\n"};
+}
+
+static qp_error_t write_at(qp_comm_t *comm, const char *folder, int64_t step, int64_t keep,
+                           int64_t n)
+{
+    run_t run;
+    run_init(comm, &run, n, true);
+    qp_state_t *state = register_run(comm, &run);
+    char path[300];
+    snprintf(path, sizeof path, "%s", folder);
+    const qp_ckpt_config_t config = {.folder = path, .keep = keep};
+    const qp_ckpt_info_t info = info_at(step);
+    qp_error_t error = qp_ckpt_write(comm, &config, &info, state);
+    qp_state_destroy(&state);
+    run_fini(&run);
+    return error;
+}
+
+/* Reads into an empty run of n elements; *right says whether everything came back. */
+static qp_error_t read_from(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *info,
+                            int64_t n, int64_t *step, bool *right)
+{
+    run_t run;
+    run_init(comm, &run, n, false);
+    qp_state_t *state = register_run(comm, &run);
+    qp_error_t error = qp_ckpt_read(comm, path, info, state, step);
+    *right = run.counter == 42 && run.loss == 1.0 / 3.0;
+    for (int64_t i = 0; i < n; i++)
+        *right &= run.weights[i] == (float)i * 0.37f && run.table[i] == (uint16_t)(i * 7);
+    qp_state_destroy(&state);
+    run_fini(&run);
+    return error;
+}
+
+static bool exists(const char *folder, const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* A folder of rank 0's, under a name of its own, known to all. */
+static const char *folder_for(qp_comm_t *comm, const char *name)
+{
+    static char folder[300];
+    memset(folder, 0, sizeof folder);
+    if (qp_comm_rank(comm) == 0)
+        snprintf(folder, sizeof folder, "%s/%s", qp_test_folder(), name);
+    qp_comm_bcast(comm, folder, sizeof folder, QP_U8, 0);
+    return folder;
+}
+
+/* latest() must find this step (0: nothing). Also keeps the ranks together. */
+static void check_latest(qp_comm_t *comm, const char *folder, int64_t expected)
+{
+    char *path = NULL;
+    int64_t step = -1;
+    if (CHECK_OK(qp_ckpt_latest(comm, folder, &path, &step)))
+        CHECK_MSG(step == expected && (path != NULL) == (expected > 0), "latest is %lld, not %lld",
+                  (long long)step, (long long)expected);
+    qp_free(path);
+    qp_comm_barrier(comm);
+}
+
+static void test_round_trip(qp_comm_t *comm)
+{
+    const int64_t sizes[] = {1, 2, 1000, 1200000};
+    const char *folder = folder_for(comm, "round");
+    char path[400];
+    check_latest(comm, folder, 0); /* no folder at all */
+    for (int i = 0; i < 4; i++) {
+        CHECK_OK(write_at(comm, folder, i + 1, 10, sizes[i]));
+        snprintf(path, sizeof path, "%s/step-%06d.h5", folder, i + 1);
+        int64_t step = 0;
+        bool right = false;
+        const qp_ckpt_info_t info = info_at(0);
+        CHECK_OK(read_from(comm, path, &info, sizes[i], &step, &right));
+        CHECK(right && step == i + 1);
+        CHECK_OK(qp_ckpt_verify(path));
+    }
+    check_latest(comm, folder, 4);
+}
+
+/* What is in the file does not depend on the rank count: checksums of the whole arrays. */
+static void test_contents_do_not_depend_on_ranks(qp_comm_t *comm)
+{
+    enum { N = 1000 };
+    const char *folder = folder_for(comm, "contents");
+    CHECK_OK(write_at(comm, folder, 1, 10, N));
+    float weights[N];
+    uint16_t table[N];
+    for (int64_t i = 0; i < N; i++) {
+        weights[i] = (float)i * 0.37f;
+        table[i] = (uint16_t)(i * 7);
+    }
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    qp_h5_t *file = NULL;
+    if (CHECK_OK(qp_h5_open(path, NULL, &file))) {
+        uint64_t of_weights = 0, of_table = 0;
+        CHECK_OK(qp_h5_checksum_get(file, "/state/adapter/param", &of_weights));
+        CHECK_OK(qp_h5_checksum_get(file, "/state/table", &of_table));
+        CHECK(of_weights == qp_hash_bytes(weights, sizeof weights));
+        CHECK(of_table == qp_hash_bytes(table, sizeof table));
+        CHECK_OK(qp_h5_verify(file));
+    }
+    CHECK_OK(qp_h5_close(&file));
+    qp_comm_barrier(comm);
+}
+
+static void test_rotation(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "rotation");
+    for (int64_t step = 1; step <= 5; step++)
+        CHECK_OK(write_at(comm, folder, 10 * step, 2, 100));
+    qp_comm_barrier(comm);
+    CHECK(exists(folder, "step-000050.h5") && exists(folder, "step-000040.h5"));
+    CHECK(!exists(folder, "step-000030.h5") && !exists(folder, "step-000010.h5"));
+    qp_comm_barrier(comm);
+    char other[400], stale[400];
+    snprintf(stale, sizeof stale, "%s/step-000045.h5.part", folder);
+    snprintf(other, sizeof other, "%s/notes.txt", folder);
+    if (qp_comm_rank(comm) == 0) { /* left by a killed run; the second file is the user's */
+        close(open(stale, O_CREAT | O_WRONLY, 0666));
+        close(open(other, O_CREAT | O_WRONLY, 0666));
+    }
+    CHECK_OK(write_at(comm, folder, 20, 2, 100)); /* an older step than those there */
+    qp_comm_barrier(comm);
+    CHECK(exists(folder, "step-000020.h5") && exists(folder, "step-000050.h5"));
+    CHECK(!exists(folder, "step-000040.h5") && !exists(folder, "step-000045.h5.part"));
+    CHECK(exists(folder, "notes.txt"));
+    check_latest(comm, folder, 50);
+}
+
+static void test_refusals(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "refusals");
+    CHECK_OK(write_at(comm, folder, 1, 2, 100));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    int64_t step;
+    bool right;
+    qp_ckpt_info_t info = info_at(0);
+    info.method = "ppo";
+    CHECK_FAILS(read_from(comm, path, &info, 100, &step, &right), QP_INPUT,
+                "job.method = \"sft\", this one is \"ppo\"");
+    info = info_at(0);
+    info.base_id = 5;
+    CHECK_FAILS(read_from(comm, path, &info, 100, &step, &right), QP_INPUT,
+                "another base (id fedcba9876543210, this base is 0000000000000005)");
+    info = info_at(0);
+    info.deck_hash = 78;
+    info.fingerprint = "a.x = 1\nlora.new = 3\nlora.r = 8\n";
+    CHECK_FAILS(read_from(comm, path, &info, 100, &step, &right), QP_INPUT,
+                "keys that may not change\n  b.gone: was 2, is not given\n"
+                "  lora.new: was not given, is 3\n  lora.r: was 16, is 8");
+    info = info_at(0);
+    CHECK_FAILS(read_from(comm, path, &info, 101, &step, &right), QP_INPUT,
+                "/state/adapter/param: fp32 of 100 elements, expected fp32 of 101");
+    CHECK_FAILS(qp_ckpt_verify("/nowhere/step-000001.h5"), QP_INPUT, "/nowhere/step-000001.h5");
+    CHECK_OK(read_from(comm, path, &info, 100, &step, &right));
+    CHECK(right);
+    qp_comm_barrier(comm);
+}
+
+/* Another set of entries than the file has. */
+static void test_other_entries(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "entries");
+    CHECK_OK(write_at(comm, folder, 1, 2, 100));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    int64_t value = 0, step;
+    const qp_ckpt_info_t info = info_at(0);
+    qp_state_t *state = qp_state_create();
+    qp_state_register_i64(state, "progress/counter", &value);
+    CHECK_FAILS(qp_ckpt_read(comm, path, &info, state, &step), QP_INPUT,
+                "holds 4 pieces of state, this run has 1");
+    qp_state_register_i64(state, "progress/new", &value);
+    CHECK_FAILS(qp_ckpt_read(comm, path, &info, state, &step), QP_INPUT,
+                "no data set /state/progress/new");
+    qp_state_destroy(&state);
+    qp_comm_barrier(comm);
+}
+
+/* --- damage -------------------------------------------------------------------------------------
+ */
+
+static int64_t size_of(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 ? (int64_t)status.st_size : -1;
+}
+
+static void flip_bit(const char *path, int64_t byte)
+{
+    int fd = open(path, O_RDWR);
+    uint8_t value = 0;
+    CHECK(pread(fd, &value, 1, (off_t)byte) == 1);
+    value ^= 0x10;
+    CHECK(pwrite(fd, &value, 1, (off_t)byte) == 1);
+    close(fd);
+}
+
+/* The newest file loses its tail: passed over, and refused when named. */
+static void test_truncated(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "truncated");
+    CHECK_OK(write_at(comm, folder, 1, 5, 1000));
+    CHECK_OK(write_at(comm, folder, 2, 5, 1000));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000002.h5", folder);
+    const int64_t lost[] = {1, 500, 1 << 20};
+    const qp_ckpt_info_t info = info_at(0);
+    for (int i = 0; i < 3; i++) {
+        int64_t size = size_of(path) - lost[i];
+        qp_comm_barrier(comm);
+        if (qp_comm_rank(comm) == 0)
+            CHECK(truncate(path, size > 0 ? (off_t)size : 0) == 0);
+        check_latest(comm, folder, 1);
+        int64_t step;
+        bool right;
+        CHECK_FAILS(read_from(comm, path, &info, 1000, &step, &right), QP_INPUT, path);
+    }
+    qp_comm_barrier(comm);
+}
+
+/* A bit anywhere in the newest file: either it does not matter to what is read, or it is refused.
+ */
+static void test_flipped_bits(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "flipped");
+    CHECK_OK(write_at(comm, folder, 1, 5, 300));
+    CHECK_OK(write_at(comm, folder, 2, 5, 300));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000002.h5", folder);
+    const qp_ckpt_info_t info = info_at(0);
+    int64_t size = size_of(path), n_refused = 0, n_try = 40;
+    qp_comm_barrier(comm);
+    for (int64_t i = 0; i < n_try; i++) {
+        int64_t byte = size * i / n_try, step;
+        bool right = false;
+        if (qp_comm_rank(comm) == 0)
+            flip_bit(path, byte);
+        qp_comm_barrier(comm);
+        qp_error_t error = read_from(comm, path, &info, 300, &step, &right);
+        n_refused += error != NULL;
+        CHECK_MSG(error != NULL || (right && step == 2), "a flipped bit in byte %lld went unseen",
+                  (long long)byte);
+        if (error != NULL)
+            CHECK_FAILS(error, QP_INPUT, path);
+        qp_comm_barrier(comm);
+        if (qp_comm_rank(comm) == 0)
+            flip_bit(path, byte); /* back */
+        qp_comm_barrier(comm);
+    }
+    CHECK_MSG(n_refused > n_try / 4, "only %lld of %lld flips refused", (long long)n_refused,
+              (long long)n_try);
+    /* One in the data: the file opens and is complete, its checksum tells. */
+    qp_h5_t *file = NULL;
+    CHECK_OK(qp_ckpt_verify(path));
+    check_latest(comm, folder, 2);
+    CHECK_OK(qp_h5_open(path, NULL, &file));
+    CHECK_OK(qp_h5_close(&file));
+}
+
+/* Whole but for the mark: the writer was killed before the end. */
+static void test_incomplete(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "incomplete");
+    CHECK_OK(write_at(comm, folder, 1, 5, 100));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000009.h5", folder);
+    qp_h5_t *file = NULL;
+    if (CHECK_OK(qp_h5_create(path, comm, &file))) {
+        CHECK_OK(qp_h5_format_set(file, "checkpoint", 1));
+        CHECK_OK(qp_h5_attr_set_i64(file, "/", "step", 9));
+    }
+    CHECK_OK(qp_h5_close(&file));
+    check_latest(comm, folder, 1);
+    const qp_ckpt_info_t info = info_at(0);
+    int64_t step;
+    bool right;
+    CHECK_FAILS(read_from(comm, path, &info, 100, &step, &right), QP_INPUT,
+                "incomplete: its writing was interrupted");
+}
+
+/* --- failed writes -------------------------------------------------------------------------------
+ */
+
+/* The older checkpoint is untouched, nothing is left of the failed one, and the next one works. */
+static void check_survival(qp_comm_t *comm, const char *folder, int64_t n)
+{
+    CHECK(!exists(folder, "step-000002.h5") && !exists(folder, "step-000002.h5.part"));
+    check_latest(comm, folder, 1);
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    const qp_ckpt_info_t info = info_at(0);
+    int64_t step;
+    bool right = false;
+    CHECK_OK(read_from(comm, path, &info, n, &step, &right));
+    CHECK(right);
+    qp_comm_barrier(comm);
+}
+
+/* Files may not grow beyond a limit: too small for the header, for the structure, for the data. */
+static void test_file_size_limit(qp_comm_t *comm)
+{
+    enum { N = 400000 };
+    const char *folder = folder_for(comm, "limit");
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit old, small;
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    const int64_t limits[] = {0, 1000, 100000, 1500000};
+    for (int i = 0; i < 8; i++) { /* on every rank, then on the last one only */
+        bool limited = i < 4 || qp_comm_rank(comm) == qp_comm_size(comm) - 1;
+        CHECK_OK(write_at(comm, folder, 1, 5, N));
+        small.rlim_cur = (rlim_t)limits[i % 4];
+        if (limited)
+            setrlimit(RLIMIT_FSIZE, &small);
+        qp_error_t error = write_at(comm, folder, 2, 5, N);
+        setrlimit(RLIMIT_FSIZE, &old);
+        CHECK_FAILS(error, QP_IO, "step-000002.h5");
+        check_survival(comm, folder, N);
+    }
+}
+
+/* Fills a file system with one file until so many bytes are free. */
+static void leave_room(const char *folder, const char *filler, int64_t room)
+{
+    struct statvfs fs;
+    CHECK(statvfs(folder, &fs) == 0);
+    int64_t length = (int64_t)(fs.f_bavail * fs.f_frsize) - room;
+    int fd = open(filler, O_CREAT | O_WRONLY, 0666);
+    CHECK(length <= 0 || fallocate(fd, 0, 0, (off_t)length) == 0);
+    close(fd);
+}
+
+static void remove_step(const char *folder, int step)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-%06d.h5", folder, step);
+    unlink(path);
+}
+
+/* Every size of disk from too small for the header to nearly enough. */
+static void test_full_disk(qp_comm_t *comm)
+{
+    enum { N = 100000 };
+    const char *folder = folder_for(comm, "disk");
+    bool mine = qp_comm_rank(comm) == 0;
+    uint64_t cannot = 0;
+    if (mine) {
+        CHECK(mkdir(folder, 0777) == 0);
+        cannot = mount("tmpfs", folder, "tmpfs", 0, "size=8m") != 0;
+    }
+    if (qp_comm_agree_bits(comm, cannot) != 0) {
+        qp_log_info("full disk: not tested, no right to mount");
+        return;
+    }
+    char filler[400];
+    snprintf(filler, sizeof filler, "%s/filler", folder);
+    CHECK_OK(write_at(comm, folder, 1, 5, N));
+    int n_failed = 0, n_done = 0;
+    for (int64_t room = 0; room < 3 << 20; room += 200000) {
+        if (mine)
+            leave_room(folder, filler, room);
+        qp_comm_barrier(comm);
+        qp_error_t error = write_at(comm, folder, 2, 5, N);
+        if (error != NULL) {
+            CHECK_FAILS(error, QP_IO, "step-000002.h5");
+            check_survival(comm, folder, N);
+        }
+        n_failed += error != NULL;
+        n_done += error == NULL;
+        qp_comm_barrier(comm);
+        if (mine) {
+            unlink(filler);
+            remove_step(folder, 2);
+        }
+    }
+    CHECK(n_failed > 3 && n_done > 3);
+    qp_comm_barrier(comm);
+    if (mine)
+        CHECK(umount(folder) == 0);
+}
+
+static void test_failing_owner(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "owner");
+    int last = qp_comm_size(comm) - 1, mine = qp_comm_rank(comm) == last;
+    const qp_state_entry_t entry = {.name = "broken",
+                                    .dtype = QP_F32,
+                                    .n_global = 4,
+                                    .n_mine = mine ? 4 : 0,
+                                    .n_read = 4,
+                                    .get = get_nothing};
+    qp_state_t *state = qp_state_create();
+    qp_state_register(state, &entry);
+    char path[300];
+    snprintf(path, sizeof path, "%s", folder);
+    const qp_ckpt_config_t config = {.folder = path, .keep = 2};
+    const qp_ckpt_info_t info = info_at(1);
+    CHECK_FAILS(qp_ckpt_write(comm, &config, &info, state), QP_INTERNAL,
+                "/state/broken: the device is gone");
+    CHECK(!exists(folder, "step-000001.h5.part"));
+    qp_state_destroy(&state);
+    qp_comm_barrier(comm);
+}
+
+int main(void)
+{
+    qp_comm_t *comm = NULL;
+    if (CHECK_OK(qp_comm_create(&comm))) {
+        qp_log_init(QP_LOG_ERROR, qp_comm_rank(comm)); /* warnings are expected here */
+        test_round_trip(comm);
+        test_contents_do_not_depend_on_ranks(comm);
+        test_rotation(comm);
+        test_refusals(comm);
+        test_other_entries(comm);
+        test_truncated(comm);
+        test_flipped_bits(comm);
+        test_incomplete(comm);
+        test_file_size_limit(comm);
+        test_full_disk(comm);
+        test_failing_owner(comm);
+    }
+    qp_comm_destroy(&comm);
+    return qp_test_end();
+}
