@@ -1,0 +1,91 @@
+/* quipu-inspect: what is in a file of Quipu, whether it is intact, how two of them differ. */
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "quipu-inspect/inspect.h"
+
+static const char usage[] =
+    "usage: quipu-inspect [--tensors] [--verify] PATH\n"
+    "       quipu-inspect --diff A B\n"
+    "\n"
+    "PATH is a base, shard or checkpoint (.h5), or a PEFT adapter folder.\n"
+    "\n"
+    "  --tensors   lists every data set or tensor\n"
+    "  --verify    re-computes all checksums (an adapter: all numbers are finite)\n"
+    "  --diff      how two .h5 files differ: attributes, data sets, largest absolute and relative\n"
+    "              (L2) difference\n"
+    "  --help      this text\n"
+    "\n"
+    "Exit codes: 0 done (--diff: the same), 2 the file is damaged or the input is wrong (--diff: "
+    "they\n"
+    "differ), 3 reading failed.\n";
+
+typedef struct {
+    bool tensors, verify, diff, help;
+    const char *path, *other;
+} arguments_t;
+
+static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
+{
+    static const struct option options[] = {{"tensors", no_argument, NULL, 't'},
+                                            {"verify", no_argument, NULL, 'v'},
+                                            {"diff", no_argument, NULL, 'd'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    *args = (arguments_t){0};
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
+        args->tensors |= option == 't';
+        args->verify |= option == 'v';
+        args->diff |= option == 'd';
+        args->help |= option == 'h';
+        if (option == '?')
+            return QP_ERROR(QP_INPUT, "see quipu-inspect --help");
+    }
+    if (args->help)
+        return NULL;
+    if (argc - optind != (args->diff ? 2 : 1))
+        return QP_ERROR(QP_INPUT, "expected %s; see quipu-inspect --help",
+                        args->diff ? "two files" : "one path");
+    args->path = argv[optind];
+    args->other = argv[argc - 1];
+    return NULL;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+static qp_error_t inspect(const arguments_t *args)
+{
+    if (args->diff) {
+        bool same;
+        QP_TRY(qp_diff_h5(args->path, args->other, &same));
+        return same ? NULL : QP_ERROR(QP_INPUT, "%s and %s differ", args->path, args->other);
+    }
+    bool adapter = is_folder(args->path);
+    QP_TRY(adapter ? qp_show_adapter(args->path, args->tensors)
+                   : qp_show_h5(args->path, args->tensors));
+    if (!args->verify)
+        return NULL;
+    return adapter ? qp_verify_adapter(args->path) : qp_verify_h5(args->path);
+}
+
+int main(int argc, char **argv)
+{
+    arguments_t args;
+    qp_log_init(QP_LOG_INFO, 0);
+    qp_error_t error = parse_arguments(argc, argv, &args);
+    if (error == NULL && args.help)
+        fputs(usage, stdout);
+    else if (error == NULL)
+        error = inspect(&args);
+    int code = qp_error_report(&error);
+    if (qp_mem_check_leaks() > 0 && code == QP_OK)
+        code = QP_INTERNAL;
+    return code;
+}

@@ -1,0 +1,35 @@
+/** \file inspect.h  The parts of quipu-inspect. Text goes to stdout. */
+#ifndef QP_INSPECT_INSPECT_H
+#define QP_INSPECT_INSPECT_H
+
+#include <stdbool.h>
+
+#include "h5/h5.h"
+
+/** What kind of root attribute it is: decides how it is read and written out. */
+typedef enum { QP_SHOW_TEXT, QP_SHOW_NUMBER, QP_SHOW_HEX } qp_show_t;
+
+/** The root attributes of Quipu's formats, in the order they are shown; ends with a NULL name. */
+typedef struct {
+    const char *name;
+    qp_show_t show;
+} qp_root_attribute_t;
+extern const qp_root_attribute_t qp_root_attributes[];
+
+/** An attribute as text (qp_free); NULL if the file does not have it. */
+qp_error_t qp_root_attribute_text(const qp_h5_t *file, const qp_root_attribute_t *attribute,
+                                  char **text);
+
+/** Prints a Quipu HDF5 file: its kind, root attributes, and (\a tensors) every data set. */
+qp_error_t qp_show_h5(const char *path, bool tensors);
+/** Re-computes all checksums of a Quipu HDF5 file; for checkpoints completeness too. */
+qp_error_t qp_verify_h5(const char *path);
+
+/** The same for a PEFT adapter folder; verifying means that all numbers are finite. */
+qp_error_t qp_show_adapter(const char *folder, bool tensors);
+qp_error_t qp_verify_adapter(const char *folder);
+
+/** Prints how two Quipu HDF5 files differ. *same is false if they do. */
+qp_error_t qp_diff_h5(const char *path_a, const char *path_b, bool *same);
+
+#endif
