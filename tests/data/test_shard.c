@@ -168,6 +168,39 @@ static void test_damage_is_refused(qp_comm_t *comm)
     qp_free(cut);
 }
 
+/* Wherever a bit flips: the shard is refused, or its tokens are what they were. */
+static void test_no_flip_passes_unnoticed(qp_comm_t *comm)
+{
+    enum { N_FLIP = 300, N_SAMPLE = 10 };
+    make_shard(qp_test_folder(), "flips.h5", 0, N_SAMPLE);
+    char *path = in_folder("flips.h5");
+    struct stat info;
+    CHECK(stat(path, &info) == 0);
+    int fd = open(path, O_RDWR), n_refused = 0;
+    for (uint32_t i = 0; i < N_FLIP; i++) {
+        qp_philox_key_t key = {.seed = 11, .sample = i};
+        off_t at = (off_t)(qp_philox_uniform64(&key, 0) * (double)info.st_size);
+        uint8_t byte = 0, flipped = 0;
+        CHECK(pread(fd, &byte, 1, at) == 1);
+        flipped = (uint8_t)(byte ^ (1u << (i % 8)));
+        CHECK(pwrite(fd, &flipped, 1, at) == 1);
+        qp_dataset_t *dataset = NULL;
+        qp_error_t error = open_made(comm, qp_test_folder(), "flips.h5", &dataset);
+        if (error == NULL) {
+            for (int64_t sample = 0; sample < N_SAMPLE; sample++)
+                check_sample(dataset, sample);
+            qp_dataset_close(&dataset);
+        }
+        CHECK(error == NULL || error->code == QP_INPUT);
+        n_refused += error != NULL;
+        qp_error_destroy(&error);
+        CHECK(pwrite(fd, &byte, 1, at) == 1);
+    }
+    CHECK_MSG(n_refused > N_FLIP * 8 / 10, "%d of %d refused", n_refused, (int)N_FLIP);
+    close(fd);
+    qp_free(path);
+}
+
 /* A shard with given contents and correct checksums. */
 static void make_raw(const char *name, const int32_t *token, int64_t n_token, const int64_t *offset,
                      int64_t n_offset, int64_t n_sample)
@@ -235,6 +268,7 @@ int main(void)
     test_unfinished_shards_leave_nothing();
     test_misfits_are_refused(comm);
     test_damage_is_refused(comm);
+    test_no_flip_passes_unnoticed(comm);
     test_nonsense_is_refused(comm);
     qp_comm_destroy(&comm);
     return qp_test_end();
