@@ -1,10 +1,12 @@
 /* Life of a tokenizer: its files, its parts put together, its simple questions. */
 #include "text/tokenizer.h"
 
-#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
@@ -48,26 +50,8 @@ static qp_error_t read_file(const char *folder, const char *name, void **data, s
 {
     char *path = qp_format("%s/%s", folder, name);
     qp_error_t error = NULL;
-    qp_str_t text = {0};
-    char block[65536];
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) {
-        if (errno != ENOENT)
-            error = QP_ERROR(QP_IO, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    for (size_t n; (n = fread(block, 1, sizeof block, file)) > 0;)
-        qp_str_append(&text, block, n);
-    if (ferror(file))
-        error = QP_ERROR(QP_IO, "%s: %s", path, strerror(errno));
-    fclose(file);
-    if (error == NULL && text.n == 0)
-        error = QP_ERROR(QP_INPUT, "%s: the file is empty", path);
-    if (error != NULL)
-        qp_str_fini(&text);
-    *data = text.data;
-    *n_bytes = text.n;
-done:
+    if (access(path, F_OK) == 0)
+        error = qp_file_read(path, data, n_bytes);
     qp_free(path);
     return error;
 }

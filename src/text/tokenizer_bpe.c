@@ -9,8 +9,6 @@
 
 enum { SHORT_WORD = 48 }; /* symbols; below it a scan for the best pair beats a heap */
 
-#define METASPACE "\xe2\x96\x81" /* U+2581, the space of SentencePiece's vocabularies */
-
 static const uint32_t NO_RANK = UINT32_MAX;
 
 void qp_bpe_fini(qp_bpe_t *bpe)
@@ -240,10 +238,10 @@ static void encode_word(const qp_bpe_t *bpe, const char *word, size_t n_bytes,
 static size_t first_word(const char *text, size_t n_bytes)
 {
     size_t i = 0;
-    while (i + sizeof METASPACE - 1 <= n_bytes &&
-           memcmp(text + i, METASPACE, sizeof METASPACE - 1) == 0)
-        i += sizeof METASPACE - 1;
-    const char *next = memmem(text + i, n_bytes - i, METASPACE, sizeof METASPACE - 1);
+    while (i + sizeof QP_METASPACE - 1 <= n_bytes &&
+           memcmp(text + i, QP_METASPACE, sizeof QP_METASPACE - 1) == 0)
+        i += sizeof QP_METASPACE - 1;
+    const char *next = memmem(text + i, n_bytes - i, QP_METASPACE, sizeof QP_METASPACE - 1);
     return next != NULL ? (size_t)(next - text) : n_bytes;
 }
 
@@ -274,7 +272,7 @@ void qp_bpe_find_bytes(qp_bpe_t *bpe, const qp_textmap_t *id_of)
 /* U+2581 is a token, and words never go across its first one: see first_word(). */
 static bool can_cut(const qp_bpe_t *bpe, const char *const *text, const size_t *n_bytes, int64_t n)
 {
-    if (bpe->byte_level || qp_textmap_get(&bpe->word, METASPACE, sizeof METASPACE - 1) < 0)
+    if (bpe->byte_level || qp_textmap_get(&bpe->word, QP_METASPACE, sizeof QP_METASPACE - 1) < 0)
         return false;
     for (int64_t i = 0; i < n; i++)
         if (text[i] != NULL && first_word(text[i], n_bytes[i]) < n_bytes[i])

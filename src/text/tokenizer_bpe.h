@@ -13,6 +13,9 @@
 #include "text/tokenizer.h"
 #include "text/tokenizer_map.h"
 
+/** U+2581, the space of SentencePiece's vocabularies. */
+#define QP_METASPACE "\xe2\x96\x81"
+
 /** The model; immutable once filled. Zero-initialise. */
 typedef struct {
     bool byte_level;      /**< symbols are bytes, not characters */

@@ -58,11 +58,11 @@ static void make_vocabulary(const json_t *root, json_t *vocab, json_t *added)
         if (text == NULL)
             continue;
         json_object_set_new(vocab, text, json_integer((json_int_t)id));
-        if (type == QP_GGUF_CONTROL || type == QP_GGUF_USER_DEFINED)
+        if (type == QP_SP_CONTROL || type == QP_SP_USER_DEFINED)
             json_array_append_new(added, json_pack("{s:I, s:s, s:b, s:b, s:b, s:b, s:b}", "id",
                                                    (json_int_t)id, "content", text, "single_word",
                                                    0, "lstrip", 0, "rstrip", 0, "normalized", 0,
-                                                   "special", type == QP_GGUF_CONTROL));
+                                                   "special", type == QP_SP_CONTROL));
     }
 }
 

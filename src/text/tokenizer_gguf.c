@@ -114,10 +114,10 @@ static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, cons
         "tokenizer.ggml"));
     for (int64_t i = 0; i < tokens->n; i++) {
         const int type = token_type(tokens, i);
-        if (type == QP_GGUF_CONTROL || type == QP_GGUF_USER_DEFINED)
-            QP_TRY(qp_tokenizer_add(
-                tokenizer, token_text(tokens, i), false,
-                (qp_added_t){.id = (int32_t)i, .special = type == QP_GGUF_CONTROL}));
+        if (type == QP_SP_CONTROL || type == QP_SP_USER_DEFINED)
+            QP_TRY(
+                qp_tokenizer_add(tokenizer, token_text(tokens, i), false,
+                                 (qp_added_t){.id = (int32_t)i, .special = type == QP_SP_CONTROL}));
     }
     qp_tokenizer_set_bos_eos(tokenizer,
                              qp_json_flag(root, "tokenizer.ggml.add_bos_token", pre->add_bos),
@@ -184,7 +184,7 @@ static void write_model_proto(const json_t *root, const tokens_t *tokens, const 
         put_float(&part, SCORE, (float)json_number_value(json_array_get(scores, (size_t)i)));
         put_number(&part, TYPE, token_type(tokens, i));
         put_message(proto, PIECES, &part);
-        has_bytes = has_bytes || token_type(tokens, i) == QP_GGUF_BYTE;
+        has_bytes = has_bytes || token_type(tokens, i) == QP_SP_BYTE;
     }
     put_number(&part, MODEL_TYPE, MODEL_BPE);
     put_number(&part, BYTE_FALLBACK, has_bytes);

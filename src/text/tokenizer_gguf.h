@@ -8,9 +8,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
-
-/* tokenizer.ggml.token_type; the numbers are SentencePiece's own. */
-enum { QP_GGUF_NORMAL = 1, QP_GGUF_CONTROL = 3, QP_GGUF_USER_DEFINED = 4, QP_GGUF_BYTE = 6 };
+#include "text/tokenizer_sp_proto.h" /* token types */
 
 /** tokenizer.ggml.pre: how a text is cut, and what llama.cpp sets along with the name. */
 typedef struct {

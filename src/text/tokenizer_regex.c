@@ -10,29 +10,37 @@ struct qp_regex {
     pcre2_code *code;
 };
 
-/* Classes whose meaning under PCRE2_UCP is not Oniguruma's: \s would hold U+180E, \w other marks.
- */
+/* Classes whose meaning under PCRE2_UCP is not Oniguruma's: \s would hold U+180E, \w all numbers
+ * but no marks. Oniguruma's \w takes six more characters of Latin-1 outside of []. */
 static const struct {
     char letter;
-    const char *members; /* inside [] */
+    const char *members, *outside;
 } CLASSES[] = {
-    {'s', "\\t-\\r \\x{85}\\x{a0}\\p{Zs}\\p{Zl}\\p{Zp}"},
-    {'w', "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"},
+    {'s', "\\t-\\r \\x{85}\\x{a0}\\p{Zs}\\p{Zl}\\p{Zp}", ""},
+    {'w', "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"},
 };
 
-/* Appends the translation of an escape \c; false if it stays as it is. */
-static bool translate_escape(char c, bool in_class, qp_str_t *out)
+/* Appends an escape \c or its translation. A complement inside [] cannot be written with members:
+ * \S stays PCRE2's (it is mostly seen in [\s\S]), \W is refused. */
+static qp_error_t translate_escape(char c, bool in_class, qp_str_t *out)
 {
     for (size_t i = 0; i < sizeof CLASSES / sizeof CLASSES[0]; i++) {
         const bool negated = c == CLASSES[i].letter - 'a' + 'A';
-        if (c != CLASSES[i].letter && !negated)
-            continue;
-        if (in_class && negated) /* no union with a complement in a class: keep PCRE2's own */
-            return false;
-        qp_str_printf(out, in_class ? "%s%s" : "[%s%s]", negated ? "^" : "", CLASSES[i].members);
-        return true;
+        if (c == CLASSES[i].letter && in_class) {
+            qp_str_puts(out, CLASSES[i].members);
+            return NULL;
+        }
+        if ((c == CLASSES[i].letter || negated) && !in_class) {
+            qp_str_printf(out, "[%s%s%s]", negated ? "^" : "", CLASSES[i].members,
+                          CLASSES[i].outside);
+            return NULL;
+        }
     }
-    return false;
+    if (c == 'W')
+        return QP_ERROR(QP_INPUT, "\\W inside [] is not supported");
+    qp_str_putc(out, '\\');
+    qp_str_putc(out, c);
+    return NULL;
 }
 
 /* Oniguruma (Ruby syntax) to PCRE2, for what split patterns use. */
@@ -41,11 +49,8 @@ static qp_error_t translate(const char *pattern, qp_str_t *out)
     bool in_class = false;
     for (const char *p = pattern; *p != '\0'; p++) {
         if (*p == '\\' && p[1] != '\0') {
-            p++;
-            if (!translate_escape(*p, in_class, out)) {
-                qp_str_putc(out, '\\');
-                qp_str_putc(out, *p);
-            }
+            QP_TRY(qp_error_context(translate_escape(*++p, in_class, out), "split pattern '%s'",
+                                    pattern));
             continue;
         }
         if (in_class && (*p == '[' || (p[0] == '&' && p[1] == '&')))

@@ -9,8 +9,6 @@
 #include "text/tokenizer_sp_proto.h"
 #include "text/tokenizer_utf8.h"
 
-#define METASPACE "\xe2\x96\x81" /* U+2581, SentencePiece's space */
-
 /* A merge: SentencePiece joins two neighbours if the result is a piece; the best score goes first,
  * and equal scores from left to right. */
 typedef struct {
@@ -98,7 +96,7 @@ static void take_over_encoding(qp_tokenizer_t *tokenizer, const qp_sp_proto_t *p
         n_text[i] = proto->piece[i].n_text;
         qp_textmap_put(&id_of, text[i], n_text[i], (int32_t)i);
     }
-    bool ok = is_plain(proto) && qp_textmap_get(&id_of, METASPACE, strlen(METASPACE)) >= 0;
+    bool ok = is_plain(proto) && qp_textmap_get(&id_of, QP_METASPACE, strlen(QP_METASPACE)) >= 0;
     for (int64_t i = 0; ok && i < proto->n_piece; i++)
         if (text[i] != NULL)
             ok = add_pairs(&id_of, &proto->piece[i], (int32_t)i, &pairs);
@@ -113,9 +111,9 @@ static void take_over_encoding(qp_tokenizer_t *tokenizer, const qp_sp_proto_t *p
         qp_bpe_init_words(bpe, text, n_text, proto->n_piece);
         if (proto->dummy_prefix)
             tokenizer->rule[tokenizer->n_rule++] =
-                (qp_normal_rule_t){.from = qp_strdup(""), .to = qp_strdup(METASPACE)};
+                (qp_normal_rule_t){.from = qp_strdup(""), .to = qp_strdup(QP_METASPACE)};
         tokenizer->rule[tokenizer->n_rule++] =
-            (qp_normal_rule_t){.from = qp_strdup(" "), .to = qp_strdup(METASPACE)};
+            (qp_normal_rule_t){.from = qp_strdup(" "), .to = qp_strdup(QP_METASPACE)};
         tokenizer->sp_decodes_only = true;
     }
     qp_textmap_fini(&id_of);

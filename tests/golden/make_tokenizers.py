@@ -11,6 +11,7 @@ the dump beer.Posts.xml.gz (CC BY-SA). What it writes:
     spm.model                             SentencePiece BPE with byte fallback
     spm.gguf.json, smollm.gguf.json       the same models as the metadata of a GGUF
     texts.json                            texts: of the dumps and nasty ones
+    splits.json                           pre-tokenizers and the pieces they cut texts into
     NAME.ids.json                         ids and decoded text of each text; ids that ADD_SPECIAL prefixes
     dumps.txt                             per dump and model: texts, ids, hash of all ids
 """
@@ -189,6 +190,28 @@ def gguf_metadata(path):
     return {name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")}
 
 
+# --- pre-tokenizers --------------------------------------------------------------------------------------
+
+def split_cases():
+    """Steps that the models above do not use, and classes that differ between regex engines."""
+    split, sequence = pre_tokenizers.Split, pre_tokenizers.Sequence
+    text = "a\u180eb c\u2003d\u0085e  f_1\u00bd\u2167\u24b6\u0301-g\n\nx\u200by \u0664\u00b2 z"
+    steps = [split(Regex(r"\s+"), "isolated"), split(Regex(r"[^\s]+"), "isolated"),
+             split(Regex(r"\S+"), "removed"), split(Regex(r"\w+"), "removed", invert=True),
+             split(Regex(r"[\w-]+"), "isolated"), split(Regex(r"\W"), "isolated"),
+             split(Regex(r"\d+"), "removed"), split(Regex(r"x*"), "isolated"), split(Regex(r"^.|.$"), "removed"),
+             split(" ", "removed"), split("  ", "isolated"), pre_tokenizers.WhitespaceSplit(),
+             pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.Digits(individual_digits=True),
+             sequence([pre_tokenizers.WhitespaceSplit(), split("-", "isolated"), pre_tokenizers.Digits()])]
+    for scheme in ("never", "first", "always"):
+        for cut in (False, True):
+            steps.append(pre_tokenizers.Metaspace("\u2581", prepend_scheme=scheme, split=cut))
+            steps.append(sequence([split("-", "isolated"), steps[-1]]))
+    return [{"pre_tokenizer": json.loads(step.__getstate__()), "text": sample,
+             "pieces": [piece for piece, _ in step.pre_tokenize_str(sample)]}
+            for step in steps for sample in (text, " a  b", "\u2581a \u2581")]
+
+
 # --- texts and ids ---------------------------------------------------------------------------------------
 
 def nasty_texts():
@@ -293,6 +316,7 @@ def main():
     texts = golden_texts(dumps)
     write("texts.json", [base64.b64encode(text).decode() for text in texts])
 
+    write("splits.json", split_cases())
     hf = train_all(dumps[0])
     spm = train_sentencepiece(dumps[0])
     (OUT / "spm.model").write_bytes(spm)
