@@ -13,6 +13,20 @@
 
 enum { QP_QB = 64, QP_KB = 128 };
 
+/** Where only the first half of a block of keys is seen or real, products of half the size do. */
+typedef enum { QP_WHOLE_BLOCK, QP_HALF_BLOCK, QP_N_BLOCK_SIZE } qp_block_size_t;
+
+static inline int64_t qp_block_keys(int size)
+{
+    return size == QP_HALF_BLOCK ? QP_KB / 2 : QP_KB;
+}
+
+/** Size for n keys from the block's first. */
+static inline qp_block_size_t qp_block_size(int64_t n)
+{
+    return n <= QP_KB / 2 ? QP_HALF_BLOCK : QP_WHOLE_BLOCK;
+}
+
 /** One sequence: its n_query rows in the batch, which are the last of its n_key keys. */
 typedef struct {
     int64_t seq, first_row, n_query, n_key;
@@ -44,6 +58,23 @@ typedef struct {
     qp_dtype_t dtype;
     int64_t n_row, n_col;
 } qp_block_t;
+
+/** Writes an operand of a product. Faster than qp_cpu_store(): a NaN that arithmetic made stays
+ * NaN, other bit patterns of NaN do not occur here. */
+static inline void qp_store_operand(void *to, qp_dtype_t dtype, const float *restrict from,
+                                    int64_t n)
+{
+    if (dtype == QP_F32) {
+        memcpy(to, from, (size_t)n * sizeof *from);
+        return;
+    }
+    uint16_t *restrict half = to;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        half[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
+}
 
 /** Block (key block, kv head) of b->k or b->v. */
 static inline void *qp_key_block(const qp_blocks_t *b, void *base, int64_t block, int64_t kv_head)

@@ -40,7 +40,8 @@ static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
 
 typedef struct {
     const qp_blocks_t *b;
-    const qp_cpu_gemm_t *score, *key, *query; /* [KB,QB] = x y^T; [KB,E] += x y; [QB,E] += x^T y */
+    /* [KB, QB] = x y^T; [KB, E] += x y; [QB, E] += x^T y */
+    const qp_cpu_gemm_t *score[QP_N_BLOCK_SIZE], *key[QP_N_BLOCK_SIZE], *query[QP_N_BLOCK_SIZE];
     qp_mat_t qkv, out, dout, dqkv;
     const float *lse; /* [H, n_token] */
     float *group_sum; /* [2 (dK, dV), H, n_token, E], or NULL when every head has its own keys */
@@ -59,26 +60,26 @@ QP_CPU_CLONES static float dot_row(const void *x, qp_dtype_t x_dtype, const void
 }
 
 /*
- * P^T and dS^T of one block; key row r is seen by the queries from column first_query + r on, and
- * n_key rows are real. All of it comes out as 0 outside.
+ * P^T and dS^T of the first n_row keys of key block j and query block i. Zero where the key comes
+ * after the query, which includes all keys that fill up a block; queries that do have lse infinite.
  */
-QP_CPU_CLONES static void probability_block(const task_t *t, int64_t first_column, int64_t n_key,
-                                            int64_t row_of_query, float scale)
+QP_CPU_CLONES static void probability_block(const task_t *t, int64_t j, int64_t i, int64_t n_row,
+                                            float scale)
 {
-    const float *restrict lse = t->lse + row_of_query, *restrict delta = t->delta + row_of_query;
+    const float *restrict lse = t->lse + i * QP_QB, *restrict delta = t->delta + i * QP_QB;
+    int64_t ahead = j * QP_KB - i * QP_QB; /* of the first key before the first query */
     size_t width = qp_dtype_bytes(t->query.dtype);
-    for (int64_t r = 0; r < QP_KB; r++) {
+    for (int64_t r = 0; r < n_row; r++) {
         float *restrict p = t->score + r * QP_QB, *restrict d = t->dscore + r * QP_QB;
-        int64_t hidden = r >= n_key ? QP_QB : first_column + r;
         for (int64_t c = 0; c < QP_QB; c++) {
-            float prob = qp_cpu_expf(p[c] * scale - lse[c]);
+            float prob = qp_cpu_expf_negative(p[c] * scale - lse[c]);
             p[c] = prob;
             d[c] = prob * (d[c] - delta[c]) * scale;
         }
-        for (int64_t c = 0; c < qp_cpu_min(hidden, QP_QB); c++)
+        for (int64_t c = 0; c < qp_cpu_min(ahead + r, QP_QB); c++)
             p[c] = d[c] = 0.0f;
-        qp_cpu_store((char *)t->prob + (size_t)(r * QP_QB) * width, t->query.dtype, p, QP_QB);
-        qp_cpu_store((char *)t->dprob + (size_t)(r * QP_QB) * width, t->query.dtype, d, QP_QB);
+        qp_store_operand((char *)t->prob + (size_t)(r * QP_QB) * width, t->query.dtype, p, QP_QB);
+        qp_store_operand((char *)t->dprob + (size_t)(r * QP_QB) * width, t->query.dtype, d, QP_QB);
     }
 }
 
@@ -140,13 +141,14 @@ static qp_error_t backward_head(const backward_t *f, task_t *t, int thread, int6
         for (int64_t i = j * QP_KB / QP_QB; i < s->n_query_block; i++) {
             const char *query = (const char *)t->query.data + (size_t)i * query_bytes;
             const char *dout = (const char *)t->dout.data + (size_t)i * query_bytes;
-            QP_TRY(qp_cpu_gemm_run(f->score, thread, k, query, t->score));
-            QP_TRY(qp_cpu_gemm_run(f->score, thread, v, dout, t->dscore));
-            probability_block(t, j * QP_KB - i * QP_QB, s->n_key - j * QP_KB, i * QP_QB,
-                              b->a.scale);
-            QP_TRY(qp_cpu_gemm_run(f->key, thread, t->prob, dout, t->dv));
-            QP_TRY(qp_cpu_gemm_run(f->key, thread, t->dprob, query, t->dk));
-            QP_TRY(qp_cpu_gemm_run(f->query, thread, t->dprob, k, t->dquery + i * QP_QB * e));
+            const int64_t seen = qp_cpu_min(s->n_key, (i + 1) * QP_QB) - j * QP_KB;
+            const qp_block_size_t size = qp_block_size(seen);
+            QP_TRY(qp_cpu_gemm_run(f->score[size], thread, k, query, t->score));
+            QP_TRY(qp_cpu_gemm_run(f->score[size], thread, v, dout, t->dscore));
+            probability_block(t, j, i, qp_block_keys(size), b->a.scale);
+            QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->prob, dout, t->dv));
+            QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->dprob, query, t->dk));
+            QP_TRY(qp_cpu_gemm_run(f->query[size], thread, t->dprob, k, t->dquery + i * QP_QB * e));
         }
         store_key_block(f, t, s, head, j);
     }
@@ -176,17 +178,21 @@ static qp_error_t prepare_products(backward_t *f, qp_cpu_device_t *device)
 {
     int64_t e = f->b->a.head_dim;
     int32_t dtype = (int32_t)f->b->dtype;
-    qp_cpu_gemm_spec_t spec = {.a = dtype, .b = dtype, .c = QP_F32, .alpha = 1.0f};
-    qp_cpu_gemm_spec_t score = spec, key = spec, query = spec;
-    score.m = QP_KB, score.n = QP_QB, score.k = e;
-    score.lda = e, score.ldb = e, score.ldc = QP_QB, score.trans_b = true;
-    key.m = QP_KB, key.n = e, key.k = QP_QB;
-    key.lda = QP_QB, key.ldb = e, key.ldc = e, key.accumulate = true;
-    query.m = QP_QB, query.n = e, query.k = QP_KB;
-    query.lda = QP_QB, query.ldb = e, query.ldc = e, query.trans_a = true, query.accumulate = true;
-    QP_TRY(qp_cpu_gemm_get(device, &score, &f->score));
-    QP_TRY(qp_cpu_gemm_get(device, &key, &f->key));
-    return qp_cpu_gemm_get(device, &query, &f->query);
+    for (int size = 0; size < QP_N_BLOCK_SIZE; size++) {
+        int64_t n = qp_block_keys(size);
+        qp_cpu_gemm_spec_t spec = {.a = dtype, .b = dtype, .c = QP_F32, .alpha = 1.0f};
+        qp_cpu_gemm_spec_t score = spec, key = spec, query = spec;
+        score.m = n, score.n = QP_QB, score.k = e, score.trans_b = true;
+        score.lda = e, score.ldb = e, score.ldc = QP_QB;
+        key.m = n, key.n = e, key.k = QP_QB, key.accumulate = true;
+        key.lda = QP_QB, key.ldb = e, key.ldc = e;
+        query.m = QP_QB, query.n = e, query.k = n, query.trans_a = true, query.accumulate = true;
+        query.lda = QP_QB, query.ldb = e, query.ldc = e;
+        QP_TRY(qp_cpu_gemm_get(device, &score, &f->score[size]));
+        QP_TRY(qp_cpu_gemm_get(device, &key, &f->key[size]));
+        QP_TRY(qp_cpu_gemm_get(device, &query, &f->query[size]));
+    }
+    return NULL;
 }
 
 static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)

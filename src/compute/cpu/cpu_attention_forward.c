@@ -25,27 +25,29 @@ static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
     return (size_t)(at - memory);
 }
 
-/* exp(score - top) of one row's first n columns; returns the sum, leaves the rest of the row 0. */
-static inline float exp_row(float *restrict score, int64_t n, float scale, float top)
+/* Largest, and sum, of a row of KB: folded in halves, which vectorises to the end. */
+static inline float fold_max(const float *restrict x)
 {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t c = 0; c < n; c++) {
-        score[c] = qp_cpu_expf(score[c] * scale - top);
-        sum += score[c];
-    }
-    for (int64_t c = n; c < QP_KB; c++)
-        score[c] = 0.0f;
-    return sum;
+    float t[QP_KB / 2];
+    for (int c = 0; c < QP_KB / 2; c++)
+        t[c] = x[c] > x[c + QP_KB / 2] ? x[c] : x[c + QP_KB / 2];
+#pragma GCC unroll 8
+    for (int w = QP_KB / 4; w > 0; w /= 2)
+        for (int c = 0; c < w; c++)
+            t[c] = t[c] > t[c + w] ? t[c] : t[c + w];
+    return t[0];
 }
 
-static inline float max_row(const float *restrict score, int64_t n)
+static inline float fold_sum(const float *restrict x)
 {
-    float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-    for (int64_t c = 0; c < n; c++)
-        top = score[c] > top ? score[c] : top;
-    return top;
+    float t[QP_KB / 2];
+    for (int c = 0; c < QP_KB / 2; c++)
+        t[c] = x[c] + x[c + QP_KB / 2];
+#pragma GCC unroll 8
+    for (int w = QP_KB / 4; w > 0; w /= 2)
+        for (int c = 0; c < w; c++)
+            t[c] += t[c + w];
+    return t[0];
 }
 
 /* Turns scores into probabilities relative to the running maximum; row r sees n_key + r keys. */
@@ -55,9 +57,9 @@ QP_CPU_CLONES static void softmax_block(const task_t *t, int64_t n_row, int64_t 
     size_t width = qp_dtype_bytes(t->query.dtype);
     for (int64_t r = 0; r < n_row; r++) {
         float *restrict score = t->score + r * QP_KB;
-        bool whole = n_key + r >= QP_KB;
-        int64_t n = whole ? QP_KB : n_key + r > 0 ? n_key + r : 0;
-        float top = scale * (whole ? max_row(score, QP_KB) : max_row(score, n));
+        for (int64_t c = n_key + r < 0 ? 0 : n_key + r; c < QP_KB; c++)
+            score[c] = -INFINITY;
+        float top = scale * fold_max(score);
         if (top > t->top[r]) {
             float shrink = qp_cpu_expf(t->top[r] - top);
             float *restrict out = t->out + r * e;
@@ -66,9 +68,12 @@ QP_CPU_CLONES static void softmax_block(const task_t *t, int64_t n_row, int64_t 
             t->sum[r] *= shrink;
             t->top[r] = top;
         }
-        t->sum[r] +=
-            whole ? exp_row(score, QP_KB, scale, t->top[r]) : exp_row(score, n, scale, t->top[r]);
-        qp_cpu_store((char *)t->prob + (size_t)(r * QP_KB) * width, t->query.dtype, score, QP_KB);
+        top = t->top[r];
+        for (int64_t c = 0; c < QP_KB; c++)
+            score[c] = qp_cpu_expf_negative(score[c] * scale - top);
+        t->sum[r] += fold_sum(score);
+        qp_store_operand((char *)t->prob + (size_t)(r * QP_KB) * width, t->query.dtype, score,
+                         QP_KB);
     }
 }
 
@@ -87,7 +92,7 @@ QP_CPU_CLONES static void write_rows(const task_t *t, const qp_mat_t *out, int64
 
 typedef struct {
     const qp_blocks_t *b;
-    const qp_cpu_gemm_t *score, *out; /* S = Q K^T, O += P V */
+    const qp_cpu_gemm_t *score[QP_N_BLOCK_SIZE], *out[QP_N_BLOCK_SIZE]; /* S = Q K^T, O += P V */
     qp_mat_t qkv, o;
     float *lse; /* [H, n_token] or NULL */
 } forward_t;
@@ -110,9 +115,10 @@ static qp_error_t forward_block(const forward_t *f, const task_t *t, int thread,
     for (int64_t j = 0; j * QP_KB < position + n_row; j++) {
         const void *k = qp_key_block(b, b->k, s->first_key_block + j, head / b->group);
         const void *v = qp_key_block(b, b->v, s->first_key_block + j, head / b->group);
-        QP_TRY(qp_cpu_gemm_run(f->score, thread, t->query.data, k, t->score));
+        const qp_block_size_t size = qp_block_size(position + n_row - j * QP_KB);
+        QP_TRY(qp_cpu_gemm_run(f->score[size], thread, t->query.data, k, t->score));
         softmax_block(t, n_row, position + 1 - j * QP_KB, b->a.scale);
-        QP_TRY(qp_cpu_gemm_run(f->out, thread, t->prob, v, t->out));
+        QP_TRY(qp_cpu_gemm_run(f->out[size], thread, t->prob, v, t->out));
     }
     write_rows(t, &f->o, s->first_row + first, head * e, n_row);
     if (f->lse != NULL)
@@ -121,35 +127,29 @@ static qp_error_t forward_block(const forward_t *f, const task_t *t, int thread,
     return NULL;
 }
 
+static qp_error_t prepare_products(forward_t *f, qp_cpu_device_t *device)
+{
+    int64_t e = f->b->a.head_dim;
+    int32_t dtype = (int32_t)f->b->dtype;
+    for (int size = 0; size < QP_N_BLOCK_SIZE; size++) {
+        int64_t n = qp_block_keys(size);
+        qp_cpu_gemm_spec_t spec = {.a = dtype, .b = dtype, .c = QP_F32, .alpha = 1.0f};
+        qp_cpu_gemm_spec_t score = spec, out = spec;
+        score.m = QP_QB, score.n = n, score.k = e, score.trans_b = true;
+        score.lda = e, score.ldb = e, score.ldc = QP_KB;
+        out.m = QP_QB, out.n = e, out.k = n, out.accumulate = true;
+        out.lda = QP_KB, out.ldb = e, out.ldc = e;
+        QP_TRY(qp_cpu_gemm_get(device, &score, &f->score[size]));
+        QP_TRY(qp_cpu_gemm_get(device, &out, &f->out[size]));
+    }
+    return NULL;
+}
+
 qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,
                              float *lse, const qp_mat_t *qkv)
 {
     forward_t f = {.b = b, .qkv = *qkv, .o = *out, .lse = lse};
-    int64_t e = b->a.head_dim;
-    qp_cpu_gemm_spec_t score = {.m = QP_QB,
-                                .n = QP_KB,
-                                .k = e,
-                                .lda = e,
-                                .ldb = e,
-                                .ldc = QP_KB,
-                                .trans_b = true,
-                                .a = b->dtype,
-                                .b = b->dtype,
-                                .c = QP_F32,
-                                .alpha = 1.0f};
-    qp_cpu_gemm_spec_t value = {.m = QP_QB,
-                                .n = e,
-                                .k = QP_KB,
-                                .lda = QP_KB,
-                                .ldb = e,
-                                .ldc = e,
-                                .a = b->dtype,
-                                .b = b->dtype,
-                                .c = QP_F32,
-                                .accumulate = true,
-                                .alpha = 1.0f};
-    QP_TRY(qp_cpu_gemm_get(device, &score, &f.score));
-    QP_TRY(qp_cpu_gemm_get(device, &value, &f.out));
+    QP_TRY(prepare_products(&f, device));
     task_t measure;
     size_t bytes = carve_task(&measure, b, NULL);
     char *memory =

@@ -24,18 +24,15 @@ static inline int64_t qp_cpu_min(int64_t a, int64_t b)
 }
 
 /**
- * exp(x) to 2 ulp. Below -87.33 it is 0 (no denormals), above 88.37 infinity; NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts, the first exact in n * ln2_high), a
- * minimax polynomial for exp(r), and n added to the exponent.
+ * exp(x) to 2 ulp for -87.33 <= x <= 88.37. x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts,
+ * the first exact in n * ln2_high), a minimax polynomial for exp(r), and n added to the exponent.
  */
-static inline float qp_cpu_expf(float x)
+static inline float qp_cpu_exp_within(float x)
 {
     const float round = 0x1.8p23f, ln2_high = 0x1.63p-1f, ln2_low = -0x1.bd0106p-13f;
-    float y = x < -87.33f ? -87.33f : x;
-    y = y > 88.37f ? 88.37f : y;
-    float shifted = y * 0x1.715476p0f + round;
+    float shifted = x * 0x1.715476p0f + round;
     float n = shifted - round;
-    float r = y - n * ln2_high;
+    float r = x - n * ln2_high;
     r = r - n * ln2_low;
     float p = 0x1.6a2254p-10f;
     p = p * r + 0x1.123b02p-7f;
@@ -48,9 +45,24 @@ static inline float qp_cpu_expf(float x)
     memcpy(&exponent, &shifted, sizeof exponent);
     bits += exponent << 23;
     memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+/** exp(x) to 2 ulp; 0 below -87.33 (no denormals), infinity above 88.37, NaN of NaN. */
+static inline float qp_cpu_expf(float x)
+{
+    float y = x < -87.33f ? -87.33f : x;
+    float p = qp_cpu_exp_within(y > 88.37f ? 88.37f : y);
     p = x < -87.33f ? 0.0f : p;
     p = x > 88.37f ? INFINITY : p;
     return x != x ? x : p;
+}
+
+/** The same for x <= 0, as in a softmax; a NaN that arithmetic made stays NaN. */
+static inline float qp_cpu_expf_negative(float x)
+{
+    float p = qp_cpu_exp_within(x < -87.33f ? -87.33f : x);
+    return x < -87.33f ? 0.0f : p;
 }
 
 #endif
