@@ -17,20 +17,22 @@ typedef struct qp_tokenizer qp_tokenizer_t;
 
 /**
  * What a base stores of its tokenizer: the model's own files, byte for byte, plus for GGUF a
- * normalised JSON with the arrays of its metadata. Owned by whoever holds it (qp_tokenizer_files_fini).
+ * normalised JSON with the arrays of its metadata. Owned by whoever holds it
+ * (qp_tokenizer_files_fini).
  */
 typedef struct {
-    char kind[32];          /**< "tokenizer.json", "tokenizer.model", "gguf" */
-    void *model;            /**< the main file; gguf: a JSON object of its "tokenizer.*" metadata, keys
-                                 as they are, arrays as arrays, token texts as UTF-8 strings */
+    char kind[32]; /**< "tokenizer.json", "tokenizer.model", "gguf" */
+    void *model;   /**< the main file; gguf: a JSON object of its "tokenizer.*" metadata, keys
+                        as they are, arrays as arrays, token texts as UTF-8 strings */
     size_t model_bytes;
-    void *config;           /**< tokenizer_config.json (BOS/EOS/chat template) or NULL */
+    void *config; /**< tokenizer_config.json (BOS/EOS/chat template) or NULL */
     size_t config_bytes;
 } qp_tokenizer_files_t;
 
 void qp_tokenizer_files_fini(qp_tokenizer_files_t *files);
 
-/** Reads tokenizer files of an HF folder: tokenizer.model is preferred if there is no tokenizer.json. */
+/** Reads tokenizer files of an HF folder: tokenizer.model is preferred if there is no
+ * tokenizer.json. */
 qp_error_t qp_tokenizer_files_from_folder(const char *folder, qp_tokenizer_files_t *files);
 
 /**
@@ -54,14 +56,14 @@ void qp_tokens_push(qp_tokens_t *tokens, int32_t id);
 void qp_tokens_reserve(qp_tokens_t *tokens, int64_t n);
 
 enum {
-    QP_TEXT_ADD_SPECIAL = 1, /**< BOS/EOS as the model's own files say */
+    QP_TEXT_ADD_SPECIAL = 1,  /**< BOS/EOS as the model's own files say */
     QP_TEXT_PARSE_SPECIAL = 2 /**< text like "<|im_end|>" becomes the special token (HF default) */
 };
 
 /**
- * Appends the ids of n_bytes of UTF-8. Invalid UTF-8: U+FFFD for each maximal ill-formed sequence, as
- * Python's errors="replace" gives HF (SentencePiece: its own replacement). Without PARSE_SPECIAL the
- * text of special tokens is plain text. Not collective.
+ * Appends the ids of n_bytes of UTF-8. Invalid UTF-8: U+FFFD for each maximal ill-formed sequence,
+ * as Python's errors="replace" gives HF (SentencePiece: its own replacement). Without PARSE_SPECIAL
+ * the text of special tokens is plain text. Not collective.
  */
 qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
                                unsigned flags, qp_tokens_t *tokens);
@@ -79,7 +81,8 @@ bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer);
 int32_t qp_tokenizer_find(const qp_tokenizer_t *tokenizer, const char *text);
 /** The model's chat template (Jinja text, see text/chat.h) or NULL; owned by the tokenizer. */
 const char *qp_tokenizer_chat_template(const qp_tokenizer_t *tokenizer);
-/** Text of a token as its vocabulary spells it (byte-level BPE: in the GPT-2 byte alphabet), or NULL. */
+/** Text of a token as its vocabulary spells it (byte-level BPE: in the GPT-2 byte alphabet), or
+ * NULL. */
 const char *qp_tokenizer_token(const qp_tokenizer_t *tokenizer, int32_t id);
 /** Identity (hash of files): shards store it, a run refuses shards of another tokenizer. */
 uint64_t qp_tokenizer_id(const qp_tokenizer_t *tokenizer);

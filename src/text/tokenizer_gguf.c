@@ -84,8 +84,7 @@ static int token_type(const tokens_t *tokens, int64_t i)
     return (int)json_integer_value(json_array_get(tokens->type, (size_t)i));
 }
 
-/* --- model "gpt2": byte-level BPE
- * ------------------------------------------------------------------ */
+/* --- model "gpt2": byte-level BPE ---------------------------------------------------- */
 
 static qp_error_t gguf_merge(const void *owner, int64_t i, qp_merge_t *merge)
 {
@@ -125,42 +124,7 @@ static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, cons
     return NULL;
 }
 
-/* --- model "llama": SentencePiece BPE, as a serialised ModelProto (sentencepiece_model.proto)
- * ------- */
-
-enum { WIRE_VARINT = 0, WIRE_BYTES = 2, WIRE_FLOAT = 5 };
-
-static void put_varint(qp_str_t *s, uint64_t value)
-{
-    for (; value >= 0x80; value >>= 7)
-        qp_str_putc(s, (char)(value | 0x80));
-    qp_str_putc(s, (char)value);
-}
-
-static void put_number(qp_str_t *s, unsigned field, int64_t value)
-{
-    put_varint(s, field << 3 | WIRE_VARINT);
-    put_varint(s, (uint64_t)value);
-}
-
-static void put_bytes(qp_str_t *s, unsigned field, const char *bytes, size_t n)
-{
-    put_varint(s, field << 3 | WIRE_BYTES);
-    put_varint(s, n);
-    qp_str_append(s, bytes, n);
-}
-
-static void put_message(qp_str_t *s, unsigned field, qp_str_t *message)
-{
-    put_bytes(s, field, message->data, message->n);
-    qp_str_clear(message);
-}
-
-static void put_float(qp_str_t *s, unsigned field, float value)
-{
-    put_varint(s, field << 3 | WIRE_FLOAT);
-    qp_str_append(s, &value, sizeof value); /* little-endian, as the format wants */
-}
+/* --- model "llama": SentencePiece BPE, as a serialised ModelProto --------------------- */
 
 /* Id of a metadata key, -1 if absent (SentencePiece: no such token). */
 static int64_t id_of(const json_t *root, const char *key)
@@ -170,37 +134,29 @@ static int64_t id_of(const json_t *root, const char *key)
 }
 
 static void write_model_proto(const json_t *root, const tokens_t *tokens, const json_t *scores,
-                              qp_str_t *proto)
+                              qp_str_t *model)
 {
-    enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3 }; /* ModelProto */
-    enum { PIECE = 1, SCORE = 2, TYPE = 3 };          /* SentencePiece */
-    enum { MODEL_TYPE = 3, BYTE_FALLBACK = 35, UNK_ID = 40, BOS_ID = 41, EOS_ID = 42, PAD_ID = 43 };
-    enum { NAME = 1, ADD_DUMMY_PREFIX = 3, REMOVE_EXTRA_WHITESPACES = 4, ESCAPE_WHITESPACES = 5 };
-    enum { MODEL_BPE = 2 };
-    qp_str_t part = {0};
-    bool has_bytes = false;
+    qp_sp_proto_t proto = {
+        .model_type = QP_SP_MODEL_BPE,
+        .unk_id = id_of(root, "tokenizer.ggml.unknown_token_id"),
+        .bos_id = id_of(root, "tokenizer.ggml.bos_token_id"),
+        .eos_id = id_of(root, "tokenizer.ggml.eos_token_id"),
+        .dummy_prefix = qp_json_flag(root, "tokenizer.ggml.add_space_prefix", true),
+        .remove_extra_whitespaces =
+            qp_json_flag(root, "tokenizer.ggml.remove_extra_whitespaces", false),
+        .escape_whitespaces = true,
+    };
     for (int64_t i = 0; i < tokens->n; i++) {
-        put_bytes(&part, PIECE, token_text(tokens, i), strlen(token_text(tokens, i)));
-        put_float(&part, SCORE, (float)json_number_value(json_array_get(scores, (size_t)i)));
-        put_number(&part, TYPE, token_type(tokens, i));
-        put_message(proto, PIECES, &part);
-        has_bytes = has_bytes || token_type(tokens, i) == QP_SP_BYTE;
+        const int type = token_type(tokens, i);
+        qp_sp_proto_push(&proto, (qp_sp_piece_t){.text = token_text(tokens, i),
+                                                 .n_text = strlen(token_text(tokens, i)),
+                                                 .score = (float)json_number_value(
+                                                     json_array_get(scores, (size_t)i)),
+                                                 .type = type});
+        proto.byte_fallback = proto.byte_fallback || type == QP_SP_BYTE;
     }
-    put_number(&part, MODEL_TYPE, MODEL_BPE);
-    put_number(&part, BYTE_FALLBACK, has_bytes);
-    put_number(&part, UNK_ID, id_of(root, "tokenizer.ggml.unknown_token_id"));
-    put_number(&part, BOS_ID, id_of(root, "tokenizer.ggml.bos_token_id"));
-    put_number(&part, EOS_ID, id_of(root, "tokenizer.ggml.eos_token_id"));
-    put_number(&part, PAD_ID, -1);
-    put_message(proto, TRAINER, &part);
-    put_bytes(&part, NAME, "identity", 8);
-    put_number(&part, ADD_DUMMY_PREFIX,
-               qp_json_flag(root, "tokenizer.ggml.add_space_prefix", true));
-    put_number(&part, REMOVE_EXTRA_WHITESPACES,
-               qp_json_flag(root, "tokenizer.ggml.remove_extra_whitespaces", false));
-    put_number(&part, ESCAPE_WHITESPACES, 1);
-    put_message(proto, NORMALIZER, &part);
-    qp_str_fini(&part);
+    qp_sp_proto_write(&proto, model);
+    qp_sp_proto_fini(&proto);
 }
 
 qp_error_t qp_gguf_model_proto(const json_t *root, qp_str_t *proto)

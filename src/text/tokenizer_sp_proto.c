@@ -4,8 +4,9 @@
 
 #include "base/mem.h"
 
-/* --- the wire format of protocol buffers
- * --------------------------------------------------------------- */
+/* --- the wire format of protocol buffers --------------------------------------------- */
+
+enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
 typedef struct {
     const unsigned char *at, *end;
@@ -41,7 +42,6 @@ static bool read_fixed(wire_t *wire, size_t n, uint64_t *value)
 
 static bool read_field(wire_t *wire, field_t *field)
 {
-    enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
     uint64_t key;
     if (!read_varint(wire, &key))
         return false;
@@ -64,38 +64,82 @@ static bool read_field(wire_t *wire, field_t *field)
     }
 }
 
-/* --- messages
- * --------------------------------------------------------------------------------------------- */
-
-static bool read_piece(wire_t wire, qp_sp_proto_t *proto)
+static void put_varint(qp_str_t *s, uint64_t value)
 {
-    enum { PIECE = 1, SCORE = 2, TYPE = 3 };
-    field_t field;
-    qp_sp_piece_t piece = {.text = "", .type = QP_SP_NORMAL};
-    while (wire.at < wire.end) {
-        if (!read_field(&wire, &field))
-            return false;
-        if (field.number == PIECE && field.bytes.at != NULL) {
-            piece.text = (const char *)field.bytes.at;
-            piece.n_text = (size_t)(field.bytes.end - field.bytes.at);
-        } else if (field.number == SCORE) {
-            memcpy(&piece.score, &field.value, sizeof piece.score);
-        } else if (field.number == TYPE) {
-            piece.type = (int64_t)field.value;
-        }
-    }
+    for (; value >= 0x80; value >>= 7)
+        qp_str_putc(s, (char)(value | 0x80));
+    qp_str_putc(s, (char)value);
+}
+
+static void put_number(qp_str_t *s, unsigned field, int64_t value)
+{
+    put_varint(s, field << 3 | VARINT);
+    put_varint(s, (uint64_t)value);
+}
+
+static void put_bytes(qp_str_t *s, unsigned field, const char *bytes, size_t n)
+{
+    put_varint(s, field << 3 | BYTES);
+    put_varint(s, n);
+    qp_str_append(s, bytes, n);
+}
+
+static void put_float(qp_str_t *s, unsigned field, float value)
+{
+    put_varint(s, field << 3 | FIXED32);
+    qp_str_append(s, &value, sizeof value); /* little-endian on both sides */
+}
+
+/* Puts the message into the field and empties it. */
+static void put_message(qp_str_t *s, unsigned field, qp_str_t *message)
+{
+    put_bytes(s, field, message->data, message->n);
+    qp_str_clear(message);
+}
+
+/* --- field numbers ------------------------------------------------------------------- */
+
+/* ModelProto, SentencePiece, TrainerSpec, NormalizerSpec. */
+enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3 };
+enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };
+enum { MODEL_TYPE = 3, WHITESPACE_AS_SUFFIX = 24, BYTE_FALLBACK = 35 };
+enum { UNK_ID = 40, BOS_ID = 41, EOS_ID = 42, PAD_ID = 43 };
+enum { NAME = 1, CHARSMAP = 2, DUMMY_PREFIX = 3, REMOVE_EXTRA = 4, ESCAPE = 5 };
+
+/* --- messages ------------------------------------------------------------------------ */
+
+void qp_sp_proto_push(qp_sp_proto_t *proto, qp_sp_piece_t piece)
+{
     if (proto->n_piece == proto->capacity) {
         proto->capacity = 2 * proto->capacity + 1024;
         proto->piece =
             qp_realloc("tokenizer", proto->piece, qp_bytes(proto->capacity, sizeof *proto->piece));
     }
     proto->piece[proto->n_piece++] = piece;
+}
+
+static bool read_piece(wire_t wire, qp_sp_proto_t *proto)
+{
+    field_t field;
+    qp_sp_piece_t piece = {.text = "", .type = QP_SP_NORMAL};
+    while (wire.at < wire.end) {
+        if (!read_field(&wire, &field))
+            return false;
+        if (field.number == PIECE_TEXT && field.bytes.at != NULL) {
+            piece.text = (const char *)field.bytes.at;
+            piece.n_text = (size_t)(field.bytes.end - field.bytes.at);
+        } else if (field.number == PIECE_SCORE) {
+            memcpy(&piece.score, &field.value, sizeof piece.score);
+        } else if (field.number == PIECE_TYPE) {
+            piece.type = (int64_t)field.value;
+        }
+    }
+    qp_sp_proto_push(proto, piece);
     return true;
 }
 
 static bool read_trainer(wire_t wire, qp_sp_proto_t *proto)
 {
-    enum { MODEL_TYPE = 3, WHITESPACE_AS_SUFFIX = 24, BYTE_FALLBACK = 35 };
     field_t field;
     while (wire.at < wire.end) {
         if (!read_field(&wire, &field))
@@ -112,7 +156,6 @@ static bool read_trainer(wire_t wire, qp_sp_proto_t *proto)
 
 static bool read_normalizer(wire_t wire, qp_sp_proto_t *proto)
 {
-    enum { CHARSMAP = 2, DUMMY_PREFIX = 3, REMOVE_EXTRA = 4, ESCAPE = 5 };
     field_t field;
     while (wire.at < wire.end) {
         if (!read_field(&wire, &field))
@@ -137,7 +180,6 @@ void qp_sp_proto_fini(qp_sp_proto_t *proto)
 
 qp_error_t qp_sp_proto_read(const void *model, size_t n_bytes, qp_sp_proto_t *proto)
 {
-    enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3 };
     wire_t wire = {model, (const unsigned char *)model + n_bytes};
     field_t field;
     *proto = (qp_sp_proto_t){.dummy_prefix = true, /* the format's defaults */
@@ -154,4 +196,30 @@ qp_error_t qp_sp_proto_read(const void *model, size_t n_bytes, qp_sp_proto_t *pr
             ok = read_normalizer(field.bytes, proto);
     }
     return ok ? NULL : QP_ERROR(QP_INPUT, "not a SentencePiece model: damaged at its end");
+}
+
+void qp_sp_proto_write(const qp_sp_proto_t *proto, qp_str_t *model)
+{
+    qp_str_t part = {0};
+    for (int64_t i = 0; i < proto->n_piece; i++) {
+        const qp_sp_piece_t *piece = &proto->piece[i];
+        put_bytes(&part, PIECE_TEXT, piece->text, piece->n_text);
+        put_float(&part, PIECE_SCORE, piece->score);
+        put_number(&part, PIECE_TYPE, piece->type);
+        put_message(model, PIECES, &part);
+    }
+    put_number(&part, MODEL_TYPE, proto->model_type);
+    put_number(&part, WHITESPACE_AS_SUFFIX, proto->whitespace_as_suffix);
+    put_number(&part, BYTE_FALLBACK, proto->byte_fallback);
+    put_number(&part, UNK_ID, proto->unk_id);
+    put_number(&part, BOS_ID, proto->bos_id);
+    put_number(&part, EOS_ID, proto->eos_id);
+    put_number(&part, PAD_ID, -1);
+    put_message(model, TRAINER, &part);
+    put_bytes(&part, NAME, "identity", strlen("identity"));
+    put_number(&part, DUMMY_PREFIX, proto->dummy_prefix);
+    put_number(&part, REMOVE_EXTRA, proto->remove_extra_whitespaces);
+    put_number(&part, ESCAPE, proto->escape_whitespaces);
+    put_message(model, NORMALIZER, &part);
+    qp_str_fini(&part);
 }
