@@ -6,6 +6,7 @@
 #include "compute/cpu/cpu_attention.h"
 
 enum {
+    TILE = 16,  /* keys that are in fp32 at a time */
     FEW = 8,    /* below this many new tokens: dot products */
     PIECE = 256 /* keys of one task */
 };
@@ -97,13 +98,53 @@ static void plan_few(few_t *f, const qp_ragged_t *batch)
         f->row_first[f->n_row] = f->n_partial;
 }
 
+/* One thread's memory: a tile of keys or values in fp32, the group's queries and scores. */
+typedef struct {
+    float *tile;  /* [TILE, E] */
+    float *query; /* [group, E] */
+    float *score; /* [group, PIECE] */
+} lane_t;
+
+static size_t carve_lane(lane_t *lane, const few_t *f, char *memory)
+{
+    char *at = memory;
+    lane->tile = qp_cpu_carve(&at, (size_t)(TILE * f->a.head_dim) * sizeof(float));
+    lane->query = qp_cpu_carve(&at, (size_t)(f->group * f->a.head_dim) * sizeof(float));
+    lane->score = qp_cpu_carve(&at, (size_t)(f->group * PIECE) * sizeof(float));
+    return (size_t)(at - memory);
+}
+
+/* Sixteen sums side by side, folded in halves at the end. */
 static inline float dot(const float *restrict x, const float *restrict y, int64_t n)
 {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i] * y[i];
-    return sum;
+    enum { WIDTH = 16 };
+    float sum[WIDTH] = {0};
+    int64_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        for (int l = 0; l < WIDTH; l++)
+            sum[l] += x[i + l] * y[i + l];
+    for (int l = 0; i + l < n; l++)
+        sum[l] += x[i + l] * y[i + l];
+#pragma GCC unroll 4
+    for (int w = WIDTH / 2; w > 0; w /= 2)
+        for (int l = 0; l < w; l++)
+            sum[l] += sum[l + w];
+    return sum[0];
+}
+
+/* out += sum over n rows of weight * row; four rows at a time, so that out is touched less often.
+ */
+static inline void add_rows(float *restrict out, const float *restrict row,
+                            const float *restrict weight, int64_t n, int64_t e)
+{
+    int64_t i = 0;
+    for (; i + 4 <= n; i += 4, row += 4 * e)
+        for (int64_t c = 0; c < e; c++)
+            out[c] += weight[i] * row[c] + weight[i + 1] * row[e + c] +
+                      weight[i + 2] * row[2 * e + c] + weight[i + 3] * row[3 * e + c];
+    for (; i < n; i++, row += e)
+        for (int64_t c = 0; c < e; c++)
+            out[c] += weight[i] * row[c];
 }
 
 /* Softmax of one head's scores within the piece. */
@@ -115,35 +156,46 @@ static inline void softmax_piece(float *restrict score, int64_t n, float *top, f
         largest = score[i] > largest ? score[i] : largest;
 #pragma omp simd reduction(+ : total)
     for (int64_t i = 0; i < n; i++) {
-        score[i] = qp_cpu_expf(score[i] - largest);
+        score[i] = qp_cpu_expf_negative(score[i] - largest);
         total += score[i];
     }
     *top = largest;
     *sum = total;
 }
 
-QP_CPU_CLONES static void run_piece(const few_t *f, const piece_t *p)
+/* Up to TILE rows of one kv head in fp32. */
+static inline void load_tile(float *tile, const qp_mat_t *from, const int64_t *row, int64_t kv_head,
+                             int64_t n, int64_t e)
 {
-    int64_t e = f->a.head_dim, first_head = p->kv_head * f->group;
-    float query[QP_CPU_CHUNK], x[QP_CPU_CHUNK], score[PIECE];
-    int64_t row[PIECE];
+    for (int64_t i = 0; i < n; i++)
+        qp_cpu_load(tile + i * e, from->dtype, qp_cpu_at(from, row[i], kv_head * e), e);
+}
+
+QP_CPU_CLONES static void run_piece(const few_t *f, const piece_t *p, const lane_t *lane)
+{
+    int64_t e = f->a.head_dim, group = f->group, row[PIECE];
+    float *restrict out = f->partial.out + p->partial * e;
     for (int64_t i = 0; i < p->n; i++)
         row[i] = cache_row(f->kv, f->map, p->seq, p->first + i);
-    for (int64_t h = 0; h < f->group; h++) {
-        int64_t at = p->partial + h;
-        float *restrict out = f->partial.out + at * e;
-        qp_cpu_load(query, f->qkv.dtype, qp_cpu_at(&f->qkv, p->row, (first_head + h) * e), e);
-        for (int64_t i = 0; i < p->n; i++) {
-            qp_cpu_load(x, f->kv->k.dtype, qp_cpu_at(&f->kv->k, row[i], p->kv_head * e), e);
-            score[i] = dot(query, x, e) * f->a.scale;
-        }
-        softmax_piece(score, p->n, &f->partial.top[at], &f->partial.sum[at]);
-        memset(out, 0, (size_t)e * sizeof(float));
-        for (int64_t i = 0; i < p->n; i++) {
-            qp_cpu_load(x, f->kv->v.dtype, qp_cpu_at(&f->kv->v, row[i], p->kv_head * e), e);
-            for (int64_t c = 0; c < e; c++)
-                out[c] += score[i] * x[c];
-        }
+    qp_cpu_load(lane->query, f->qkv.dtype, qp_cpu_at(&f->qkv, p->row, p->kv_head * group * e),
+                group * e);
+    for (int64_t i = 0; i < p->n; i += TILE) {
+        int64_t n = qp_cpu_min(p->n - i, TILE);
+        load_tile(lane->tile, &f->kv->k, row + i, p->kv_head, n, e);
+        for (int64_t h = 0; h < group; h++)
+            for (int64_t k = 0; k < n; k++)
+                lane->score[h * PIECE + i + k] =
+                    dot(lane->query + h * e, lane->tile + k * e, e) * f->a.scale;
+    }
+    for (int64_t h = 0; h < group; h++)
+        softmax_piece(lane->score + h * PIECE, p->n, &f->partial.top[p->partial + h],
+                      &f->partial.sum[p->partial + h]);
+    memset(out, 0, (size_t)(group * e) * sizeof(float));
+    for (int64_t i = 0; i < p->n; i += TILE) {
+        int64_t n = qp_cpu_min(p->n - i, TILE);
+        load_tile(lane->tile, &f->kv->v, row + i, p->kv_head, n, e);
+        for (int64_t h = 0; h < group; h++)
+            add_rows(out + h * e, lane->tile, lane->score + h * PIECE + i, n, e);
     }
 }
 
@@ -185,11 +237,17 @@ static void attend_few(few_t *f, qp_cpu_device_t *device, const qp_ragged_t *bat
     f->partial.top = qp_cpu_carve(&at, sum_bytes);
     f->partial.sum = qp_cpu_carve(&at, sum_bytes);
     plan_few(f, batch);
+    lane_t measure;
+    const size_t lane_bytes = carve_lane(&measure, f, NULL);
+    char *memory =
+        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, lane_bytes * (size_t)device->n_thread);
 #pragma omp parallel num_threads(device->n_thread)
     {
+        lane_t lane;
+        carve_lane(&lane, f, memory + (size_t)omp_get_thread_num() * lane_bytes);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < f->n_piece; i++)
-            run_piece(f, &f->piece[i]);
+            run_piece(f, &f->piece[i], &lane);
 #pragma omp for collapse(2)
         for (int64_t i = 0; i < f->n_row; i++)
             for (int64_t h = 0; h < f->a.n_head; h++)
