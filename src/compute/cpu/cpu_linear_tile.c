@@ -123,11 +123,17 @@ static lane_t lane_of(const plan_t *p, int thread)
 /* --- one row of a tile to y
  * ------------------------------------------------------------------------ */
 
+/* Whole numbers to fp32, with the row's scale and, if given, the columns' scales. */
 QP_CPU_CLONES static void from_int8(float *restrict f, const int32_t *restrict acc,
-                                    const int32_t *restrict sum, float row_scale, int64_t n)
+                                    const int32_t *restrict sum, float row_scale,
+                                    const float *restrict scale, int64_t n)
 {
-    for (int64_t j = 0; j < n; j++)
-        f[j] = (float)(acc[j] - 128 * sum[j]) * row_scale;
+    if (scale == NULL)
+        for (int64_t j = 0; j < n; j++)
+            f[j] = (float)(acc[j] - 128 * sum[j]) * row_scale;
+    else
+        for (int64_t j = 0; j < n; j++)
+            f[j] = (float)(acc[j] - 128 * sum[j]) * row_scale * scale[j];
 }
 
 QP_CPU_CLONES static void add_row(float *restrict f, const float *restrict x, int64_t n)
@@ -151,15 +157,19 @@ static void finish_row(const plan_t *p, const lane_t *lane, const int32_t *sum, 
 {
     const qp_cpu_linear_t *l = p->l;
     const qp_weight_t *w = l->w;
-    float f[QP_CPU_COLS];
+    const float *scale =
+        l->backward || !qp_cpu_weight_is_int8(w) ? NULL : qp_cpu_f32(w->scale) + first;
+    const bool has_thin = l->n_outlier > 0;
+    _Alignas(64) float f[QP_CPU_COLS];
     if (is_int8(p))
-        from_int8(f, (int32_t *)lane->tile + i * n, sum, l->row_scale[r], n);
+        from_int8(f, (int32_t *)lane->tile + i * n, sum, l->row_scale[r], has_thin ? NULL : scale,
+                  n);
     else
         memcpy(f, (float *)lane->tile + i * n, (size_t)n * sizeof *f);
-    if (l->n_outlier > 0)
+    if (has_thin)
         add_row(f, lane->thin_tile + i * n, n);
-    if (!l->backward && qp_cpu_weight_is_int8(w))
-        qp_cpu_scale(f, qp_cpu_f32(w->scale) + first, n);
+    if (scale != NULL && (has_thin || !is_int8(p)))
+        qp_cpu_scale(f, scale, n);
     if (!l->backward && !qp_dptr_is_null(w->bias))
         add_row(f, qp_cpu_f32(w->bias) + first, n);
     if (l->backward && w->kind == QP_WEIGHT_INT8)

@@ -83,7 +83,7 @@ static qp_error_t get_products(matmul_t *p)
 QP_CPU_CLONES static void write_row(void *c, qp_dtype_t dtype, const float *restrict tile,
                                     float beta, int64_t n)
 {
-    float f[QP_CPU_COLS];
+    _Alignas(64) float f[QP_CPU_COLS];
     if (beta == 0.0f) {
         qp_cpu_store(c, dtype, tile, n);
         return;
