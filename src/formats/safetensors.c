@@ -132,7 +132,8 @@ static qp_error_t parse_entries(qp_safetensors_t *st, const qp_map_t *map, const
         if (strcmp(name, "__metadata__") != 0)
             QP_TRY(parse_tensor(entry, data, data_bytes, push_tensor(st, name, map->path)));
     }
-    return check_cover(st->tensor + first, st->n_tensor - first, map, data);
+    qp_tensor_t *tensors = st->n_tensor > first ? st->tensor + first : NULL;
+    return check_cover(tensors, st->n_tensor - first, map, data);
 }
 
 static qp_error_t parse_file(qp_safetensors_t *st, const qp_map_t *map)
