@@ -36,7 +36,7 @@ static qp_error_t reserve(const qp_h5_t *file, const char *name, hid_t set)
     int fd = open(file->path, O_RDWR | O_CLOEXEC);
     qp_error_t error = NULL;
     off_t end = (off_t)(start + H5Dget_storage_size(set));
-    if (fd < 0 || (fallocate(fd, 0, 0, end) != 0 && errno != EOPNOTSUPP))
+    if (fd < 0 || (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, end) != 0 && errno != EOPNOTSUPP))
         error = QP_ERROR(QP_IO, "%s: no room for %s: %s", file->path, name, strerror(errno));
     if (fd >= 0)
         close(fd);
