@@ -1,5 +1,5 @@
-/* libFuzzer: any bytes as tokenizer.json are refused or make a tokenizer that encodes and decodes.
- * The text to encode follows the JSON after a NUL byte. */
+/* libFuzzer: any bytes as tokenizer.json, or as the metadata of a GGUF, are refused or make a
+ * tokenizer that encodes and decodes. The text to encode follows the JSON after a NUL byte. */
 #include <stdint.h>
 #include <string.h>
 
@@ -33,7 +33,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     static const char plain[] = "It's 12 <s>\xf0\x9f\x8d\xba \xff\n\n ab";
     const uint8_t *nul = n_bytes > 0 ? memchr(data, '\0', n_bytes) : NULL;
     const size_t n_model = nul != NULL ? (size_t)(nul - data) : n_bytes;
-    qp_tokenizer_files_t files = {.kind = "tokenizer.json"};
+    static const char key[] = "tokenizer.ggml.";
+    const bool gguf = n_model > 0 && memmem(data, n_model, key, sizeof key - 1) != NULL;
+    qp_tokenizer_files_t files = {0};
+    strcpy(files.kind, gguf ? "gguf" : "tokenizer.json");
     files.model = qp_alloc("fuzz", n_model);
     files.model_bytes = n_model;
     if (n_model > 0)

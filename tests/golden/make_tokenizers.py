@@ -8,6 +8,7 @@ the dump beer.Posts.xml.gz (CC BY-SA). What it writes:
 
     gpt2.json, llama3.json, smollm.json   byte-level BPE with the three split patterns
     llama2.json                           BPE with byte fallback as converted from SentencePiece
+    odd.json, unfused.json                small and unusual BPE; ids of the nasty texts only
     spm.model                             SentencePiece BPE with byte fallback
     spm.gguf.json, smollm.gguf.json       the same models as the metadata of a GGUF
     texts.json                            texts: of the dumps and nasty ones
@@ -36,6 +37,9 @@ N_VOCAB = 1500
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
           r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+UNMERGED = ["exchanged", "tapster"]
 
 
 def read_dump(path):
@@ -91,13 +95,31 @@ def train_all(texts):
         single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
         special_tokens=[("<|begin_of_text|>", llama3.token_to_id("<|begin_of_text|>"))])
     llama3.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
-    made["llama3"] = llama3
+    # As the real one: tokens that no merge makes, found because merges are ignored for whole words.
+    data = json.loads(llama3.to_str())
+    for word in UNMERGED:
+        data["model"]["vocab"]["\u0120" + word] = len(data["model"]["vocab"])
+    made["llama3"] = Tokenizer.from_str(json.dumps(data))
 
     # As the real one: an alphabet without some bytes, so that unknown bytes are dropped.
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     made["smollm"] = train(byte_level(smollm_pre_tokenizer(), special), texts, special, [])
     made["smollm"].add_tokens([AddedToken("<think>", normalized=False, lstrip=True, rstrip=True),
                                AddedToken("<em>", normalized=True)])
+    return made
+
+
+def odd_one(fuse_unk):
+    """Small and unusual: no byte fallback, a token that goes across a space, overlapping added tokens."""
+    pairs = [("t", "h"), ("th", "e"), ("e", "\u2581"), ("the", "\u2581"), ("\u2581", "a"), ("e", "r")]
+    tokens = ["<unk>", "\u2581", *"abcdefghijklmnoprstuvwy.,<>/", *("".join(pair) for pair in pairs)]
+    made = Tokenizer(models.BPE({text: i for i, text in enumerate(tokens)}, pairs, unk_token="<unk>",
+                                fuse_unk=fuse_unk))
+    made.pre_tokenizer = pre_tokenizers.Metaspace("\u2581", prepend_scheme="always", split=False)
+    made.decoder = decoders.Metaspace("\u2581", prepend_scheme="always")
+    made.add_tokens(["<a", "<ab>", "b>c"])
+    made.add_special_tokens([AddedToken("<sp>", lstrip=True), AddedToken("</s>", rstrip=True)])
+    made.add_tokens([AddedToken("p>x", normalized=False)])
     return made
 
 
@@ -227,7 +249,8 @@ def nasty_texts():
         "<p>One &amp; two<br/></p>", "<|endoftext|>", "a<|im_start|>user\nhi<|im_end|>\n<|im_end|",
         "<|begin_of_text|><|start_header_id|>x<|end_header_id|>\n\n<|eot_id|>", "<s>a</s> b <unk>",
         "x  <think>  y <think>z", "an <em>old</em> ale", "\u2581under\u2581 \u2581bar", "<0x41><0x0A>",
-        "\u0120\u010a\u00ad", "\U0010ffff\U000e0001\ue000", "A\u030a\u00c5\u212b \ufb01 \uff21",
+        "the tapster exchanged tapsters",
+        "<a <ab> <ab>c <ab", "a  <sp> b<sp>x </s>  c", "the there theatre 123 zzz qq 4", "\u00e9\u00e9e\u00e9", "\u0120\u010a\u00ad", "\U0010ffff\U000e0001\ue000", "A\u030a\u00c5\u212b \ufb01 \uff21",
         "https://beer.example.org/?q=1&r=%20#top", "\t\tint main(void)\n\t{\n\t\treturn 0;\n\t}\n",
     ]
 
@@ -322,12 +345,14 @@ def main():
     (OUT / "spm.model").write_bytes(spm)
     hf["llama2"] = llama2_from(spm)
     hf["metaspace"] = metaspace_from(spm)
+    hf["odd"], hf["unfused"] = odd_one(True), odd_one(False)
     for name, tokenizer in hf.items():
         data = json.loads(tokenizer.to_str())
         if name == "gpt2":  # the older way to write merges
             data["model"]["merges"] = [" ".join(pair) for pair in data["model"]["merges"]]
         write(f"{name}.json", data)
-        write(f"{name}.ids.json", hf_ids(tokenizer, texts))
+        few = len(nasty_texts()) + len(INVALID)
+        write(f"{name}.ids.json", hf_ids(tokenizer, texts[:few] if name in ("odd", "unfused") else texts))
     write("smollm.gguf.json", gguf_of_json(hf["smollm"], "smollm"))
     write("spm.gguf.json", gguf_of_spm(spm))
     processor = sentencepiece.SentencePieceProcessor(model_proto=spm)

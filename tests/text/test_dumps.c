@@ -214,7 +214,7 @@ static void test_all_texts_of_the_dumps(void)
         check_golden(&golden, &texts);
         n_line++;
     }
-    CHECK_MSG(n_line == 16, "%d lines of goldens", n_line);
+    CHECK_MSG(n_line == 20, "%d lines of goldens", n_line);
     texts_fini(&texts);
     fclose(file);
 }

@@ -148,19 +148,19 @@ static void check_row(const qp_tokenizer_t *tokenizer, const char *name, const q
 static void check_model(const char *kind, const char *name, const char *golden, const json_t *texts)
 {
     char *ids_name = qp_format("%s.ids.json", golden);
-    json_t *ids = load_json(ids_name), *text;
+    json_t *ids = load_json(ids_name), *row;
     qp_free(ids_name);
     qp_tokenizer_t *tokenizer = open_golden(kind, name);
     if (tokenizer == NULL || ids == NULL)
         return;
     const json_t *prefix = json_object_get(ids, "prefix"), *rows = json_object_get(ids, "rows");
     size_t i;
-    CHECK(json_array_size(rows) == json_array_size(texts) && json_array_size(texts) > 100);
-    json_array_foreach(texts, i, text)
+    CHECK(json_array_size(rows) >= 50 && json_array_size(rows) <= json_array_size(texts));
+    json_array_foreach(rows, i, row)
     {
         qp_str_t bytes = {0};
-        decode_base64(json_string_value(text), &bytes);
-        check_row(tokenizer, name, &bytes, prefix, json_array_get(rows, i));
+        decode_base64(json_string_value(json_array_get(texts, i)), &bytes);
+        check_row(tokenizer, name, &bytes, prefix, row);
         qp_str_fini(&bytes);
     }
     qp_tokenizer_destroy(&tokenizer);
@@ -175,6 +175,8 @@ static void test_ids_and_texts_are_those_of_the_peers(void)
     check_model("tokenizer.json", "smollm.json", "smollm", texts);
     check_model("tokenizer.json", "llama2.json", "llama2", texts);
     check_model("tokenizer.json", "metaspace.json", "metaspace", texts);
+    check_model("tokenizer.json", "odd.json", "odd", texts);
+    check_model("tokenizer.json", "unfused.json", "unfused", texts);
     check_model("tokenizer.model", "spm.model", "spm", texts);
     check_model("gguf", "spm.gguf.json", "spm", texts);
     json_decref(texts);
@@ -208,7 +210,7 @@ static void test_special_tokens(void)
     CHECK(strcmp(qp_tokenizer_token(tokenizer, 4), "<|eot_id|>") == 0);
     CHECK(qp_tokenizer_token(tokenizer, -1) == NULL &&
           qp_tokenizer_token(tokenizer, 1 << 30) == NULL);
-    CHECK(qp_tokenizer_n_vocab(tokenizer) == 1500);
+    CHECK(qp_tokenizer_n_vocab(tokenizer) == 1502);
     qp_tokenizer_destroy(&tokenizer);
 
     tokenizer = open_golden("gguf", "smollm.gguf.json");
