@@ -412,12 +412,12 @@ static void test_hadamard(void)
 static void test_quantise(void)
 {
     const float x[5] = {127.0f, 0.5f, 1.5f, -2.5f, -127.0f}, zero[3] = {0.0f, -0.0f, 0.0f};
-    const float large[3] = {1.0f, 7.0f, -3.0f}, bad[2] = {1.0f, NAN};
+    const float large[4] = {1.0f, 7.0f, -3.0f, 6.0f}, bad[2] = {1.0f, NAN};
     uint8_t q[5];
     CHECK(qp_cpu_quantise(q, x, 5, qp_cpu_absmax(x, 5)) == 1.0f);
     CHECK(q[0] == 255 && q[1] == 128 && q[2] == 130 && q[3] == 126 && q[4] == 1);
     CHECK(qp_cpu_quantise(q, zero, 3, qp_cpu_absmax(zero, 3)) == 0.0f && q[0] == 128);
-    CHECK(qp_cpu_absmax_below(large, 3, 6.0f) == 3.0f);
+    CHECK(qp_cpu_absmax_below(large, 4, 6.0f) == 3.0f);
     CHECK(isnan(qp_cpu_absmax(bad, 2)) && isnan(qp_cpu_absmax_below(bad, 2, 6.0f)));
 }
 
