@@ -438,6 +438,19 @@ static void children(qp_md_t *w, const xmlNode *node)
     w->depth--;
 }
 
+/* NULL when there is nothing but white space. */
+static htmlDocPtr parse_html(const char *html, int n_bytes)
+{
+    htmlParserCtxtPtr parser = htmlNewParserCtxt();
+    QP_ASSERT(parser != NULL);
+    parser->options |= XML_PARSE_HUGE; /* else text beyond 10 MB would be lost without a word */
+    htmlDocPtr document = htmlCtxtReadMemory(parser, html, n_bytes, NULL, "UTF-8",
+                                             HTML_PARSE_RECOVER | HTML_PARSE_NOERROR |
+                                                 HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
+    htmlFreeParserCtxt(parser);
+    return document;
+}
+
 qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *markdown)
 {
     qp_str_t repaired = {0};
@@ -450,11 +463,7 @@ qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *mar
         qp_str_fini(&repaired);
         return QP_ERROR(QP_INPUT, "an HTML text of %zu bytes is too large", n_bytes);
     }
-    htmlDocPtr document = NULL;
-    if (n_bytes > 0)
-        document = htmlReadMemory(html, (int)n_bytes, NULL, "UTF-8",
-                                  HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
-                                      HTML_PARSE_NONET);
+    htmlDocPtr document = n_bytes > 0 ? parse_html(html, (int)n_bytes) : NULL;
     if (document != NULL) { /* NULL: nothing but white space */
         qp_md_t w;
         qp_md_init(&w, markdown);

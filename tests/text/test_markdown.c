@@ -117,6 +117,21 @@ static void test_invalid_utf8_becomes_valid(void)
     qp_str_fini(&out);
 }
 
+/* libxml2 has a limit of 10 MB for a text by default. */
+static void test_a_huge_text_stays_whole(void)
+{
+    enum { N = 11000000 };
+    qp_str_t html = {0}, out = {0};
+    qp_str_puts(&html, "<p>");
+    while (html.n < N)
+        qp_str_puts(&html, "a few words and ");
+    qp_str_puts(&html, "the end</p>");
+    CHECK_OK(qp_markdown_from_html(html.data, html.n, &out));
+    CHECK_MSG(out.n == html.n - 7, "%zu bytes of %zu", out.n, html.n);
+    qp_str_fini(&html);
+    qp_str_fini(&out);
+}
+
 /* Deep nesting and random pieces of markup: no crash, valid text, no blowing up. */
 static void test_hostile_input(void)
 {
@@ -178,6 +193,7 @@ int main(void)
     test_elements();
     test_it_appends();
     test_invalid_utf8_becomes_valid();
+    test_a_huge_text_stays_whole();
     test_hostile_input();
     return qp_test_end();
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=60
+# QP_TEST: timeout=120
 # quipu-prep on wrong input, wrong arguments, full disks and signals: one clear message, the right exit
 # code, nothing half-written.
 set -euo pipefail
 prep=$QUIPU_BIN/quipu-prep
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'umount "$work/small" 2>/dev/null || true; rm -rf "$work"' EXIT
 cd "$work"
 mkdir hf
 cp "$QUIPU_SOURCE/tests/golden/tokenizers/smollm.json" hf/tokenizer.json
@@ -87,6 +87,16 @@ found=0
 [ "$found" -eq 2 ] && grep -q 'from a run on another number of ranks' log
 rm o-sft-train-00001-of-00002.h5
 
+# A disk that fills up, while samples are collected and while shards are written.
+mkdir small
+for kilobytes in 64 200 400; do
+    if mount -t tmpfs -o size=${kilobytes}k none small 2>/dev/null; then
+        refuses 3 'No space left on device' "$prep" stackexchange whole.xml.gz --tokenizer hf --out small/o
+        [ -z "$(ls -A small)" ]
+        umount small
+    fi
+done
+
 # A signal: the input is a pipe that nobody closes, so that it surely comes in the middle.
 mkfifo pipe
 "$prep" jsonl pipe "${common[@]}" >log 2>&1 &
@@ -103,7 +113,7 @@ if compgen -G 'o-*' >/dev/null; then exit 1; fi
 
 # A post of 12 MB, and a run again over what is there.
 { printf '<posts><row Id="1" PostTypeId="1" Body="'
-  head -c 12000000 /dev/zero | tr '\0' 'x' | fold -w 60
+  yes 'a line of words ' | head -c 12000000 || true
   printf '"/></posts>'; } >huge.xml
 "$prep" stackexchange huge.xml "${common[@]}" --eval-fraction 0 >log 2>&1
 "$prep" stackexchange huge.xml "${common[@]}" --eval-fraction 0 >log 2>&1

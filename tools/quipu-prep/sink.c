@@ -11,7 +11,7 @@
 #include "data/data.h"
 
 enum { N_SPLIT = 2, TRAIN = 0, EVAL = 1 };
-enum { N_LENGTH = 1 << 16 }; /* longer samples share the last bin of the length statistics */
+enum { N_LENGTH = 1 << 16 }; /* longer sequences share the last bin of the length statistics */
 
 static const char *const kind_name[PREP_N_KIND] = {"sft", "reward", "prompt"};
 static const int64_t kind_sequences[PREP_N_KIND] = {1, 2, 1};
@@ -309,15 +309,15 @@ done:
  */
 
 /* Smallest length that at least this share of the sequences does not exceed. */
-static int64_t percentile(const int64_t *n_of_length, int64_t n_sequence, double share)
+static int64_t percentile(const prep_sink_t *s, int kind, int64_t n_sequence, double share)
 {
-    int64_t seen = 0, length = 0;
-    for (; length < N_LENGTH - 1; length++) {
-        seen += n_of_length[length];
+    int64_t seen = 0;
+    for (int64_t length = 0; length < N_LENGTH - 1; length++) {
+        seen += s->n_of_length[kind][length];
         if ((double)seen >= share * (double)n_sequence)
-            break;
+            return length;
     }
-    return length;
+    return s->longest[kind];
 }
 
 static void report(prep_sink_t *s)
@@ -341,9 +341,8 @@ static void report(prep_sink_t *s)
                     "mean %.1f, p50 %lld, p95 %lld, max %lld",
                     kind_name[kind], (long long)n_sample[TRAIN], (long long)n_sample[EVAL],
                     (long long)s->n_token[kind], (double)s->n_token[kind] / (double)n_sequence,
-                    (long long)percentile(s->n_of_length[kind], n_sequence, 0.5),
-                    (long long)percentile(s->n_of_length[kind], n_sequence, 0.95),
-                    (long long)s->longest[kind]);
+                    (long long)percentile(s, kind, n_sequence, 0.5),
+                    (long long)percentile(s, kind, n_sequence, 0.95), (long long)s->longest[kind]);
     }
 }
 

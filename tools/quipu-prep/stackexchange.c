@@ -17,7 +17,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <libxml/xmlreader.h>
+#include <libxml/SAX2.h>
+#include <libxml/parser.h>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -47,58 +48,65 @@ typedef struct {
 /* --- first pass: XML to Markdown
  * ----------------------------------------------------------------------------- */
 
-/* Where and why the XML parser stopped. */
+/* One walk through the XML. Its callbacks cannot fail, so the first error is kept and the parser
+ * stopped. */
 typedef struct {
-    int line;
-    char *message;
-} xml_trouble_t;
+    dump_t *dump;
+    const char *path;
+    int64_t n_row;
+    qp_error_t error;
+} walk_t;
 
-static void note_trouble(void *owner, xmlErrorPtr found)
+/* A start tag: the five pointers of libxml2 for each attribute (name, prefix, URI, value, its end).
+ */
+typedef struct {
+    const char *path;
+    int line;
+    const xmlChar **attribute;
+    int n_attribute;
+} row_t;
+
+static prep_text_t find_attribute(const row_t *row, const char *name)
 {
-    xml_trouble_t *trouble = owner;
-    if (trouble->message != NULL || found->level < XML_ERR_ERROR)
-        return;
-    trouble->line = found->line;
-    trouble->message = qp_strdup(found->message != NULL ? found->message : "malformed XML");
-    trouble->message[strcspn(trouble->message, "\r\n")] = '\0';
+    for (int i = 0; i < row->n_attribute; i++) {
+        const xmlChar **a = &row->attribute[5 * i];
+        if (strcmp((const char *)a[0], name) == 0)
+            return (prep_text_t){(const char *)a[3], (size_t)(a[4] - a[3])};
+    }
+    return (prep_text_t){NULL, 0};
 }
 
 /* An integer attribute; absent: the fallback; not a number: QP_INPUT. */
-static qp_error_t read_integer(xmlTextReaderPtr reader, const char *path, const char *name,
-                               const int64_t *fallback, int64_t *value)
+static qp_error_t read_integer(const row_t *row, const char *name, const int64_t *fallback,
+                               int64_t *value)
 {
-    int line = xmlTextReaderGetParserLineNumber(reader);
-    xmlChar *text = xmlTextReaderGetAttribute(reader, BAD_CAST name);
-    if (text == NULL && fallback == NULL)
-        return QP_ERROR(QP_INPUT, "%s:%d: a row has no %s", path, line, name);
-    char *end = NULL;
+    prep_text_t text = find_attribute(row, name);
+    if (text.data == NULL) {
+        if (fallback == NULL)
+            return QP_ERROR(QP_INPUT, "%s:%d: a row has no %s", row->path, row->line, name);
+        *value = *fallback;
+        return NULL;
+    }
+    char digits[32], *end = digits;
+    snprintf(digits, sizeof digits, "%.*s", (int)(text.n < 31 ? text.n : 31), text.data);
     errno = 0;
-    *value = text != NULL ? strtoll((const char *)text, &end, 10) : *fallback;
-    qp_error_t error = NULL;
-    if (text != NULL && (end == (const char *)text || *end != '\0' || errno != 0))
-        error = QP_ERROR(QP_INPUT, "%s:%d: %s=\"%.40s\" is not an integer", path, line, name,
-                         (const char *)text);
-    xmlFree(text);
-    return error;
+    *value = strtoll(digits, &end, 10);
+    if (end == digits || *end != '\0' || errno != 0)
+        return QP_ERROR(QP_INPUT, "%s:%d: %s=\"%s\" is not an integer", row->path, row->line, name,
+                        digits);
+    return NULL;
 }
 
-static qp_error_t read_text(const dump_t *dump, xmlTextReaderPtr reader, bool is_question,
+static qp_error_t read_text(const dump_t *dump, const row_t *row, bool is_question,
                             qp_str_t *markdown)
 {
+    prep_text_t title = find_attribute(row, "Title"), body = find_attribute(row, "Body");
     qp_str_clear(markdown);
-    if (is_question && dump->options->with_title) {
-        xmlChar *title = xmlTextReaderGetAttribute(reader, BAD_CAST "Title");
-        if (title != NULL && title[0] != '\0')
-            qp_str_printf(markdown, "%s\n\n", (const char *)title);
-        xmlFree(title);
+    if (is_question && dump->options->with_title && title.n > 0) {
+        qp_str_append(markdown, title.data, title.n);
+        qp_str_puts(markdown, "\n\n");
     }
-    xmlChar *body = xmlTextReaderGetAttribute(reader, BAD_CAST "Body");
-    if (body == NULL)
-        return NULL;
-    qp_error_t error =
-        qp_markdown_from_html((const char *)body, strlen((const char *)body), markdown);
-    xmlFree(body);
-    return error;
+    return qp_markdown_from_html(body.data, body.n, markdown);
 }
 
 static qp_error_t keep_post(dump_t *dump, post_t post)
@@ -118,18 +126,18 @@ static qp_error_t keep_post(dump_t *dump, post_t post)
     return NULL;
 }
 
-static qp_error_t read_row(dump_t *dump, xmlTextReaderPtr reader, const char *path)
+static qp_error_t read_row(dump_t *dump, const row_t *row)
 {
     enum { QUESTION = 1, ANSWER = 2 };
     static const int64_t zero = 0;
     int64_t type = 0;
     post_t post = {0};
-    QP_TRY(read_integer(reader, path, "Id", NULL, &post.id));
-    QP_TRY(read_integer(reader, path, "PostTypeId", NULL, &type));
+    QP_TRY(read_integer(row, "Id", NULL, &post.id));
+    QP_TRY(read_integer(row, "PostTypeId", NULL, &type));
     if (type == QUESTION)
         post.question = post.id;
     else if (type == ANSWER)
-        QP_TRY(read_integer(reader, path, "ParentId", NULL, &post.question));
+        QP_TRY(read_integer(row, "ParentId", NULL, &post.question));
     int64_t owner = post.question != 0 ? post.question : post.id;
     if ((uint64_t)owner % (uint64_t)dump->n_rank != (uint64_t)dump->rank)
         return NULL;
@@ -138,45 +146,68 @@ static qp_error_t read_row(dump_t *dump, xmlTextReaderPtr reader, const char *pa
         prep_sink_count(dump->sink, PREP_OTHER_POSTS, 1);
         return NULL;
     }
-    QP_TRY(read_integer(reader, path, "Score", &zero, &post.votes));
-    QP_TRY(read_integer(reader, path, "AcceptedAnswerId", &zero, &post.accepted));
-    QP_TRY(read_text(dump, reader, type == QUESTION, &dump->markdown));
+    QP_TRY(read_integer(row, "Score", &zero, &post.votes));
+    QP_TRY(read_integer(row, "AcceptedAnswerId", &zero, &post.accepted));
+    QP_TRY(read_text(dump, row, type == QUESTION, &dump->markdown));
     return keep_post(dump, post);
 }
 
+static void on_element(void *owner, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri,
+                       int n_namespace, const xmlChar **namespaces, int n_attribute, int n_default,
+                       const xmlChar **attributes)
+{
+    (void)prefix, (void)uri, (void)n_namespace, (void)namespaces, (void)n_default;
+    xmlParserCtxtPtr parser = owner;
+    walk_t *walk = parser->_private;
+    if (walk->error != NULL || strcmp((const char *)name, "row") != 0)
+        return;
+    row_t row = {walk->path, xmlSAX2GetLineNumber(parser), attributes, n_attribute};
+    walk->n_row++;
+    walk->error = read_row(walk->dump, &row);
+    if (walk->error == NULL)
+        walk->error = prep_check_interrupt();
+    if (walk->error != NULL)
+        xmlStopParser(parser);
+}
+
+static void on_trouble(void *owner, xmlErrorPtr found)
+{
+    walk_t *walk = ((xmlParserCtxtPtr)owner)->_private;
+    if (walk->error != NULL || found->level < XML_ERR_ERROR)
+        return;
+    const char *message = found->message != NULL ? found->message : "malformed XML";
+    walk->error = QP_ERROR(QP_INPUT, "%s:%d: %.*s", walk->path, found->line,
+                           (int)strcspn(message, "\r\n"), message);
+}
+
+/*
+ * The parser pulls the file through itself and builds no tree: memory is that of the longest row.
+ * (The text reader of libxml2 would push it in pieces and look at a long row again with each of
+ * them.)
+ */
 static qp_error_t read_dump(dump_t *dump, const char *path)
 {
-    xml_trouble_t trouble = {0};
-    qp_error_t error = NULL;
-    xmlTextReaderPtr reader = NULL;
     if (access(path, R_OK) != 0)
         return QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    reader = xmlReaderForFile(path, NULL, XML_PARSE_HUGE | XML_PARSE_NONET | XML_PARSE_COMPACT);
-    if (reader == NULL)
-        return QP_ERROR(QP_INPUT, "%s: cannot be opened", path);
-    xmlTextReaderSetStructuredErrorHandler(reader, note_trouble, &trouble);
-    int status;
-    int64_t n_row = 0;
-    while ((status = xmlTextReaderRead(reader)) == 1) {
-        if (xmlTextReaderNodeType(reader) != XML_READER_TYPE_ELEMENT ||
-            strcmp((const char *)xmlTextReaderConstName(reader), "row") != 0)
-            continue;
-        n_row++;
-        QP_TRY_DONE(read_row(dump, reader, path));
-        QP_TRY_DONE(prep_check_interrupt());
-    }
-    if (status < 0 || trouble.message != NULL)
-        QP_TRY_DONE(QP_ERROR(QP_INPUT, "%s:%d: %s", path, trouble.line,
-                             trouble.message != NULL ? trouble.message : "cannot be read"));
-    if (n_row == 0)
-        QP_TRY_DONE(QP_ERROR(QP_INPUT,
-                             "%s: no <row> in it; expected Posts.xml of a Stack Exchange "
-                             "dump, as it is or gzipped",
-                             path));
-done:
-    xmlFreeTextReader(reader);
-    qp_free(trouble.message);
-    return error;
+    walk_t walk = {.dump = dump, .path = path};
+    xmlParserCtxtPtr parser = xmlNewParserCtxt();
+    QP_ASSERT(parser != NULL);
+    *parser->sax = (xmlSAXHandler){
+        .initialized = XML_SAX2_MAGIC, .startElementNs = on_element, .serror = on_trouble};
+    parser->_private = &walk;
+    xmlDocPtr document =
+        xmlCtxtReadFile(parser, path, NULL, XML_PARSE_HUGE | XML_PARSE_NONET | XML_PARSE_NOENT);
+    bool whole = parser->wellFormed != 0;
+    xmlFreeDoc(document); /* NULL: no handler made one */
+    xmlFreeParserCtxt(parser);
+    if (walk.error == NULL && walk.n_row == 0)
+        walk.error = QP_ERROR(QP_INPUT,
+                              "%s: no <row> in it; expected Posts.xml of a Stack Exchange dump, as "
+                              "it is or gzipped",
+                              path);
+    if (walk.error == NULL && !whole)
+        walk.error = QP_ERROR(QP_INPUT, "%s: the XML ends early", path);
+    return walk.error;
 }
 
 /* --- second pass: question by question
