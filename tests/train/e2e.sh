@@ -27,11 +27,10 @@ check() {
 not() { ! "$@"; }
 logged() { grep -qF -- "$1" log; }
 
-# make_base FILE [quipu-import options...]
+# make_base FILE [SHAPE [quipu-import options...]]
 make_base() {
-    local file=$1
-    shift
-    quipu-import "$@" --synthetic tiny "$file" >/dev/null 2>&1
+    local file=$1 shape=${2:-tiny}
+    quipu-import "${@:3}" --synthetic "$shape" "$file" >/dev/null 2>&1
 }
 
 # make_data PREFIX: some hundred short prompts and completions, always the same.

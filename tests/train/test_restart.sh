@@ -6,7 +6,7 @@
 . "$(dirname "$0")/e2e.sh"
 
 make_base base.h5
-make_base fp32.h5 --precision fp32
+make_base fp32.h5 tiny --precision fp32
 make_data data
 make_deck
 

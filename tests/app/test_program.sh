@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# QP_TEST: timeout=60
+# The program's arguments; help, version and the deck's reference without MPI; quipu-plot.
+# shellcheck source=tests/train/e2e.sh
+. "$(dirname "$0")/../train/e2e.sh"
+
+run() {
+    code=0
+    "$@" >log 2>&1 || code=$?
+}
+exits() { # exits CODE TEXT COMMAND...
+    local expected=$1 text=$2
+    shift 2
+    run "$@"
+    check "$*: exit code $expected (got $code)" test "$code" -eq "$expected"
+    check "$*: says \"$text\"" logged "$text"
+}
+exits 0 "usage: quipu" quipu --help
+exits 0 "quipu 0." quipu --version
+exits 0 "lora.r" quipu --deck-help lora
+exits 0 "checkpoint.every_steps" quipu --deck-help
+exits 0 "optim.lr" quipu --deck-markdown
+exits 2 "nosuch" quipu --deck-help nosuch
+exits 2 "did you mean --dry-run" quipu --dryrun
+exits 2 "a deck is expected" quipu
+exits 2 "one deck is expected" quipu a.cfg b.cfg
+exits 2 "--set: path=value" quipu --set lora.r
+exits 2 "absent.cfg" quipu absent.cfg
+
+make_base base.h5
+make_data data
+make_deck
+exits 0 "runs/run" quipu --run-folder deck.cfg
+exits 0 "elsewhere/run" quipu --run-folder --set job.output=elsewhere deck.cfg
+exits 0 "dry run: everything needed is there" quipu --dry-run deck.cfg
+check "a dry run prints the memory plan" logged "workspace"
+check "a dry run writes nothing" not test -e runs
+exits 2 "micro_sequences" quipu --dry-run --set batch.micro_sequences=3 deck.cfg
+
+# Progress and rows of a short run; curves if gnuplot is there.
+exits 0 "done: 6 steps" quipu deck.cfg
+check "a clean run has no warning" not logged "[warn"
+check "quipu.log has the same lines" grep -q "done: 6 steps" runs/run/quipu.log
+check "a row per step and one for the start" test "$(wc -l <runs/run/metrics.csv)" -eq 8
+exits 2 "not a metrics.csv" quipu-plot deck.cfg -o curves.svg
+exits 2 "must end in .svg or .png" quipu-plot runs/run/metrics.csv -o curves.jpg
+exits 2 "no such option" quipu-plot runs/run/metrics.csv -x
+if command -v gnuplot >/dev/null; then
+    check "the run drew its curves" grep -q "</svg>" runs/run/curves.svg
+    cp -r runs/run "runs/it's another"
+    run quipu-plot runs/run/metrics.csv "runs/it's another/metrics.csv" -o curves.svg
+    check "curves of two runs" test "$code" -eq 0
+    check "both are named" test "$(grep -c "eval_loss" curves.svg)" -ge 2
+fi
+PATH=$QUIPU_BIN:$work/empty run /bin/bash -c 'quipu-plot runs/run/metrics.csv -o none.svg'
+check "without gnuplot: exit code 2" test "$code" -eq 2
+check "without gnuplot: says so" logged "gnuplot cannot be started"
+end_test

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# QP_TEST: timeout=200
+# generate, eval and samples: same answers and the same loss on any rank count; order and keys kept.
+# shellcheck source=tests/train/e2e.sh
+. "$(dirname "$0")/e2e.sh"
+
+make_base base.h5
+make_data data
+make_deck
+quipu_on 2 run --set 'samples.prompts=[ "Question: hop?", "Question: malt?" ]' --set samples.every_steps=3 \
+    --set samples.max_new_tokens=8
+check "training with samples ends well" test "$code" -eq 0
+check "two answers at steps 0, 3 and 6" test "$(grep -c '"step":[036],' runs/run/samples.jsonl)" -eq 6
+quipu_on 1 again --set 'samples.prompts=[ "Question: hop?", "Question: malt?" ]' --set samples.every_steps=3 \
+    --set samples.max_new_tokens=8
+check "the same samples on 1 rank" cmp -s runs/run/samples.jsonl runs/again/samples.jsonl
+
+cat >shape.txt <<'DECK'
+base   = { file = "base.h5"; };
+lora   = { init = "runs/run/adapter"; r = 4; alpha = 8.0; targets = "all-linear"; };
+device = { threads = 1; };
+DECK
+cat - shape.txt >eval.cfg <<'DECK'
+job    = { method = "eval"; name = "eval"; };
+data   = { eval = "data-sft-eval.h5"; seq_length = 128; };
+batch  = { micro_sequences = 1; };
+DECK
+cat - shape.txt >generate.cfg <<'DECK'
+job      = { method = "generate"; name = "generate"; seed = 5; };
+prompts  = { input = "prompts.jsonl"; };
+generate = { max_new_tokens = 12; do_sample = true; temperature = 0.8; top_k = 50; };
+DECK
+export deck=eval.cfg
+for ranks in 1 2 3; do
+    quipu_on "$ranks" "eval$ranks"
+    check "eval on $ranks ranks ends well" test "$code" -eq 0
+    check "eval: the same loss on $ranks ranks" cmp -s runs/eval1/eval.json "runs/eval$ranks/eval.json"
+done
+last=$(awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "eval_loss") c = i } { l = $c } END { print l }' \
+    runs/run/metrics.csv)
+check "eval gives the loss that training ended with" grep -q "\"eval_loss\": ${last:0:9}" runs/eval1/eval.json
+
+deck=generate.cfg
+for i in 1 2 3 4 5 6 7; do echo "{\"id\": $i, \"prompt\": \"Question: malt $i?\"}"; done >prompts.jsonl
+for ranks in 1 2 4; do
+    quipu_on "$ranks" "generate$ranks"
+    check "generate on $ranks ranks ends well" test "$code" -eq 0
+    check "the same answers on $ranks ranks" \
+        cmp -s runs/generate1/answers.jsonl "runs/generate$ranks/answers.jsonl"
+done
+check "seven answers" test "$(wc -l <runs/generate1/answers.jsonl)" -eq 7
+check "order and keys are kept" test "$(sed 's/^{"id":\([0-9]*\),"prompt":.*"completion":.*/\1/' \
+    runs/generate1/answers.jsonl | tr -d '\n')" = 1234567
+quipu_on 2 seed --set job.seed=6
+check "another seed: other answers" not cmp -s runs/generate1/answers.jsonl runs/seed/answers.jsonl
+for seed in 1 2; do quipu_on 2 "greedy$seed" --set generate.do_sample=false --set job.seed=$seed; done
+check "greedy: no matter which seed" cmp -s runs/greedy1/answers.jsonl runs/greedy2/answers.jsonl
+quipu_on 2 one --set generate.do_sample=false --set generate.max_active=1 --set prompts.output=one.jsonl
+check "greedy: no matter how many at once" cmp -s runs/greedy1/answers.jsonl one.jsonl
+
+refused() { # refused NAME MESSAGE
+    quipu_on 2 refused
+    check "$1: exit code 2" test "$code" -eq 2
+    check "$1: says \"$2\"" logged "$2"
+    check "$1: no answers" not test -e runs/refused/answers.jsonl
+}
+printf '{"prompt": "x"}\n{"prompt": 7}\n' >prompts.jsonl
+refused "not a string" "prompts.jsonl:2"
+printf '{"prompt": "x"}\nhello\n' >prompts.jsonl
+refused "not JSON" "prompts.jsonl:2: not JSON"
+: >prompts.jsonl
+refused "no prompt" "prompts.jsonl: holds no prompt"
+end_test
