@@ -150,7 +150,7 @@ qp_error_t qp_comm_agree(qp_comm_t *comm, qp_error_t local)
     int64_t code = 0;
     void *message = NULL;
     size_t n_bytes = 0;
-    if (first == comm->rank) {
+    if (local != NULL && first == comm->rank) {
         code = (int64_t)local->code;
         message = message_of(comm, local);
         n_bytes = strlen(message) + 1;

@@ -54,7 +54,7 @@ static qp_error_t create_window(qp_comm_t *comm, qp_shared_t *shared)
     QP_TRY(QP_MPI(MPI_Win_shared_query(shared->window, 0, &mine, &unit, &base)));
     QP_TRY(QP_MPI(MPI_Win_lock_all(MPI_MODE_NOCHECK, shared->window)));
     /* Mappings start on pages, so rounding up gives the same place on every rank. */
-    shared->data = (void *)(((uintptr_t)base + PAGE - 1) / PAGE * PAGE);
+    shared->data = (char *)base + (PAGE - (uintptr_t)base % PAGE) % PAGE;
     size_t offset, n_bytes;
     stripe(comm, shared->bytes, &offset, &n_bytes);
     memset((char *)shared->data + offset, 0, n_bytes);

@@ -182,7 +182,7 @@ static void take_set(reader_t *r, const char *argument)
         what = qp_deck_value_parse(value, equals + 1);
     if (what != NULL)
         add_owned(r, qp_format("--set %s", path), what);
-    else
+    else if (value != NULL)
         value->source = QP_DECK_SET;
     qp_free(path);
 }

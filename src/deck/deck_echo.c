@@ -90,39 +90,39 @@ void qp_deck_echo(const qp_deck_t *deck, const char *header, qp_str_t *out)
         qp_str_printf(out, "# %.*s\n", (int)n, line);
         line += n + (line[n] == '\n');
     }
-    const qp_deck_group_t *group = NULL;
+    const qp_deck_value_t *previous = NULL;
     for (int i = 0; i < deck->n_value; i++) {
         const qp_deck_value_t *value = &deck->value[i];
         if (!qp_deck_applies(deck, value->group))
             continue;
-        if (value->group != group)
-            qp_str_printf(out, "%s\n%s = {\n", group != NULL ? "};\n" : "", value->group->group);
-        group = value->group;
+        if (previous == NULL || value->group != previous->group)
+            qp_str_printf(out, "%s\n%s = {\n", previous != NULL ? "};\n" : "", value->group->group);
+        previous = value;
         echo_value(deck, value, out);
     }
-    qp_str_puts(out, group != NULL ? "};\n" : "");
+    qp_str_puts(out, previous != NULL ? "};\n" : "");
 }
 
 static int by_path(const void *a, const void *b)
 {
-    const qp_deck_value_t *const *x = a, *const *y = b;
-    return strcmp((*x)->key->path, (*y)->key->path);
+    const qp_deck_value_t *x = a, *y = b;
+    return strcmp(x->key->path, y->key->path);
 }
 
 void qp_deck_fingerprint(const qp_deck_t *deck, qp_str_t *out)
 {
-    const qp_deck_value_t **sorted = QP_NEW("deck", const qp_deck_value_t *, deck->n_value);
+    qp_deck_value_t *sorted = QP_NEW("deck", qp_deck_value_t, deck->n_value); /* own nothing */
     size_t n = 0;
     for (int i = 0; i < deck->n_value; i++) {
         const qp_deck_value_t *value = &deck->value[i];
         if (value->source != QP_DECK_UNSET && !(value->key->flags & QP_DECK_RESTART_OK) &&
             qp_deck_applies(deck, value->group))
-            sorted[n++] = value;
+            sorted[n++] = *value;
     }
     qsort(sorted, n, sizeof sorted[0], by_path);
     for (size_t i = 0; i < n; i++) {
-        qp_str_printf(out, "%s = ", sorted[i]->key->path);
-        qp_deck_value_print(sorted[i], out);
+        qp_str_printf(out, "%s = ", sorted[i].key->path);
+        qp_deck_value_print(&sorted[i], out);
         qp_str_putc(out, '\n');
     }
     qp_free(sorted);

@@ -310,7 +310,7 @@ char *qp_deck_value_parse(qp_deck_value_t *value, const char *text)
     config_t config;
     config_init(&config);
     char *problem;
-    const config_setting_t *root = config_root_setting(&config);
+    const config_setting_t *root;
     if (problems.n > 0)
         problem = qp_format("%s is no value a deck can hold", text);
     else if (config_read_string(&config, prepared.data) != CONFIG_TRUE ||

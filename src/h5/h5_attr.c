@@ -188,7 +188,7 @@ qp_error_t qp_h5_format_check(const qp_h5_t *file, const char *format, int64_t v
     qp_error_t error;
     QP_TRY_DONE(qp_h5_attr_get_str(file, "/", "quipu_format", &found));
     QP_TRY_DONE(qp_h5_attr_get_i64(file, "/", "format_version", &found_version));
-    if (strcmp(found, format) != 0)
+    if (found == NULL || strcmp(found, format) != 0)
         error = QP_ERROR(QP_INPUT, "%s: is a %s, expected a %s", file->path, found, format);
     else if (found_version > version)
         error = QP_ERROR(QP_INPUT, "%s: %s of format version %lld, this program reads up to %lld",

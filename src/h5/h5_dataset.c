@@ -19,6 +19,7 @@ static hid_t stored_type(qp_dtype_t dtype)
         [QP_I32] = H5T_STD_I32LE,  [QP_U32] = H5T_STD_U32LE,  [QP_I64] = H5T_STD_I64LE,
         [QP_U64] = H5T_STD_U64LE,
     };
+    QP_ASSERT(dtype < QP_N_DTYPE);
     return types[dtype];
 }
 
@@ -96,7 +97,8 @@ static qp_error_t read_dtype(const qp_h5_t *file, const char *name, hid_t set, q
     if (qp_h5_attr_exists(file, name, "dtype"))
         QP_TRY_DONE(qp_h5_attr_get_str(file, name, "dtype", &half));
     for (int i = 0; i < QP_N_DTYPE; i++) {
-        if (is_half((qp_dtype_t)i) && (half == NULL || strcmp(half, qp_dtype_name((qp_dtype_t)i))))
+        if (is_half((qp_dtype_t)i) &&
+            (half == NULL || strcmp(half, qp_dtype_name((qp_dtype_t)i)) != 0))
             continue;
         if (H5Tequal(type, stored_type((qp_dtype_t)i)) > 0)
             *dtype = (qp_dtype_t)i;
