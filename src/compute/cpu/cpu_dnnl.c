@@ -54,6 +54,12 @@ const char *qp_cpu_dnnl_isa_name(void)
     return "baseline";
 }
 
+/* Giving a handle back (or NULL) fails only if the handle is none of oneDNN's. */
+static void destroyed(dnnl_status_t status)
+{
+    QP_ASSERT(status == dnnl_success);
+}
+
 /* --- one product ---------------------------------------------------------------------------------
  */
 
@@ -114,8 +120,8 @@ static qp_error_t create_descriptor(dnnl_engine_t engine, const qp_cpu_gemm_spec
     dnnl_status_t status = dnnl_success;
     if (error == NULL)
         status = dnnl_primitive_desc_create(descriptor, &product, attributes, engine, NULL);
-    dnnl_post_ops_destroy(sum);
-    dnnl_primitive_attr_destroy(attributes);
+    destroyed(dnnl_post_ops_destroy(sum));
+    destroyed(dnnl_primitive_attr_destroy(attributes));
     if (error == NULL && status != dnnl_success)
         error =
             QP_ERROR(QP_INTERNAL,
@@ -142,8 +148,8 @@ static void gemm_destroy(qp_cpu_gemm_t *gemm)
 {
     for (int t = 0; t < gemm->device->n_thread; t++)
         for (int i = 0; i < N_ARGUMENT; i++)
-            dnnl_memory_destroy(gemm->lane[t].memory[i]);
-    dnnl_primitive_destroy(gemm->primitive);
+            destroyed(dnnl_memory_destroy(gemm->lane[t].memory[i]));
+    destroyed(dnnl_primitive_destroy(gemm->primitive));
     qp_free(gemm->lane);
     qp_free(gemm);
 }
@@ -178,7 +184,7 @@ static qp_error_t gemm_create(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t 
     } else {
         gemm_destroy(gemm);
     }
-    dnnl_primitive_desc_destroy(descriptor);
+    destroyed(dnnl_primitive_desc_destroy(descriptor));
     return error;
 }
 
@@ -205,8 +211,8 @@ void qp_cpu_gemm_cache_destroy(qp_cpu_device_t *device)
         if (cache->slot[i] != NULL)
             gemm_destroy(cache->slot[i]);
     for (int t = 0; t < device->n_thread; t++)
-        dnnl_stream_destroy(cache->stream[t]);
-    dnnl_engine_destroy(cache->engine);
+        destroyed(dnnl_stream_destroy(cache->stream[t]));
+    destroyed(dnnl_engine_destroy(cache->engine));
     qp_free(cache->stream);
     qp_free(cache->slot);
     QP_FREE(device->gemm);
