@@ -42,8 +42,9 @@ typedef struct {
 } qp_request_t;
 
 /**
- * Answers all requests; results do not depend on what else is in the batch nor on max_active.
- * eos < 0: never stop. Rank-local.
+ * Answers all requests; results do not depend on what else is in the batch nor on max_active (up to
+ * the rounding of products of another number of rows). The token at position p of a sequence is
+ * drawn with {seed, step} of \a key, the request's sample and p. eos < 0: never stop. Rank-local.
  */
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
                          int64_t n_request, int32_t eos, const qp_philox_key_t *key);

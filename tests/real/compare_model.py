@@ -22,10 +22,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-N_TEXT, LENGTH = 8, 512
+N_TEXT, N_HELD_OUT, LENGTH = 8, 32, 512  # texts for the peers, texts for the other precisions
 # name: precision of the base, compute, activation, gradient, bar of perplexity, bar of the cosine
 MODES = {
-    "fp32": ("fp32", "fp32", "int8", "int8", 1e-5, 0.99999),
+    "fp32": ("fp32", "fp32", "int8", "int8", None, None),
     "bf16": ("bf16", "bf16", "int8", "int8", 0.002, None),
     "int8": ("int8", "bf16", "int8", "int8", 0.01, 0.99),
     "int8, bf16 gradient": ("int8", "bf16", "int8", "bf16", 0.01, 0.99),
@@ -45,7 +45,7 @@ def bar(name, value, limit, below=True):
 
 
 def texts(posts, tokenizer):
-    """N_TEXT x LENGTH tokens of the last posts of a dump (bodies as plain text)."""
+    """N_HELD_OUT x LENGTH tokens of the last posts of a dump (bodies as plain text)."""
     with gzip.open(posts, "rt", encoding="utf-8") as dump:
         bodies = re.findall(r' Body="([^"]*)"', dump.read())
     rows = []
@@ -54,7 +54,7 @@ def texts(posts, tokenizer):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) >= LENGTH:
             rows.append(ids[:LENGTH])
-        if len(rows) == N_TEXT:
+        if len(rows) == N_HELD_OUT:
             return np.array(rows, np.int32)
     raise SystemExit("too few long posts")
 
@@ -71,6 +71,8 @@ def reference(gguf, posts, work):
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
     tokens = texts(posts, tokenizer)
+    save_file({"tokens": tokens}, f"{work}/held-out.safetensors")
+    tokens = tokens[:N_TEXT].copy()
     save_file({"tokens": tokens}, f"{work}/tokens.safetensors")
     torch.manual_seed(1)
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0,
@@ -96,24 +98,24 @@ def reference(gguf, posts, work):
     save_file({**grads, "loss": np.array([loss])}, f"{work}/reference.safetensors")
 
 
-def run(binaries, work, name, gguf):
+def run(binaries, work, name, gguf, tokens, logits=None):
+    """Loss and LoRA gradients of a mode on WORK/TOKENS.safetensors."""
     precision, compute, activation, gradient = MODES[name][:4]
-    base = f"{work}/{precision}.h5"
+    base, out = f"{work}/{precision}.h5", f"{work}/result.safetensors"
     if not os.path.exists(base):
         subprocess.run([f"{binaries}/quipu-import", "--precision", precision, gguf, base],
                        check=True)
-    out = f"{work}/{name.replace(', ', '-').replace(' ', '-')}.safetensors"
-    command = [f"{binaries}/model_driver", base, compute, activation, gradient, f"{work}/adapter",
-               f"{work}/tokens.safetensors", out]
-    if name == "fp32":
-        command.append(f"{work}/logits.raw")
-    subprocess.run(command, check=True)
+    subprocess.run([f"{binaries}/model_driver", base, compute, activation, gradient,
+                    f"{work}/adapter", f"{work}/{tokens}.safetensors", out]
+                   + ([logits] if logits else []), check=True)
     result = load_file(out)
     logprob = result.pop("logprob")
     return -float(logprob[:, :-1].astype(np.float64).mean()), result
 
 
-def compare_fp32(work, loss, grads):
+def compare_fp32(binaries, work, gguf):
+    """The reference mode against the peers."""
+    loss, grads = run(binaries, work, "fp32", gguf, "tokens", f"{work}/logits.raw")
     expected = load_file(f"{work}/reference.safetensors")
     bar("loss, relative", abs(loss / float(expected.pop("loss")[0]) - 1.0), 1e-5)
     errors = {n: np.linalg.norm(grads[n] - g) / np.linalg.norm(g) for n, g in expected.items()}
@@ -136,17 +138,16 @@ def main():
     os.makedirs(work, exist_ok=True)
     if not os.path.exists(f"{work}/reference.safetensors"):
         reference(gguf, posts, work)
-    results = {}
+    compare_fp32(binaries, work, gguf)
+    loss32, grads32 = run(binaries, work, "fp32", gguf, "held-out")
+    keys = sorted(grads32)
     for name, (_, _, _, _, ppl_bar, cosine_bar) in MODES.items():
-        loss, grads = results[name] = run(binaries, work, name, gguf)
         if name == "fp32":
-            compare_fp32(work, loss, grads)
             continue
-        loss32, grads32 = results["fp32"]
-        bar(f"{name}: perplexity against fp32", abs(np.exp(loss - loss32) - 1.0), ppl_bar)
-        keys = sorted(grads32)
+        loss, grads = run(binaries, work, name, gguf, "held-out")
         flat, flat32 = (np.concatenate([g[k].ravel() for k in keys]).astype(np.float64)
                         for g in (grads, grads32))
+        bar(f"{name}: perplexity against fp32", abs(np.exp(loss - loss32) - 1.0), ppl_bar)
         if cosine_bar:
             bar(f"{name}: gradient cosine", cosine(flat, flat32), cosine_bar, below=False)
         worst = min(cosine(grads[k].ravel(), grads32[k].ravel()) for k in keys)
