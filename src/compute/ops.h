@@ -109,8 +109,7 @@ typedef struct qp_ops {
     qp_error_t (*zero)(qp_queue_t *q, qp_dptr_t p, size_t bytes);
     qp_error_t (*synchronize)(qp_queue_t *q);
 
-    /* --- frozen linears ------------------------------------------------------------------------
-     */
+    /* --- frozen linears ----------------------------------------------------------------------- */
     /** Bytes that data + scale + row_sum + bias take (each aligned to 64). */
     size_t (*weight_bytes)(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
     /** Points the views of \a w (kind, n_out, n_in set; \a has_bias) into \a storage. */
@@ -121,16 +120,19 @@ typedef struct qp_ops {
      */
     qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
-    /** y [T, n_out] (fp32 or bf16) = x W^T + bias, or y += with accumulate. x [T, n_in] fp32 or
-     * bf16. */
+    /**
+     * y [T, n_out] (fp32 or bf16) = x W^T + bias, or y += with accumulate. x [T, n_in] fp32 or
+     * bf16. A row of an int8 product depends on its own x alone, bit for bit (LLM.int8: and on
+     * which columns have an outlier); rows of bf16 and fp32 products may differ in rounding for
+     * another T. A row of x that is not finite gives a row of y that is not finite.
+     */
     qp_error_t (*linear_forward)(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
                                  bool accumulate);
     /** dx [T, n_in] = dy W, or dx += with accumulate. */
     qp_error_t (*linear_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
                                   bool accumulate);
 
-    /* --- dense products (LoRA, heads) -----------------------------------------------------------
-     */
+    /* --- dense products (LoRA, heads) --------------------------------------------------------- */
     /**
      * c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32
      * sums: two fp32 operands are multiplied in fp32; a mixed pair in the type of device.compute.
@@ -139,8 +141,7 @@ typedef struct qp_ops {
     qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
                          bool trans_b, float beta, qp_mat_t c);
 
-    /* --- elementwise and rows -------------------------------------------------------------------
-     */
+    /* --- elementwise and rows ----------------------------------------------------------------- */
     /** out [T, D] = rows of table [V, D] (fp32 or bf16) named by token [T] int32. */
     qp_error_t (*embed)(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
     /** out row i = in row index[i] (int32) ; index may repeat. */
@@ -172,8 +173,7 @@ typedef struct qp_ops {
     /** y = alpha x + beta y, any of fp32 / bf16 (a cast is alpha 1, beta 0). */
     qp_error_t (*axpby)(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
 
-    /* --- attention ------------------------------------------------------------------------------
-     */
+    /* --- attention ---------------------------------------------------------------------------- */
     /** Causal within each sequence. out [T, H E]; lse [H, T] fp32 kept for backward. qkv after
      * rope. */
     qp_error_t (*attention_forward)(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,
@@ -190,8 +190,7 @@ typedef struct qp_ops {
                                    const qp_attention_t *a, const qp_ragged_t *batch,
                                    const qp_kv_map_t *map);
 
-    /* --- language-model head, fused over row and vocabulary chunks ------------------------------
-     */
+    /* --- language-model head, fused over row and vocabulary chunks ---------------------------- */
     /**
      * logprob [N] fp32 = log softmax(hidden W^T)[target]; rows with target < 0 give 0.
      * entropy [N] fp32 or none. If dlogprob [N] fp32 is given, also dhidden [N, D] = dlogprob_n *
@@ -212,8 +211,7 @@ typedef struct qp_ops {
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
                          const uint32_t *sample, const uint32_t *position);
 
-    /* --- optimiser, flat fp32 arrays -------------------------------------------------------------
-     */
+    /* --- optimiser, flat fp32 arrays ---------------------------------------------------------- */
     /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite.
      * Synchronous. */
     qp_error_t (*sum_squares)(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out);

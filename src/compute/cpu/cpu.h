@@ -29,8 +29,7 @@
 #define QP_CPU_CLONES
 #endif
 
-/* --- device ------------------------------------------------------------------------------------
- */
+/* --- device ----------------------------------------------------------------------------------- */
 
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
@@ -97,8 +96,7 @@ static inline void *qp_cpu_carve(char **at, size_t bytes)
 /** Keeps the first error of several threads in *first and frees the others. NULL is allowed. */
 void qp_cpu_keep_error(qp_error_t *first, qp_error_t error);
 
-/* --- addresses ---------------------------------------------------------------------------------
- */
+/* --- addresses -------------------------------------------------------------------------------- */
 
 static inline void *qp_cpu_pointer(qp_dptr_t p)
 {
@@ -131,11 +129,9 @@ static inline void *qp_cpu_at(const qp_mat_t *m, int64_t row, int64_t col)
     return (char *)m->data.address + (size_t)(row * m->ld + col) * qp_dtype_bytes(m->dtype);
 }
 
-/* --- rows in fp32 ------------------------------------------------------------------------------
- */
+/* --- rows in fp32 ----------------------------------------------------------------------------- */
 
-/** Reads n elements of an fp32 or bf16 row; inlined so that it vectorises in QP_CPU_CLONES callers.
- */
+/** Reads n elements of an fp32 or bf16 row; inlined, so that it vectorises in QP_CPU_CLONES. */
 static inline void qp_cpu_load(float *restrict to, qp_dtype_t dtype, const void *from, int64_t n)
 {
     if (dtype == QP_F32) {
@@ -173,8 +169,7 @@ static inline void qp_cpu_add(void *to, qp_dtype_t dtype, const float *restrict 
         half[i] = qp_f32_to_bf16(qp_bf16_to_f32(half[i]) + from[i]);
 }
 
-/* --- products of one thread --------------------------------------------------------------------
- */
+/* --- products of one thread ------------------------------------------------------------------- */
 
 /**
  * c [m, n] = alpha op(a) op(b), or c += with accumulate; op transposes when told. Row-major with
@@ -208,8 +203,7 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
 qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
                            void *c);
 
-/* --- the functions behind qp_ops_cpu; contracts in ops.h ----------------------------------------
- */
+/* --- the functions behind qp_ops_cpu; contracts in ops.h -------------------------------------- */
 
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
