@@ -6,8 +6,8 @@
 enum { V = 300, N_DRAW = 4000 };
 
 static const qp_sampling_t settings[] = {
-    {1.0f, 0, 1.0f},  {0.7f, 0, 1.0f}, {1.3f, 20, 1.0f}, {1.0f, 0, 0.6f},
-    {0.9f, 50, 0.8f}, {1.0f, 1, 1.0f}, {1.0f, 0, 1e-6f}, {2.0f, 7, 0.999f},
+    {1.0f, 0, 1.0f}, {0.7f, 0, 1.0f},   {1.3f, 20, 1.0f}, {1.0f, 0, 0.6f},  {0.9f, 50, 0.8f},
+    {1.0f, 1, 1.0f}, {5.0f, 200, 1.0f}, {9.0f, 0, 0.9f},  {1.0f, 0, 1e-6f}, {2.0f, 7, 0.999f},
 };
 enum { N_SETTING = sizeof settings / sizeof settings[0] };
 
