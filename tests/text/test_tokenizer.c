@@ -182,6 +182,61 @@ static void test_ids_and_texts_are_those_of_the_peers(void)
     json_decref(texts);
 }
 
+/* spm.gguf.json with many equal scores, with or without byte fallback; \a user_defined adds a piece
+ * of that type, which no text holds, so that the library encodes. */
+static qp_tokenizer_t *open_changed(bool byte_fallback, bool user_defined)
+{
+    json_t *root = load_json("spm.gguf.json"), *score, *type;
+    json_t *scores = json_object_get(root, "tokenizer.ggml.scores");
+    json_t *types = json_object_get(root, "tokenizer.ggml.token_type");
+    size_t i;
+    json_array_foreach(scores, i, score)
+        json_array_set_new(scores, i, json_integer((json_int_t)json_number_value(score) / 50));
+    json_array_foreach(types, i, type) if (!byte_fallback && json_integer_value(type) == 6)
+        json_array_set_new(types, i, json_integer(3));
+    if (user_defined) {
+        json_array_append_new(json_object_get(root, "tokenizer.ggml.tokens"),
+                              json_string("never here"));
+        json_array_append_new(scores, json_integer(0));
+        json_array_append_new(types, json_integer(4));
+    }
+    char *text = json_dumps(root, 0);
+    qp_tokenizer_t *tokenizer = NULL;
+    qp_tokenizer_files_t files = {.kind = "gguf", .model = text, .model_bytes = strlen(text)};
+    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
+    free(text);
+    json_decref(root);
+    return tokenizer;
+}
+
+static void test_own_merging_agrees_with_sentencepiece(void)
+{
+    json_t *texts = load_json("texts.json"), *text;
+    for (int byte_fallback = 0; byte_fallback < 2; byte_fallback++) {
+        qp_tokenizer_t *own = open_changed(byte_fallback, false);
+        qp_tokenizer_t *library = open_changed(byte_fallback, true);
+        size_t i;
+        json_array_foreach(texts, i, text)
+        {
+            qp_str_t bytes = {0};
+            qp_tokens_t a = {0}, b = {0};
+            decode_base64(json_string_value(text), &bytes);
+            const char *data = bytes.n > 0 ? bytes.data : "";
+            CHECK_OK(qp_tokenizer_encode(own, data, bytes.n, 0, &a));
+            CHECK_OK(qp_tokenizer_encode(library, data, bytes.n, 0, &b));
+            CHECK_MSG(a.n == b.n &&
+                          (a.n == 0 || memcmp(a.id, b.id, (size_t)a.n * sizeof *a.id) == 0),
+                      "byte fallback %d: '%.200s'", byte_fallback, data);
+            qp_tokens_fini(&a);
+            qp_tokens_fini(&b);
+            qp_str_fini(&bytes);
+        }
+        qp_tokenizer_destroy(&own);
+        qp_tokenizer_destroy(&library);
+    }
+    json_decref(texts);
+}
+
 /* The GGUF of a byte-level model gives the ids of its tokenizer.json on plain text. */
 static void test_gguf_agrees_with_json(void)
 {
@@ -358,6 +413,7 @@ static void test_bad_files_are_refused(void)
 int main(void)
 {
     test_ids_and_texts_are_those_of_the_peers();
+    test_own_merging_agrees_with_sentencepiece();
     test_gguf_agrees_with_json();
     test_special_tokens();
     test_files_of_a_folder();
