@@ -42,6 +42,14 @@ qp_error_t qp_error_context(qp_error_t error, const char *format, ...)
     return error;
 }
 
+qp_error_t qp_error_first(qp_error_t error, qp_error_t later)
+{
+    if (error == NULL)
+        return later;
+    qp_error_destroy(&later);
+    return error;
+}
+
 void qp_error_destroy(qp_error_t *error)
 {
     if (*error != NULL && *error != &out_of_memory) {

@@ -36,6 +36,10 @@ qp_error_create(qp_code_t code, const char *file, int line, const char *format, 
 __attribute__((format(printf, 2, 3))) qp_error_t qp_error_context(qp_error_t error,
                                                                   const char *format, ...);
 
+/** The earlier of two errors (\a later is freed if both are given), or NULL: for clean-up that can
+ * fail. */
+__attribute__((warn_unused_result)) qp_error_t qp_error_first(qp_error_t error, qp_error_t later);
+
 /** Frees an error and nulls the pointer; NULL is allowed. */
 void qp_error_destroy(qp_error_t *error);
 
