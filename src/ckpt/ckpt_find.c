@@ -29,11 +29,7 @@ qp_error_t qp_ckpt_open(const char *path, qp_h5_t **file, int64_t *step)
     if (!qp_h5_attr_exists(*file, "/", "complete"))
         error = QP_ERROR(QP_INPUT, "%s: incomplete: its writing was interrupted", path);
 done:
-    if (error != NULL) {
-        qp_error_t closing = qp_h5_close(file);
-        qp_error_destroy(&closing);
-    }
-    return error;
+    return error == NULL ? NULL : qp_error_first(error, qp_h5_close(file));
 }
 
 qp_error_t qp_ckpt_verify(const char *path)
@@ -42,11 +38,7 @@ qp_error_t qp_ckpt_verify(const char *path)
     int64_t step;
     QP_TRY(qp_ckpt_open(path, &file, &step));
     qp_error_t error = qp_h5_verify(file);
-    qp_error_t closing = qp_h5_close(&file);
-    if (error == NULL)
-        return closing;
-    qp_error_destroy(&closing);
-    return error;
+    return qp_error_first(error, qp_h5_close(&file));
 }
 
 static qp_error_t read_step(const char *path, int64_t *step)

@@ -156,10 +156,6 @@ qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_ckpt_info_t 
     QP_TRY_DONE(qp_comm_agree(comm, check_entries(file, state)));
     QP_TRY_DONE(qp_comm_agree(comm, verify_share(comm, file, state)));
     QP_TRY_DONE(qp_comm_agree(comm, restore_all(file, state)));
-done:;
-    qp_error_t closing = qp_h5_close(&file);
-    if (error == NULL)
-        return closing;
-    qp_error_destroy(&closing);
-    return error;
+done:
+    return qp_error_first(error, qp_h5_close(&file));
 }

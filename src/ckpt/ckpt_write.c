@@ -132,12 +132,8 @@ static qp_error_t write_file(qp_comm_t *comm, const char *path, const qp_ckpt_in
     QP_TRY_DONE(write_state(comm, file, state));
     QP_TRY_DONE(qp_h5_flush(file)); /* the data are on disk before the mark that vouches for them */
     QP_TRY_DONE(qp_h5_attr_set_i64(file, "/", "complete", 1));
-done:;
-    qp_error_t closing = qp_h5_close(&file);
-    if (error == NULL)
-        return closing;
-    qp_error_destroy(&closing);
-    return error;
+done:
+    return qp_error_first(error, qp_h5_close(&file));
 }
 
 static qp_error_t make_folder(const char *folder)

@@ -233,11 +233,7 @@ static qp_error_t transfer_pieces(transfer_t *t, int64_t first, int64_t n_row, i
     for (int64_t i = 0; i < n_piece; i++) {
         int64_t done = i * piece_rows < n_row ? i * piece_rows : n_row;
         int64_t n = n_row - done < piece_rows ? n_row - done : piece_rows;
-        qp_error_t piece = transfer_piece(t, first + done, n, done * t->row_bytes);
-        if (error == NULL)
-            error = piece;
-        else
-            qp_error_destroy(&piece);
+        error = qp_error_first(error, transfer_piece(t, first + done, n, done * t->row_bytes));
     }
     return error;
 }

@@ -55,11 +55,7 @@ qp_error_t qp_h5_release(const qp_h5_t *file, const char *object, hid_t id, qp_e
 {
     if (id < 0)
         return error;
-    qp_error_t closing = QP_H5(file, object, H5Idec_ref(id));
-    if (error == NULL)
-        return closing;
-    qp_error_destroy(&closing);
-    return error;
+    return qp_error_first(error, QP_H5(file, object, H5Idec_ref(id)));
 }
 
 qp_error_t qp_h5_agree(const qp_h5_t *file, qp_error_t local)
@@ -178,12 +174,10 @@ static qp_error_t start(qp_h5_t *file, purpose_t purpose, qp_h5_t **out)
     file->shared = purpose == READ && file->comm != NULL;
     if (error == NULL)
         error = open_agreed(file, purpose);
-    if (error != NULL && file->id >= 0) {
-        qp_error_t closing = close_id(file);
-        qp_error_destroy(&closing);
-    }
-    if (error != NULL)
+    if (error != NULL) {
+        error = qp_error_first(error, close_id(file));
         free_file(&file);
+    }
     *out = file;
     return error;
 }
@@ -241,11 +235,7 @@ static qp_error_t change_state(qp_h5_t *file, bool shared)
     if (file->comm == NULL || file->shared == shared)
         return NULL;
     qp_error_t error = file->shared ? qp_h5_flush(file) : NULL;
-    qp_error_t closing = qp_h5_agree(file, close_id(file));
-    if (error == NULL)
-        error = closing;
-    else
-        qp_error_destroy(&closing);
+    error = qp_error_first(error, qp_h5_agree(file, close_id(file)));
     file->shared = shared;
     if (error == NULL)
         error = qp_h5_agree(file, check_limit(file));
@@ -269,11 +259,7 @@ qp_error_t qp_h5_close(qp_h5_t **out)
         return NULL;
     QP_H5_LOCKED();
     qp_error_t error = file->writable && file->shared ? qp_h5_flush(file) : NULL;
-    qp_error_t closing = close_id(file);
-    if (error == NULL)
-        error = closing;
-    else
-        qp_error_destroy(&closing);
+    error = qp_error_first(error, close_id(file));
     if (error == NULL && file->writable && qp_h5_is_builder(file))
         error = sync_file(file);
     error = qp_h5_agree(file, error);

@@ -41,7 +41,8 @@ __attribute__((warn_unused_result)) qp_error_t qp_h5_set_latch(const qp_h5_t *fi
  * Holds the lock around HDF5 until the enclosing block ends. HDF5's own build here is not
  * thread-safe; the lock is recursive, so public functions may call each other.
  */
-#define QP_H5_LOCKED() __attribute__((cleanup(qp_h5_unlock))) const int qp_h5_locked_ = qp_h5_lock()
+#define QP_H5_LOCKED() \
+    __attribute__((cleanup(qp_h5_unlock), unused)) const int qp_h5_locked_ = qp_h5_lock()
 int qp_h5_lock(void);
 void qp_h5_unlock(const int *locked);
 
