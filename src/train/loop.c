@@ -15,11 +15,12 @@ qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner,
     qp_loop_t *l = QP_NEW("loop", qp_loop_t, 1);
     int64_t n_micro = qp_settings_n_micro(run->settings), end;
     qp_error_t error = NULL;
-    QP_ASSERT(method->n_value <= QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
+    QP_ASSERT(method->n_value < QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
               method->n_eval_metric <= QP_MAX_VALUE);
     *l = (qp_loop_t){.run = run, .method = method, .owner = owner};
     qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
-    qp_leaf_values_init(&l->values, n_micro, method->n_value);
+    /* The method's values, and one that says that a rank has failed. */
+    qp_leaf_values_init(&l->values, n_micro, method->n_value + 1);
     QP_TRY_DONE(
         qp_comm_agree(run->comm, qp_optim_create(run->device, run->adapter->n_param, &l->optim)));
     QP_TRY_DONE(qp_accumulator_create(run->comm, run->adapter, n_micro, &l->accumulator));
@@ -84,6 +85,7 @@ static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *w
     const qp_pass_t pass = {
         .training = true,
         .key = {.seed = (uint32_t)run->settings->job.seed, .step = (uint32_t)loop->progress.step}};
+    const int failed = loop->method->n_value;
     double total[QP_MAX_VALUE], start = qp_time();
     qp_error_t error = NULL;
     QP_TIMED(timers, "data", error = loop->method->next(loop->owner, &result->work));
@@ -92,9 +94,11 @@ static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *w
     QP_TIMED(timers, "gradient",
              error =
                  qp_accumulate(loop->accumulator, result->work.n_micro, &pass, run_micro, loop));
+    if (error != NULL)
+        qp_leaf_values_at(&loop->values, loop->first_leaf)[failed] = 1.0;
     qp_leaf_values_total(run->comm, &loop->values, total);
     loop->method->finish(loop->owner, total, result->metric);
-    if (error == NULL)
+    if (total[failed] == 0.0)
         QP_TIMED(timers, "optimiser", error = update(loop, result));
     if (error == NULL) {
         error = loop->report_error;
@@ -225,6 +229,9 @@ qp_error_t qp_loop_run(qp_loop_t *loop)
     QP_TRY(before_first_step(loop));
     loop->start = qp_time();
     QP_TRY(run_steps(loop));
+    qp_error_t error = loop->report_error; /* of the last step's row */
+    loop->report_error = NULL;
+    QP_TRY(qp_comm_agree(loop->run->comm, error));
     QP_TRY(export(loop));
     qp_log_info("done: %lld steps in %.1f s", (long long)(loop->progress.step - loop->first_step),
                 qp_time() - loop->start);

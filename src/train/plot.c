@@ -135,6 +135,8 @@ static qp_error_t run_gnuplot(const qp_str_t *script, const char *output)
         return QP_ERROR(QP_IO, "gnuplot: no pipe: %s", strerror(errno));
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+    /* It warns of every curve that is flat. */
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     int failed =
         posix_spawnp(&pid, "gnuplot", &actions, NULL, (char *[]){"gnuplot", NULL}, environ);
     posix_spawn_file_actions_destroy(&actions);
