@@ -34,12 +34,12 @@ void qp_gguf_tensor_name(const char *hf_name, char *name, size_t n_bytes)
             }
         }
     }
-    for (size_t i = 0; i < sizeof global_names / sizeof global_names[0]; i++)
-        if (strcmp(hf_name, global_names[i].hf) == 0) {
-            snprintf(name, n_bytes, "%s", global_names[i].gguf);
-            return;
-        }
-    QP_ASSERT(!"a name of the tensor table");
+    const size_t n_global = sizeof global_names / sizeof global_names[0];
+    size_t i = 0;
+    while (i < n_global && strcmp(hf_name, global_names[i].hf) != 0)
+        i++;
+    QP_ASSERT(i < n_global); /* only names of the tensor table come here */
+    snprintf(name, n_bytes, "%s", global_names[i].gguf);
 }
 
 int64_t qp_gguf_rope_row(int64_t row, int64_t head_dim)

@@ -61,7 +61,7 @@ static qp_tensor_spec_t *add(table_t *table, qp_tensor_class_t tensor_class, int
                              int64_t n_col)
 {
     qp_tensor_spec_t *spec = &table->spec[table->n++];
-    *spec = (qp_tensor_spec_t){.tensor_class = tensor_class, .n_row = n_row, .n_col = n_col};
+    *spec = (qp_tensor_spec_t){.tensor_class = (int)tensor_class, .n_row = n_row, .n_col = n_col};
     return spec;
 }
 

@@ -145,7 +145,7 @@ static qp_error_t backward_head(const backward_t *f, task_t *t, int thread, int6
             const qp_block_size_t size = qp_block_size(seen);
             QP_TRY(qp_cpu_gemm_run(f->score[size], thread, k, query, t->score));
             QP_TRY(qp_cpu_gemm_run(f->score[size], thread, v, dout, t->dscore));
-            probability_block(t, j, i, qp_block_keys(size), b->a.scale);
+            probability_block(t, j, i, qp_block_keys((int)size), b->a.scale);
             QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->prob, dout, t->dv));
             QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->dprob, query, t->dk));
             QP_TRY(qp_cpu_gemm_run(f->query[size], thread, t->dprob, k, t->dquery + i * QP_QB * e));

@@ -20,13 +20,14 @@ int64_t qp_cpu_hadamard_block(int64_t n)
 }
 
 /* The butterfly of distance h inside the sixteen lanes: lane i pairs with lane i ^ h. */
-#define BUTTERFLY(v, h)                                                                         \
-    do {                                                                                        \
-        const index_t partner = {0 ^ h, 1 ^ h, 2 ^ h,  3 ^ h,  4 ^ h,  5 ^ h,  6 ^ h,  7 ^ h,   \
-                                 8 ^ h, 9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, 15 ^ h}; \
-        const index_t lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};            \
-        const lanes_t sign = __builtin_convertvector(1 - 2 * ((lane & h) / h), lanes_t);        \
-        (v) = __builtin_shuffle((v), partner) + (v)*sign;                                       \
+#define BUTTERFLY(v, h)                                                                            \
+    do {                                                                                           \
+        const index_t lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};               \
+        const lanes_t sign = __builtin_convertvector(1 - 2 * ((lane & h) / h), lanes_t);           \
+        (v) = __builtin_shufflevector((v), (v), 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h,   \
+                                      7 ^ h, 8 ^ h, 9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, \
+                                      15 ^ h) +                                                    \
+              (v)*sign;                                                                            \
     } while (0)
 
 /* Blocks of 64: six stages on four registers, four of them inside each register. */

@@ -139,12 +139,12 @@ typedef int8_t tile_t __attribute__((vector_size(16))); /* 4 x 4 bytes */
 
 QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *restrict from)
 {
-    const tile_t turned = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
     for (int64_t i = 0; i < PACK / 4; i++)
         for (int64_t o = 0; o < PACK / 4; o++) {
             tile_t tile;
             memcpy(&tile, from + i * STRIP_BYTES + o * 16, sizeof tile);
-            tile = __builtin_shuffle(tile, turned);
+            tile = __builtin_shufflevector(tile, tile, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7,
+                                           11, 15);
             memcpy(to + o * STRIP_BYTES + i * 16, &tile, sizeof tile);
         }
 }
