@@ -19,10 +19,11 @@ static const char usage[] =
     "  --onto SOURCE    the original weights (HF folder or .gguf) instead of BASE.h5 dequantised\n"
     "  --precision P    of --to base: int8, llm_int8, bf16, fp32 (default: that of BASE.h5)\n"
     "  --dtype T        of --to hf: bf16 (default), fp16 or fp32\n"
+    "  --no-logits      --to base: do not run both models to compare their logits\n"
     "  --help           this text\n"
     "\n"
-    "Merged models keep the adapter's score head. The change of the weights that rounding to the\n"
-    "output's type causes is printed.\n"
+    "Merged models keep the adapter's score head. The change of the weights and (--to base) of\n"
+    "the logits that rounding to the output's type causes is printed.\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
 
 typedef enum { TO_BASE, TO_HF, TO_GGUF_LORA, TO_PEFT, N_TO } to_t;
@@ -33,7 +34,7 @@ typedef struct {
     to_t to;
     qp_dtype_t dtype;
     qp_precision_t precision;
-    bool precision_given, help;
+    bool precision_given, no_logits, help;
 } arguments_t;
 
 /* --- arguments
@@ -73,6 +74,9 @@ static qp_error_t parse_option(int option, arguments_t *args)
     case 'p':
         args->precision_given = true;
         return qp_precision_parse(optarg, &args->precision);
+    case 'l':
+        args->no_logits = true;
+        return NULL;
     case 'h':
         args->help = true;
         return NULL;
@@ -185,6 +189,17 @@ static qp_error_t write_output(const arguments_t *args, qp_source_t *base, const
     return error;
 }
 
+static qp_error_t report_logits(const arguments_t *args, qp_source_t *base, const qp_peft_t *peft)
+{
+    qp_logit_change_t change;
+    if (args->to != TO_BASE || args->no_logits || qp_source_tokenizer(base)->kind[0] == '\0')
+        return NULL;
+    QP_TRY(qp_merge_logit_change(base, args->adapter, peft, args->out, &change));
+    qp_log_info("against %s with the adapter, logits changed by %.3g on average, %.3g at most",
+                args->base, change.mean, change.max);
+    return NULL;
+}
+
 static qp_error_t merge(arguments_t *args)
 {
     qp_source_t *base = NULL;
@@ -194,6 +209,8 @@ static qp_error_t merge(arguments_t *args)
     qp_error_t error = qp_peft_read(args->adapter, qp_source_config(base), &peft);
     if (error == NULL)
         error = write_output(args, base, &peft);
+    if (error == NULL)
+        error = report_logits(args, base, &peft);
     if (error == NULL)
         qp_log_info("%s: written (%s)", args->out, to_names[args->to]);
     qp_peft_fini(&peft);

@@ -104,9 +104,12 @@ def make_model():
     writer.add_rope_scaling_factor(2.0)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"t{i}" for i in range(320)])
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    tokens += [f"t{i}" for i in range(len(tokens), 320)]
+    writer.add_token_list(tokens)
     writer.add_token_scores([-float(i) for i in range(320)])
-    writer.add_token_types([1] * 320)
+    writer.add_token_types([2, 3, 3] + [6] * 256 + [1] * (320 - 259))
+    writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     for name, value in model.state_dict().items():

@@ -70,6 +70,7 @@ expect 2 "its tensors differ" "$merge" --onto "$work/random.h5" "$base" "$golden
 expect 2 "random.h5" "$merge" "$work/random.h5.none" "$golden/adapter" "$work/out.h5"
 absent "$work/out.h5" "$work/out.h5.part"
 expect 0 "rounding to int8 changed" "$merge" "$base" "$golden/adapter" "$work/merged.h5"
+expect 0 "logits changed by" "$merge" "$base" "$golden/adapter" "$work/merged.h5"
 expect 0 "data sets are intact" "$inspect" --verify "$work/merged.h5"
 expect 0 "rounding to fp32 changed the linears' weights by 0 on average" \
     "$merge" --to hf --dtype fp32 "$work/fp32.h5" "$golden/adapter" "$work/hf"

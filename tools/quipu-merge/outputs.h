@@ -15,4 +15,15 @@ qp_error_t qp_merge_write_gguf_lora(const qp_peft_t *peft, const qp_llama_config
  */
 qp_error_t qp_merge_write_hf(qp_source_t *merged, qp_dtype_t dtype, const char *folder);
 
+/** Change of logits on a few prompts; of absolute values. */
+typedef struct {
+    double mean, max;
+} qp_logit_change_t;
+/**
+ * Runs \a base (a base.h5 with a tokenizer) with the adapter folder, then the merged base, in fp32.
+ * Loads one after the other. Starts and ends MPI.
+ */
+qp_error_t qp_merge_logit_change(qp_source_t *base, const char *adapter, const qp_peft_t *peft,
+                                 const char *merged, qp_logit_change_t *change);
+
 #endif
