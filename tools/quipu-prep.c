@@ -58,8 +58,7 @@ static const struct {
 };
 enum { N_SOURCE = sizeof sources / sizeof sources[0] };
 
-/* --- shared by the sources
- * ------------------------------------------------------------------------------- */
+/* --- shared by the sources -------------------------------------------------------------------- */
 
 qp_error_t prep_check_interrupt(void)
 {
@@ -93,8 +92,7 @@ char *prep_question(prep_text_t question)
     return text.data;
 }
 
-/* --- arguments
- * --------------------------------------------------------------------------------------------- */
+/* --- arguments -------------------------------------------------------------------------------- */
 
 static qp_error_t parse_number(const char *name, const char *text, double min, double max,
                                double *value)
@@ -236,9 +234,7 @@ static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int 
     return NULL;
 }
 
-/* --- the run
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- the run ---------------------------------------------------------------------------------- */
 
 static qp_error_t load_tokenizer(const prep_options_t *options, qp_tokenizer_t **tokenizer)
 {

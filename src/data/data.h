@@ -17,15 +17,19 @@
 #include "comm/comm.h"
 #include "deck/deck.h"
 
-/* --- shard files (written by quipu-prep, format "shard" version 1) ------------------------------
- * Root attributes: kind "sft" | "reward" | "prompt", tokenizer_id, n_vocab (every id is below it),
- * sequences_per_sample (1, or 2 for reward: chosen then rejected), n_sample, source (text).
- * /tokens  int32 [n_token]            all sequences one after another, BOS/EOS included
- * /loss    uint8 [n_token]            1: a completion token (its prediction counts in completion
- * loss) /offsets int64 [n_sequence + 1]     into /tokens /id      int64 [n_sample]           id of
- * the question (or input row) /margin  fp32  [n_sample]           reward: score difference; absent
- * otherwise Each with its checksum. No sequence is empty; sft and reward sequences end with EOS (if
- * the tokenizer has one). A shard may hold no sample at all.
+/* --- shard files -------------------------------------------------------------------------------
+ * Written by quipu-prep; format "shard", version 1. Root attributes: kind "sft" | "reward" |
+ * "prompt", tokenizer_id, n_vocab (every id is below it), sequences_per_sample (1, or 2 for reward:
+ * chosen then rejected), n_sample, source (text).
+ *
+ *   /tokens  int32 [n_token]         all sequences one after another, BOS/EOS included
+ *   /loss    uint8 [n_token]         1: a completion token (counts in the completion loss)
+ *   /offsets int64 [n_sequence + 1]  into /tokens
+ *   /id      int64 [n_sample]        id of the question (or number of the input row)
+ *   /margin  fp32  [n_sample]        reward only: difference of the scores
+ *
+ * Each with its checksum. No sequence is empty; sft and reward sequences end with EOS (if the
+ * tokenizer has one). A shard may hold no sample at all.
  */
 
 typedef struct {
@@ -57,8 +61,7 @@ qp_error_t qp_shard_writer_commit(qp_shard_writer_t **writer);
 /** Removes what was written and destroys the writer; NULL is allowed. */
 void qp_shard_writer_abandon(qp_shard_writer_t **writer);
 
-/* --- data sets -----------------------------------------------------------------------------------
- */
+/* --- data sets -------------------------------------------------------------------------------- */
 
 typedef struct qp_dataset qp_dataset_t;
 
@@ -82,19 +85,17 @@ int64_t qp_dataset_n_read(const qp_dataset_t *dataset);
 qp_error_t qp_dataset_read(const qp_dataset_t *dataset, int64_t i, int32_t **tokens, uint8_t **loss,
                            int64_t *n_token);
 
-/** Keyed bijection of [0, n): a Feistel network on Philox with cycle walking (Black, Rogaway 2002).
- */
+/** Keyed bijection of [0, n): Feistel network on Philox, cycle walking (Black, Rogaway 2002). */
 int64_t qp_permute(uint32_t seed, uint32_t epoch, int64_t n, int64_t i);
 
-/* --- packing and batches
- * --------------------------------------------------------------------------- */
+/* --- packing and batches ---------------------------------------------------------------------- */
 
 /**
- * isolated: samples in permuted order, those longer than seq_length cut into pieces, each piece
- * into the fullest row that still has room (best fit); every piece is a sequence of its own.
- * contaminated: as TRL packs: permuted samples one after another (each ends with EOS), cut every
+ * - isolated: samples in permuted order, those longer than seq_length cut into pieces, each piece
+ *   into the fullest row that still has room (best fit); every piece is a sequence of its own.
+ * - contaminated: as TRL packs: permuted samples one after another (each ends with EOS), cut every
  *   seq_length tokens, the remainder of the epoch dropped; a row is one sequence.
- * none: one sample a row (chosen and rejected together), cut at seq_length.
+ * - none: one sample a row (chosen and rejected together), cut at seq_length.
  */
 typedef enum { QP_PACK_ISOLATED, QP_PACK_CONTAMINATED, QP_PACK_NONE } qp_packing_t;
 
@@ -114,14 +115,18 @@ typedef struct {
 
 extern const qp_deck_group_t qp_data_deck, qp_batch_deck;
 
-/** A ragged micro-batch in host memory; all arrays owned by it and re-used by the loader. */
+/**
+ * A ragged micro-batch in host memory; all arrays owned by it and re-used by the loader. The
+ * identity of a sequence is the place of its first token in the global batch (row * tokens of a row
+ * + token in the row): no two of a step are equal, and it does not depend on ranks or
+ * micro-batches.
+ */
 typedef struct {
     int64_t n_token, n_seq;
     int32_t *token;      /**< [n_token] */
     int32_t *target;     /**< [n_token] next token, -1 where nothing is predicted or counted */
     int32_t *position;   /**< [n_token] from 0 in each sequence */
-    uint32_t *sample;    /**< [n_token] random-number identity of the token's sequence: the place of
-                            its    first token in the global batch, so no two of one step are equal */
+    uint32_t *sample;    /**< [n_token] random-number identity of its sequence: see above */
     uint8_t *completion; /**< [n_token] 1: the token belongs to a completion */
     int32_t *cu_seqlens; /**< [n_seq + 1] */
     int64_t n_target;    /**< counted targets */

@@ -19,8 +19,7 @@ struct qp_dataset {
     atomic_llong *n_read; /* outside, since reading leaves a data set as it is */
 };
 
-/* --- which files
- * ----------------------------------------------------------------------------------- */
+/* --- which files ------------------------------------------------------------------------------ */
 
 static int compare_paths(const void *a, const void *b)
 {
@@ -30,6 +29,8 @@ static int compare_paths(const void *a, const void *b)
 /* Paths that match, sorted and without duplicates, one after another with a NUL behind each. */
 static qp_error_t match(const qp_deck_strings_t *patterns, qp_str_t *paths)
 {
+    if (patterns->n == 0)
+        return QP_ERROR(QP_INPUT, "no shards given");
     glob_t found = {0};
     qp_error_t error = NULL;
     for (int i = 0; i < patterns->n; i++) {
@@ -40,7 +41,8 @@ static qp_error_t match(const qp_deck_strings_t *patterns, qp_str_t *paths)
             QP_TRY_DONE(QP_ERROR(QP_IO, "%s: the folder cannot be read: %s", patterns->item[i],
                                  strerror(errno)));
     }
-    qsort(found.gl_pathv, found.gl_pathc, sizeof(char *), compare_paths);
+    if (found.gl_pathc > 1)
+        qsort(found.gl_pathv, found.gl_pathc, sizeof(char *), compare_paths);
     for (size_t i = 0; i < found.gl_pathc; i++)
         if (i == 0 || strcmp(found.gl_pathv[i], found.gl_pathv[i - 1]) != 0)
             qp_str_append(paths, found.gl_pathv[i], strlen(found.gl_pathv[i]) + 1);
@@ -53,8 +55,6 @@ done:
 static qp_error_t agree_on_paths(qp_comm_t *comm, const qp_deck_strings_t *patterns,
                                  qp_str_t *paths)
 {
-    if (patterns->n == 0)
-        return QP_ERROR(QP_INPUT, "no shards given");
     qp_error_t error = qp_comm_rank(comm) == 0 ? match(patterns, paths) : NULL;
     QP_TRY(qp_comm_agree(comm, error));
     void *block = paths->data;
@@ -67,8 +67,7 @@ static qp_error_t agree_on_paths(qp_comm_t *comm, const qp_deck_strings_t *patte
     return NULL;
 }
 
-/* --- opening
- * ----------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* What was asked for against what the shard says of itself. */
 static qp_error_t check_fit(const qp_dataset_t *d, const qp_shard_t *shard, const char *kind,
@@ -113,8 +112,9 @@ static qp_error_t open_shard(qp_dataset_t *d, int i, const char *path)
 static qp_error_t open_all(qp_dataset_t *d, const qp_str_t *paths, const char *kind,
                            uint64_t tokenizer_id, int rank, int n_rank)
 {
-    for (size_t at = 0; at < paths->n; at += strlen(paths->data + at) + 1)
-        d->n_shard++;
+    for (size_t i = 0; i < paths->n; i++)
+        d->n_shard += paths->data[i] == '\0';
+    QP_ASSERT(d->n_shard > 0 && paths->data != NULL);
     d->shard = QP_NEW("dataset", qp_shard_t, d->n_shard);
     d->first_sequence = QP_NEW("dataset", int64_t, d->n_shard + 1);
     const char *path = paths->data;
@@ -163,8 +163,7 @@ void qp_dataset_close(qp_dataset_t **dataset)
     QP_FREE(*dataset);
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 int64_t qp_dataset_n_sample(const qp_dataset_t *d)
 {

@@ -37,8 +37,7 @@ struct qp_loader {
     pthread_cond_t changed;
 };
 
-/* --- the reader ----------------------------------------------------------------------------------
- */
+/* --- the reader ------------------------------------------------------------------------------- */
 
 /* Makes the plan that holds a row of the endless sequence; rows never go back. */
 static qp_error_t go_to_row(qp_loader_t *l, int64_t row)
@@ -109,8 +108,7 @@ static void *reader(void *loader)
     }
 }
 
-/* --- the caller's side
- * ----------------------------------------------------------------------------- */
+/* --- the caller's side ------------------------------------------------------------------------ */
 
 static qp_error_t check_size(qp_loader_t *l)
 {

@@ -44,8 +44,7 @@ static void sort_by_row(builder_t *b)
     plan->piece = sorted;
 }
 
-/* --- best fit
- * -------------------------------------------------------------------------------------- */
+/* --- best fit --------------------------------------------------------------------------------- */
 
 /* Rows by the room they have left: a stack per capacity, and a bit for each stack that holds any.
  */
@@ -102,6 +101,7 @@ static int64_t pop_row(rooms_t *rooms, int64_t n, int64_t *room)
     }
     *room = word * 64 + __builtin_ctzll(bits);
     int64_t row = rooms->top[*room];
+    QP_ASSERT(row >= 0 && rooms->below != NULL);
     rooms->top[*room] = rooms->below[row];
     if (rooms->top[*room] < 0)
         rooms->any[word] &= ~(1ull << (*room % 64));
@@ -119,8 +119,7 @@ static int64_t place_piece(rooms_t *rooms, int64_t n, int64_t seq_length)
     return row;
 }
 
-/* --- the three packings
- * ------------------------------------------------------------------------------ */
+/* --- the three packings ----------------------------------------------------------------------- */
 
 /* The order of an epoch. */
 typedef struct {

@@ -15,8 +15,7 @@
 
 enum { MAX_DEPTH = 400 }; /* deeper nesting is written as its plain text */
 
-/* --- elements
- * ------------------------------------------------------------------------------------------ */
+/* --- elements --------------------------------------------------------------------------------- */
 
 typedef struct element element_t;
 typedef void render_t(qp_md_t *w, const xmlNode *node, const element_t *element);
@@ -200,9 +199,7 @@ static void render_image(qp_md_t *w, const xmlNode *node, const element_t *eleme
     qp_free(alt);
 }
 
-/* --- code
- * ------------------------------------------------------------------------------------------------
- */
+/* --- code ------------------------------------------------------------------------------------- */
 
 /* One backtick more than the longest run inside. */
 static int fence_length(const char *text, int least)
@@ -301,9 +298,7 @@ static void render_pre(qp_md_t *w, const xmlNode *node, const element_t *element
     xmlFree(text);
 }
 
-/* --- tables
- * ------------------------------------------------------------------------------------------------
- */
+/* --- tables ----------------------------------------------------------------------------------- */
 
 static bool is_named(const xmlNode *node, const char *name)
 {
@@ -360,8 +355,7 @@ static void render_table(qp_md_t *w, const xmlNode *node, const element_t *eleme
     qp_md_block(w, 2);
 }
 
-/* --- the table of elements; what is not in it shows its contents
- * ---------------------------------------- */
+/* --- the table of elements; what is not in it shows its contents ------------------------------ */
 
 static const element_t elements[] = {
     {"p", render_block, NULL, NULL},

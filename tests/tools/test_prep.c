@@ -55,8 +55,7 @@ static qp_tokenizer_t *make_tokenizer(void)
     return tokenizer;
 }
 
-/* --- samples as text: "prompt[completion]", for pairs one after another
- * -------------------------------- */
+/* --- samples as text: "prompt[completion]", for pairs one after another ----------------------- */
 
 typedef struct {
     int64_t n;
@@ -136,8 +135,7 @@ static void expect_samples(qp_comm_t *comm, const qp_tokenizer_t *tokenizer, con
                        (int64_t)(sizeof expected_ / sizeof expected_[0])); \
     } while (0)
 
-/* --- the dump
- * -------------------------------------------------------------------------------------------- */
+/* --- the dump --------------------------------------------------------------------------------- */
 
 /* An answer stands before its question; scores: 10 -> 3+1 (accepted), 20 -> 4, -2 -> -1, 3 -> 2. */
 static const char dump[] =
@@ -203,8 +201,7 @@ static void check_dumps(qp_comm_t *comm, const qp_tokenizer_t *t)
     free_samples(&one);
 }
 
-/* --- rows and documents
- * ------------------------------------------------------------------------------------ */
+/* --- rows and documents ----------------------------------------------------------------------- */
 
 static void run_on_rows(void)
 {
@@ -242,9 +239,7 @@ static void check_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
     EXPECT(comm, t, "sft", "t-sft-train.h5", "[four <|im_end|>" END, "[one\ntwo" END, "[three" END);
 }
 
-/* --- the split
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the split -------------------------------------------------------------------------------- */
 
 static void run_on_many(void)
 {

@@ -39,8 +39,7 @@ static bool next_line(prep_text_t text, size_t *at, prep_text_t *line)
     return true;
 }
 
-/* --- text
- * ---------------------------------------------------------------------------------------------- */
+/* --- text ------------------------------------------------------------------------------------- */
 
 static qp_error_t emit_document(share_t *share, const char *start, const char *end)
 {
@@ -62,8 +61,7 @@ static qp_error_t split_text(share_t *share, prep_text_t text)
     return emit_document(share, start, text.data + text.n);
 }
 
-/* --- HTML
- * ---------------------------------------------------------------------------------------------- */
+/* --- HTML ------------------------------------------------------------------------------------- */
 
 /* A heading's own text: without "##" and a section number like "1.2.". */
 static prep_text_t heading_text(prep_text_t line)
@@ -127,9 +125,7 @@ static qp_error_t split_html(share_t *share, prep_text_t html)
     return error;
 }
 
-/* --- files
- * -----------------------------------------------------------------------------------------------
- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static qp_error_t read_files(const prep_options_t *options, share_t *share,
                              qp_error_t (*split)(share_t *share, prep_text_t text))

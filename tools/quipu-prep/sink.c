@@ -31,8 +31,7 @@ struct prep_sink {
     qp_str_t whole;
 };
 
-/* --- names and writers
- * --------------------------------------------------------------------------------- */
+/* --- names and writers ------------------------------------------------------------------------ */
 
 static char *shard_name(const prep_sink_t *s, int kind, int split)
 {
@@ -131,9 +130,7 @@ void prep_sink_count(prep_sink_t *s, prep_count_t what, int64_t n)
     s->count[what] += n;
 }
 
-/* --- tokens
- * ------------------------------------------------------------------------------------------------
- */
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 /* A keyed hash of the id: all samples of a question fall on the same side. */
 static int split_of(const prep_sink_t *s, int64_t id)
@@ -304,9 +301,7 @@ done:
     return error;
 }
 
-/* --- the end
- * -------------------------------------------------------------------------------------------------
- */
+/* --- the end ---------------------------------------------------------------------------------- */
 
 /* Smallest length that at least this share of the sequences does not exceed. */
 static int64_t percentile(const prep_sink_t *s, int kind, int64_t n_sequence, double share)

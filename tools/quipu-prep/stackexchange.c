@@ -45,8 +45,7 @@ typedef struct {
     qp_str_t markdown;
 } dump_t;
 
-/* --- first pass: XML to Markdown
- * ----------------------------------------------------------------------------- */
+/* --- first pass: XML to Markdown -------------------------------------------------------------- */
 
 /* One walk through the XML. Its callbacks cannot fail, so the first error is kept and the parser
  * stopped. */
@@ -210,8 +209,7 @@ static qp_error_t read_dump(dump_t *dump, const char *path)
     return walk.error;
 }
 
-/* --- second pass: question by question
- * ------------------------------------------------------------------------- */
+/* --- second pass: question by question -------------------------------------------------------- */
 
 typedef struct {
     prep_text_t text;
