@@ -12,6 +12,9 @@ if [ "$(id -u)" -eq 0 ]; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
+# Ranks that wait leave the core to others: here there are often more of them than cores.
+export OMPI_MCA_mpi_yield_when_idle=1
+
 say() { printf '\n== %s\n' "$*" >&2; }
 
 # pip of whatever Python is there; the wheels are only containers of files here.
