@@ -3,8 +3,8 @@
 #include "base/mem.h"
 #include "model/base_file.h"
 
-/* fp32 arithmetic, as the models were trained with. The llama3 rule keeps short wavelengths, divides
- * long ones by the factor and blends between. */
+/* fp32 arithmetic, as the models were trained with. The llama3 rule keeps short wavelengths,
+ * divides long ones by the factor and blends between. */
 void qp_llama_rope_frequencies(const qp_llama_config_t *c, float *frequency)
 {
     const float two_pi = 6.28318530717958647692f;

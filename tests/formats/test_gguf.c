@@ -110,8 +110,8 @@ static void test_damage(void)
     bytes[4] = 3;
     char *type = (char *)memmem(bytes, n, "Q8_0", 4) + 4 + 4 + 16; /* behind name and dimensions */
     *type = 10;
-           CHECK_FAILS(open_bytes(bytes, n), QP_INPUT, "tensor Q8_0 has type Q2_K (10)");
-           qp_free(bytes);
+    CHECK_FAILS(open_bytes(bytes, n), QP_INPUT, "tensor Q8_0 has type Q2_K (10)");
+    qp_free(bytes);
 }
 
 static void test_writer_round_trip(void)
