@@ -34,14 +34,14 @@ static void stop_on(qp_error_t error)
 
 static qp_mat_t random_mat(const bench_t *b, qp_dtype_t dtype, int64_t n_row, int64_t n_col)
 {
-    qp_mat_t m = qp_mat((qp_dptr_t){0}, dtype, n_row, n_col), row = m;
+    qp_mat_t m = qp_mat((qp_dptr_t){0}, dtype, n_row, n_col);
     stop_on(
         b->ops->alloc(b->device, "bench", qp_bytes(n_row * n_col, qp_dtype_bytes(dtype)), &m.data));
     float *x = QP_NEW("bench", float, n_col);
     qp_philox_key_t key = {.seed = 1};
     for (int64_t j = 0; j < n_col; j++)
         x[j] = 0.3f * qp_philox_normal(&key, (uint64_t)j);
-    row = qp_mat(qp_device_from_host(b->device, x), QP_F32, 1, n_col);
+    qp_mat_t row = qp_mat(qp_device_from_host(b->device, x), QP_F32, 1, n_col);
     for (int64_t i = 0; i < n_row; i++)
         stop_on(b->ops->axpby(b->q, 1.0f + (float)(i % 7), row, 0.0f, qp_mat_rows(m, i, 1)));
     QP_FREE(x);

@@ -73,6 +73,15 @@ static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
     return (qp_cpu_device_t *)q->device;
 }
 
+/** Elementwise work below this is not worth waking the other threads. */
+enum { QP_CPU_SERIAL = 8192 };
+
+/** Threads for elementwise work on n elements. */
+static inline int qp_cpu_threads(qp_queue_t *q, int64_t n)
+{
+    return n < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
+}
+
 /**
  * At least \a bytes of 64-aligned memory that stays valid until the same slot is asked for again;
  * contents undefined. Counted under "scratch". Not inside a parallel region.

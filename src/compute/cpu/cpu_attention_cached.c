@@ -26,8 +26,7 @@ qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, cons
     int64_t n_kv = a->n_kv_head * a->head_dim, n_q = a->n_head * a->head_dim;
     QP_ASSERT(kv->k.n_col == n_kv && kv->v.n_col == n_kv && qkv.n_col == n_q + 2 * n_kv);
     qp_mat_t k = qp_mat_cols(qkv, n_q, n_kv), v = qp_mat_cols(qkv, n_q + n_kv, n_kv);
-    int n_thread = batch->n_token * n_kv < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for schedule(dynamic) num_threads(n_thread)
+#pragma omp parallel for schedule(dynamic) num_threads(qp_cpu_threads(q, batch->n_token *n_kv))
     for (int64_t s = 0; s < batch->n_seq; s++) {
         int64_t first = batch->cu_seqlens_host[s], n = batch->cu_seqlens_host[s + 1] - first;
         for (int64_t i = 0; i < n; i++) {

@@ -71,8 +71,7 @@ qp_error_t qp_cpu_dropout(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p,
     dropout_t d = {out, x, (uint32_t)ceilf(p * 0x1p24f), 1.0f / (1.0f - p), accumulate};
     const uint32_t *sample = qp_cpu_u32(batch->sample);
     const int32_t *position = qp_cpu_i32(batch->position);
-    int n_thread = x.n_row * x.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
     for (int64_t t = 0; t < x.n_row; t++) {
         qp_philox_key_t row_key = *key;
         row_key.sample = sample[t];

@@ -11,9 +11,6 @@
 /** Elements of a row that are in fp32 at a time: they stay in the first-level cache. */
 enum { QP_CPU_CHUNK = 1024 };
 
-/** Elementwise work below this is not worth waking the other threads. */
-enum { QP_CPU_SERIAL = 8192 };
-
 /** Copies n elements from one of fp32, bf16 to the other (or the same) type. In cpu_rows.c. */
 void qp_cpu_convert(void *to, qp_dtype_t to_dtype, const void *from, qp_dtype_t from_dtype,
                     int64_t n);

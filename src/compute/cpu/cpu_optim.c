@@ -21,8 +21,7 @@ qp_error_t qp_cpu_sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out
 {
     double piece[N_PIECE];
     int64_t n_each = (n + N_PIECE - 1) / N_PIECE;
-    int n_thread = n < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, n))
     for (int64_t i = 0; i < N_PIECE; i++) {
         int64_t first = qp_cpu_min(i * n_each, n), end = qp_cpu_min(first + n_each, n);
         piece[i] = sum_squares_piece(qp_cpu_f32(x) + first, end - first);
@@ -79,8 +78,7 @@ qp_error_t qp_cpu_adamw(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_
     };
     adamw_arrays_t a = {qp_cpu_f32(param), qp_cpu_f32(grad), qp_cpu_f32(m), qp_cpu_f32(v),
                         qp_cpu_bf16(copy_bf16)};
-    int n_thread = n < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, n))
     for (int64_t first = 0; first < n; first += QP_CPU_CHUNK)
         adamw_chunk(&a, first, qp_cpu_min(n - first, QP_CPU_CHUNK), &s);
     return NULL;

@@ -7,18 +7,20 @@
 QP_CPU_CLONES static void rope_row(void *row, qp_dtype_t dtype, const float *restrict angles,
                                    const qp_attention_t *a, float sign)
 {
-    float in[QP_CPU_CHUNK], out[QP_CPU_CHUNK];
+    float low[QP_CPU_CHUNK / 2], high[QP_CPU_CHUNK / 2];
     int64_t half = a->head_dim / 2;
-    size_t head_bytes = (size_t)a->head_dim * qp_dtype_bytes(dtype);
+    size_t half_bytes = (size_t)half * qp_dtype_bytes(dtype);
     for (int64_t h = 0; h < a->n_head + a->n_kv_head; h++) {
-        char *head = (char *)row + (size_t)h * head_bytes;
-        qp_cpu_load(in, dtype, head, a->head_dim);
+        char *head = (char *)row + 2 * (size_t)h * half_bytes;
+        qp_cpu_load(low, dtype, head, half);
+        qp_cpu_load(high, dtype, head + half_bytes, half);
         for (int64_t i = 0; i < half; i++) {
-            float c = angles[i], s = sign * angles[half + i];
-            out[i] = in[i] * c - in[half + i] * s;
-            out[half + i] = in[half + i] * c + in[i] * s;
+            float c = angles[i], s = sign * angles[half + i], x = low[i];
+            low[i] = x * c - high[i] * s;
+            high[i] = high[i] * c + x * s;
         }
-        qp_cpu_store(head, dtype, out, a->head_dim);
+        qp_cpu_store(head, dtype, low, half);
+        qp_cpu_store(head + half_bytes, dtype, high, half);
     }
 }
 
@@ -29,8 +31,7 @@ qp_error_t qp_cpu_rope(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_
     QP_ASSERT(table.dtype == QP_F32 && table.n_col == a->head_dim);
     QP_ASSERT(qkv.n_col == (a->n_head + 2 * a->n_kv_head) * a->head_dim);
     const int32_t *at = qp_cpu_i32(position);
-    int n_thread = qkv.n_row * qkv.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, qkv.n_row *qkv.n_col))
     for (int64_t t = 0; t < qkv.n_row; t++) {
         QP_ASSERT(at[t] >= 0 && at[t] < table.n_row);
         rope_row(qp_cpu_at(&qkv, t, 0), qkv.dtype, qp_cpu_at(&table, at[t], 0), a,

@@ -23,8 +23,7 @@ qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_
 {
     QP_ASSERT(out.n_col == in.n_col);
     const int32_t *row = qp_cpu_i32(index);
-    int n_thread = out.n_row * out.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, out.n_row *out.n_col))
     for (int64_t i = 0; i < out.n_row; i++) {
         QP_ASSERT(row[i] >= 0 && row[i] < in.n_row);
         qp_cpu_convert(qp_cpu_at(&out, i, 0), out.dtype, qp_cpu_at(&in, row[i], 0), in.dtype,
@@ -57,8 +56,7 @@ QP_CPU_CLONES static float rmsnorm_row(const qp_mat_t *out, const qp_mat_t *in, 
     float rstd = 1.0f / sqrtf(sum / (float)n + eps);
     for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
         int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
-        if (n > QP_CPU_CHUNK)
-            qp_cpu_load(x, in->dtype, qp_cpu_at(in, row, i), m);
+        qp_cpu_load(x, in->dtype, qp_cpu_at(in, row, i), m);
         for (int64_t j = 0; j < m; j++)
             x[j] = x[j] * rstd * weight[i + j];
         qp_cpu_store(qp_cpu_at(out, row, i), out->dtype, x, m);
@@ -70,8 +68,7 @@ qp_error_t qp_cpu_rmsnorm_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, q
                                   qp_dptr_t weight, float eps)
 {
     QP_ASSERT(out.n_row == x.n_row && out.n_col == x.n_col);
-    int n_thread = x.n_row * x.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
     for (int64_t t = 0; t < x.n_row; t++)
         qp_cpu_f32(rstd)[t] = rmsnorm_row(&out, &x, t, qp_cpu_f32(weight), eps);
     return NULL;
@@ -117,8 +114,7 @@ qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_m
     QP_ASSERT(dx.n_row == x.n_row && dx.n_col == x.n_col);
     QP_ASSERT(dy.n_row == x.n_row && dy.n_col == x.n_col);
     rmsnorm_backward_t b = {dx, dy, x, qp_cpu_f32(rstd), qp_cpu_f32(weight), accumulate};
-    int n_thread = x.n_row * x.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for num_threads(n_thread)
+#pragma omp parallel for num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
     for (int64_t t = 0; t < x.n_row; t++)
         rmsnorm_backward_row(&b, t);
     return NULL;
@@ -154,8 +150,7 @@ qp_error_t qp_cpu_axpby(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_m
 {
     QP_ASSERT(x.n_row == y.n_row && x.n_col == y.n_col);
     axpby_t a = {x, y, alpha, beta};
-    int n_thread = x.n_row * x.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for collapse(2) num_threads(n_thread)
+#pragma omp parallel for collapse(2) num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
     for (int64_t row = 0; row < x.n_row; row++)
         for (int64_t first = 0; first < x.n_col; first += QP_CPU_CHUNK)
             axpby_chunk(&a, row, first);

@@ -17,8 +17,7 @@ QP_CPU_CLONES static void swiglu_chunk(const qp_mat_t *out, const qp_mat_t *gate
 qp_error_t qp_cpu_swiglu_forward(qp_queue_t *q, qp_mat_t out, qp_mat_t gate_up)
 {
     QP_ASSERT(gate_up.n_row == out.n_row && gate_up.n_col == 2 * out.n_col);
-    int n_thread = out.n_row * out.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for collapse(2) num_threads(n_thread)
+#pragma omp parallel for collapse(2) num_threads(qp_cpu_threads(q, out.n_row *out.n_col))
     for (int64_t t = 0; t < out.n_row; t++)
         for (int64_t first = 0; first < out.n_col; first += QP_CPU_CHUNK)
             swiglu_chunk(&out, &gate_up, t, first);
@@ -51,8 +50,7 @@ qp_error_t qp_cpu_swiglu_backward(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dou
 {
     QP_ASSERT(gate_up.n_row == dout.n_row && gate_up.n_col == 2 * dout.n_col);
     QP_ASSERT(dgate_up.n_row == dout.n_row && dgate_up.n_col == 2 * dout.n_col);
-    int n_thread = dout.n_row * dout.n_col < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
-#pragma omp parallel for collapse(2) num_threads(n_thread)
+#pragma omp parallel for collapse(2) num_threads(qp_cpu_threads(q, dout.n_row *dout.n_col))
     for (int64_t t = 0; t < dout.n_row; t++)
         for (int64_t first = 0; first < dout.n_col; first += QP_CPU_CHUNK)
             swiglu_backward_chunk(&dgate_up, &dout, &gate_up, t, first);
