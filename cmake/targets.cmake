@@ -33,12 +33,6 @@ function(quipu_module name)
   cmake_parse_arguments(M "" "" "DEPENDS;THIRD" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c
                                               ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
-  if(NOT sources) # a module that has only headers yet
-    add_library(quipu_${name} INTERFACE)
-    list(TRANSFORM M_DEPENDS PREPEND quipu_)
-    target_link_libraries(quipu_${name} INTERFACE ${M_DEPENDS} ${M_THIRD})
-    return()
-  endif()
   add_library(quipu_${name} STATIC ${sources})
   # Headers are included as "<module>/<file>.h"; each module sees only what it depends on, because
   # its include folder holds one link per visible module.
@@ -54,14 +48,13 @@ function(quipu_module name)
   quipu_flags(quipu_${name})
 endfunction()
 
+add_custom_target(programs) # all programs without the tests: what tools/quickstart builds
+
 # quipu_program(<name> <folder> DEPENDS modules...)
 function(quipu_program name folder)
   cmake_parse_arguments(P "" "" "DEPENDS;SOURCES" ${ARGN})
   if(NOT P_SOURCES)
     file(GLOB P_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.c)
-  endif()
-  if(NOT P_SOURCES)
-    return()
   endif()
   add_executable(${name} ${P_SOURCES})
   target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src)
@@ -70,6 +63,7 @@ function(quipu_program name folder)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
   quipu_flags(${name})
   install(TARGETS ${name} RUNTIME DESTINATION bin)
+  add_dependencies(programs ${name})
 endfunction()
 
 # quipu_tools(<folder>): every quipu-*.c is a program, linked with the sources of quipu-*/ if present.
