@@ -43,8 +43,17 @@ __attribute__((warn_unused_result)) qp_error_t qp_error_first(qp_error_t error, 
 /** Frees an error and nulls the pointer; NULL is allowed. */
 void qp_error_destroy(qp_error_t *error);
 
+/** Tells the compiler and the static analyser what qp_error_create() promises. */
+__attribute__((warn_unused_result)) static inline qp_error_t qp_error_not_null(qp_error_t error)
+{
+    if (error == NULL)
+        __builtin_unreachable();
+    return error;
+}
+
 /** Makes an error where it happens: return QP_ERROR(QP_INPUT, "%s: no such file", path); */
-#define QP_ERROR(code, ...) qp_error_create((code), __FILE__, __LINE__, __VA_ARGS__)
+#define QP_ERROR(code, ...) \
+    qp_error_not_null(qp_error_create((code), __FILE__, __LINE__, __VA_ARGS__))
 
 /** Passes an error up to the caller. */
 #define QP_TRY(expression)                   \
