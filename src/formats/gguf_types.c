@@ -161,9 +161,10 @@ static void q6_k_blocks(const uint8_t *p, int64_t n, float *out)
             int half = run / 4, quarter = run % 4;
             const uint8_t *low = p + 64 * half + 32 * (quarter % 2);
             const uint8_t *high = p + 128 + 32 * half;
+            const float ds[2] = {d * (float)scale[2 * run], d * (float)scale[2 * run + 1]};
             for (int l = 0; l < 32; l++) {
                 int q = (low[l] >> 4 * (quarter / 2) & 15) | (high[l] >> 2 * quarter & 3) << 4;
-                out[l] = d * (float)scale[2 * run + l / 16] * (float)(q - 32);
+                out[l] = ds[l / 16] * (float)(q - 32);
             }
         }
     }

@@ -24,11 +24,11 @@ enum { N_TYPE = sizeof types / sizeof types[0] };
 
 static qp_error_t read_bytes(qp_gguf_cursor_t *cursor, size_t n, const uint8_t **bytes)
 {
+    *bytes = cursor->data + cursor->position;
     if (n > cursor->n_bytes - cursor->position)
         return QP_ERROR(QP_INPUT,
                         "%s: the file is truncated or damaged: its header runs past byte %zu",
                         cursor->path, cursor->n_bytes);
-    *bytes = cursor->data + cursor->position;
     cursor->position += n;
     return NULL;
 }
@@ -115,6 +115,7 @@ qp_error_t qp_gguf_read_value(qp_gguf_cursor_t *cursor, qp_gguf_value_t *value)
 static int64_t integer_at(const uint8_t *p, size_t bytes, bool is_signed)
 {
     uint64_t x = 0;
+    QP_ASSERT(bytes >= 1 && bytes <= 8);
     for (size_t i = 0; i < bytes; i++)
         x |= (uint64_t)p[i] << 8 * i;
     if (is_signed && bytes < 8 && (x >> (8 * bytes - 1) & 1) != 0)

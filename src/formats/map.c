@@ -37,16 +37,17 @@ qp_error_t qp_map_open(const char *path, qp_map_t *map)
 void qp_map_close(qp_map_t *map)
 {
     if (map->data != NULL)
-        munmap((void *)(uintptr_t)map->data, map->n_bytes);
+        munmap((void *)map->data, map->n_bytes);
     qp_free(map->path);
     *map = (qp_map_t){0};
 }
 
 void qp_map_drop(const void *data, size_t n_bytes)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t first = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t end = ((uintptr_t)data + n_bytes) / page * page;
-    if (end > first)
-        (void)madvise((void *)first, end - first, MADV_DONTNEED); /* advice: failure is harmless */
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t before = (page - (uintptr_t)data % page) % page; /* bytes of a page begun by others */
+    if (n_bytes < before + page)
+        return;
+    size_t inside = (n_bytes - before) / page * page;
+    (void)madvise((char *)data + before, inside, MADV_DONTNEED); /* advice: failure is harmless */
 }

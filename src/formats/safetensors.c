@@ -127,7 +127,7 @@ static qp_error_t parse_entries(qp_safetensors_t *st, const qp_map_t *map, const
     json_t *entry;
     int64_t first = st->n_tensor;
     size_t data_bytes = map->n_bytes - (size_t)(data - map->data);
-    json_object_foreach((json_t *)(uintptr_t)header, name, entry)
+    json_object_foreach((json_t *)header, name, entry)
     {
         if (strcmp(name, "__metadata__") != 0)
             QP_TRY(parse_tensor(entry, data, data_bytes, push_tensor(st, name, map->path)));
@@ -187,7 +187,7 @@ static qp_error_t open_shards(qp_safetensors_t *st, const char *folder, const ch
     const char *name;
     json_t *file;
     st->map = QP_NEW("safetensors", qp_map_t, (int64_t)json_object_size(weight_map));
-    json_object_foreach((json_t *)(uintptr_t)weight_map, name, file)
+    json_object_foreach((json_t *)weight_map, name, file)
     {
         const char *base = json_string_value(file);
         if (base == NULL || strchr(base, '/') != NULL)
@@ -223,7 +223,7 @@ static qp_error_t check_index(const qp_safetensors_t *st, const char *index_path
 {
     const char *name;
     json_t *file;
-    json_object_foreach((json_t *)(uintptr_t)weight_map, name, file)
+    json_object_foreach((json_t *)weight_map, name, file)
     {
         if (qp_safetensors_find(st, name) == NULL)
             return QP_ERROR(QP_INPUT, "%s: tensor %s is not in %s", index_path, name,
@@ -303,7 +303,7 @@ void qp_safetensors_close(qp_safetensors_t **st)
     if (*st == NULL)
         return;
     for (int64_t i = 0; i < (*st)->n_tensor; i++)
-        qp_free((void *)(uintptr_t)(*st)->tensor[i].name);
+        qp_free((void *)(*st)->tensor[i].name);
     for (int64_t i = 0; i < (*st)->n_map; i++)
         qp_map_close(&(*st)->map[i]);
     qp_free((*st)->tensor);
