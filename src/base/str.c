@@ -46,32 +46,34 @@ void qp_str_putc(qp_str_t *s, char c)
     qp_str_append(s, &c, 1);
 }
 
-void qp_str_printf(qp_str_t *s, const char *format, ...)
+static void append_formatted(qp_str_t *s, const char *format, va_list args)
 {
-    va_list args, again;
-    va_start(args, format);
+    va_list again;
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
-    va_end(args);
+    int n = vsnprintf(NULL, 0, format, again);
+    va_end(again);
     QP_ASSERT(n >= 0);
     reserve(s, (size_t)n);
-    vsnprintf(s->data + s->n, (size_t)n + 1, format, again);
-    va_end(again);
+    vsnprintf(s->data + s->n, s->capacity - s->n, format, args);
     s->n += (size_t)n;
+}
+
+void qp_str_printf(qp_str_t *s, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    append_formatted(s, format, args);
+    va_end(args);
 }
 
 char *qp_format(const char *format, ...)
 {
-    va_list args, again;
+    qp_str_t text = {0};
+    va_list args;
     va_start(args, format);
-    va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
+    append_formatted(&text, format, args);
     va_end(args);
-    QP_ASSERT(n >= 0);
-    char *text = qp_alloc("string", (size_t)n + 1);
-    vsnprintf(text, (size_t)n + 1, format, again);
-    va_end(again);
-    return text;
+    return text.data;
 }
 
 /* Levenshtein distance, one row at a time. */
