@@ -34,10 +34,12 @@ done:
     return error;
 }
 
-/* This rank's share [first, end) as lines. */
-static qp_error_t answer_share(qp_run_t *run, qp_engine_t *engine, const qp_prompts_t *prompts,
-                               int64_t first, int64_t end, int64_t step, qp_str_t *lines)
+/* This rank's share of the prompts as lines; *n_token gets the tokens of its answers. */
+static qp_error_t answer_share(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
+                               qp_str_t *lines, int64_t *n_token)
 {
+    int64_t first, end;
+    qp_tree_range(prompts->n, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
     const qp_philox_key_t key = {.seed = (uint32_t)run->settings->job.seed,
                                  .step = (uint32_t)(step > 0 ? step : 0)};
     const qp_role_t role = qp_run_role(run);
@@ -48,11 +50,12 @@ static qp_error_t answer_share(qp_run_t *run, qp_engine_t *engine, const qp_prom
                                             .sample = (uint32_t)i};
     qp_error_t error = NULL;
     if (end > first)
-        error = qp_engine_run(engine, &role, request, end - first, qp_tokenizer_eos(run->tokenizer),
-                              &key);
+        error = qp_engine_run(run->engine, &role, request, end - first,
+                              qp_tokenizer_eos(run->tokenizer), &key);
     for (int64_t i = first; i < end && error == NULL; i++)
         error = append_line(run->tokenizer, prompts->object[i], &request[i - first], step, lines);
     for (int64_t i = first; i < end; i++) {
+        *n_token += request[i - first].n_token;
         qp_free(request[i - first].token);
         qp_free(request[i - first].logprob);
     }
@@ -60,15 +63,13 @@ static qp_error_t answer_share(qp_run_t *run, qp_engine_t *engine, const qp_prom
     return error;
 }
 
-qp_error_t qp_answer(qp_run_t *run, qp_engine_t *engine, const qp_prompts_t *prompts, int64_t step,
-                     qp_str_t *lines)
+qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
+                     int64_t *n_token)
 {
     qp_comm_t *comm = run->comm;
     qp_str_t mine = {0};
-    int64_t first, end;
-    qp_tree_range(prompts->n, qp_comm_size(comm), qp_comm_rank(comm), &first, &end);
-    qp_error_t error =
-        qp_comm_agree(comm, answer_share(run, engine, prompts, first, end, step, &mine));
+    int64_t n = 0;
+    qp_error_t error = qp_comm_agree(comm, answer_share(run, prompts, step, &mine, &n));
     if (error == NULL) {
         void *all = NULL;
         int64_t *count = QP_NEW("prompts", int64_t, qp_comm_size(comm)), total = 0;
@@ -76,6 +77,9 @@ qp_error_t qp_answer(qp_run_t *run, qp_engine_t *engine, const qp_prompts_t *pro
         for (int rank = 0; rank < qp_comm_size(comm); rank++)
             total += count[rank];
         qp_str_append(lines, all, (size_t)total);
+        qp_comm_sum_i64(comm, &n, 1);
+        if (n_token != NULL)
+            *n_token = n;
         qp_free(all);
         qp_free(count);
     }

@@ -11,9 +11,10 @@
 /**
  * Answers all prompts. On rank 0 \a lines gets, in order, each prompt's object with "completion",
  * "n_token" and "stopped" (false: cut by length) added, and "step" in front if step >= 0. The
- * answers do not depend on the rank count. Collective.
+ * answers do not depend on the rank count. n_token (may be NULL) gets the tokens of all answers.
+ * Collective.
  */
-qp_error_t qp_answer(qp_run_t *run, qp_engine_t *engine, const qp_prompts_t *prompts, int64_t step,
-                     qp_str_t *lines);
+qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
+                     int64_t *n_token);
 
 #endif

@@ -11,15 +11,18 @@ qp_error_t qp_method_generate(qp_run_t *run)
     char *path = output != NULL ? qp_strdup(output) : qp_format("%s/answers.jsonl", run->folder);
     double start = qp_time();
     qp_str_t lines = {0};
-    qp_error_t error = qp_answer(run, run->engine, &run->prompts, -1, &lines);
+    int64_t n_token = 0;
+    qp_error_t error = qp_answer(run, &run->prompts, -1, &lines, &n_token);
+    double seconds = qp_time() - start;
     if (error == NULL) {
         if (qp_comm_rank(run->comm) == 0)
             error = qp_file_write(path, lines.data, lines.n);
         error = qp_comm_agree(run->comm, error);
     }
     if (error == NULL)
-        qp_log_info("%lld answers in %.1f s: %s", (long long)run->prompts.n, qp_time() - start,
-                    path);
+        qp_log_info("%lld answers, %lld tokens, %.1f s, %.1f tokens/s: %s",
+                    (long long)run->prompts.n, (long long)n_token, seconds,
+                    (double)n_token / seconds, path);
     qp_str_fini(&lines);
     qp_free(path);
     return error;

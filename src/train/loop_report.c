@@ -154,7 +154,7 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
     if (run->prompts.n == 0 || loop->samples_step == loop->progress.step)
         return NULL;
     loop->samples_step = loop->progress.step;
-    QP_TRY_DONE(qp_answer(run, run->engine, &run->prompts, loop->progress.step, &lines));
+    QP_TRY_DONE(qp_answer(run, &run->prompts, loop->progress.step, &lines, NULL));
     if (loop->samples != NULL &&
         (fwrite(lines.data, 1, lines.n, loop->samples) != lines.n || fflush(loop->samples) != 0))
         error = QP_ERROR(QP_IO, "samples.jsonl: cannot be written: %s", strerror(errno));
