@@ -10,12 +10,12 @@ static const qp_deck_key_t data_keys[] = {
     {"data.eval", QP_DECK_STRINGS, DATA(eval), NULL, 0, 0, NULL, "",
      "Shards held out for evaluation; without them there is none.", QP_DECK_OPTIONAL},
     {"data.seq_length", QP_DECK_INT, DATA(seq_length), "1024", 2, 131072, NULL, "tokens",
-     "Longest row: samples are packed up to it, longer ones are split (or cut: see packing).", 0},
+     "Longest row: samples are packed up to it, longer ones are split or cut (see packing).", 0},
     {"data.packing", QP_DECK_CHOICE, DATA(packing), "\"isolated\"", 0, 0,
      "isolated|contaminated|none", "",
-     "How samples share a row: isolated (best fit, no attention between them), contaminated (as "
-     "TRL: "
-     "joined and cut) or none (one sample a row, cut at seq_length).",
+     "How samples share a row: isolated (best fit, no attention between them), contaminated "
+     "(joined "
+     "and cut, as TRL) or none (one sample a row, cut at seq_length).",
      0},
     {"data.completion_only", QP_DECK_BOOL, DATA(completion_only), "false", 0, 0, NULL, "",
      "Learn the completions only, not the prompts.", 0},
@@ -26,7 +26,7 @@ static const qp_deck_key_t data_keys[] = {
 };
 
 const qp_deck_group_t qp_data_deck = {"data", "What the model learns from, and how it is packed.",
-                                      "sft|reward|ppo|dpo|eval", data_keys,
+                                      "sft|eval", data_keys,
                                       (int)(sizeof data_keys / sizeof data_keys[0])};
 
 /* global_sequences * seq_length stays within the 32 bits of a sequence's random-number identity. */
@@ -37,6 +37,5 @@ static const qp_deck_key_t batch_keys[] = {
      "Rows of one forward and backward pass on one rank: less needs less memory.", 0},
 };
 
-const qp_deck_group_t qp_batch_deck = {"batch", "How many rows make a step.",
-                                       "sft|reward|ppo|dpo|eval", batch_keys,
-                                       (int)(sizeof batch_keys / sizeof batch_keys[0])};
+const qp_deck_group_t qp_batch_deck = {"batch", "How many rows make a step.", "sft|eval",
+                                       batch_keys, (int)(sizeof batch_keys / sizeof batch_keys[0])};

@@ -51,15 +51,15 @@ typedef struct {
     double min, max;     /**< inclusive range of numbers; both 0: unbounded */
     const char *choices; /**< "constant|linear|cosine" for QP_DECK_CHOICE */
     const char *unit;    /**< "tokens", "s", "" */
-    const char *help;    /**< one sentence */
+    const char *help;    /**< one sentence: capital letter, full stop */
     unsigned flags;
 } qp_deck_key_t;
 
 /** A module's part of the schema. */
 typedef struct {
     const char *group;   /**< "lora" */
-    const char *help;    /**< what the group is for */
-    const char *methods; /**< NULL: always; or "sft|reward|..." for which job.method it applies */
+    const char *help;    /**< what the group is for: one sentence likewise */
+    const char *methods; /**< NULL: always; or "sft|eval" for which job.method it applies */
     const qp_deck_key_t *keys;
     int n_key;
 } qp_deck_group_t;

@@ -80,8 +80,21 @@ qp_error_t qp_deck_help(const qp_deck_group_t *const *groups, int n_group, const
     return error;
 }
 
+/* A cell of a table ends at a bar. */
+static void print_cell(const char *text, qp_str_t *out)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|')
+            qp_str_putc(out, '\\');
+        qp_str_putc(out, *text);
+    }
+}
+
 void qp_deck_document(const qp_deck_group_t *const *groups, int n_group, qp_str_t *out)
 {
+    qp_str_puts(out,
+                "# Deck reference\n\n"
+                "Generated from the tables that read the deck, by `quipu --deck-markdown`.\n\n");
     for (int g = 0; g < n_group; g++) {
         const qp_deck_group_t *group = groups[g];
         qp_str_printf(out, "## %s\n\n%s\n", group->group, group->help);
@@ -94,9 +107,10 @@ void qp_deck_document(const qp_deck_group_t *const *groups, int n_group, qp_str_
             print_type(key, "`", out);
             qp_str_puts(out, " | ");
             print_default(key, key->value != NULL ? "`" : "", out);
-            qp_str_printf(out, " | %s | %s |\n",
-                          key->flags & QP_DECK_RESTART_OK ? "may change" : "fixed", key->help);
+            qp_str_puts(out, key->flags & QP_DECK_RESTART_OK ? " | may change | " : " | fixed | ");
+            print_cell(key->help, out);
+            qp_str_puts(out, " |\n");
         }
-        qp_str_putc(out, '\n');
+        qp_str_puts(out, g + 1 < n_group ? "\n" : "");
     }
 }

@@ -25,5 +25,4 @@ static const qp_deck_key_t keys[] = {
 };
 
 const qp_deck_group_t qp_optim_deck = {"optim", "AdamW, clipping and the learning-rate schedule.",
-                                       "sft|reward|ppo|dpo", keys,
-                                       (int)(sizeof keys / sizeof keys[0])};
+                                       "sft", keys, (int)(sizeof keys / sizeof keys[0])};

@@ -27,12 +27,12 @@ static const qp_deck_key_t eval_keys[] = {
     {"eval.every_steps", QP_DECK_INT, FIELD(every_steps), "0", 0, 1e12, NULL, "steps",
      "Loss on data.eval every so many steps; 0: only at start and end.", QP_DECK_RESTART_OK},
     {"eval.at_start", QP_DECK_BOOL, FIELD(at_start), "true", 0, 0, NULL, "",
-     "Also before the first step.", QP_DECK_RESTART_OK},
+     "Evaluate before the first step too.", QP_DECK_RESTART_OK},
     {"eval.at_end", QP_DECK_BOOL, FIELD(at_end), "true", 0, 0, NULL, "",
-     "Also after the last step.", QP_DECK_RESTART_OK},
+     "Evaluate after the last step too.", QP_DECK_RESTART_OK},
 };
-const qp_deck_group_t qp_eval_deck = {"eval", "Loss on held-out data during training.",
-                                      "sft|reward|ppo|dpo", eval_keys, N_KEYS(eval_keys)};
+const qp_deck_group_t qp_eval_deck = {"eval", "Loss on held-out data during training.", "sft",
+                                      eval_keys, N_KEYS(eval_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_checkpoint_config_t, field)
@@ -52,9 +52,8 @@ static const qp_deck_key_t checkpoint_keys[] = {
      "steps", "Stop with a checkpoint (exit code 10) after so many steps of this start; 0: off.",
      QP_DECK_RESTART_OK},
 };
-const qp_deck_group_t qp_checkpoint_deck = {"checkpoint", "Checkpoints and stopping early.",
-                                            "sft|reward|ppo|dpo", checkpoint_keys,
-                                            N_KEYS(checkpoint_keys)};
+const qp_deck_group_t qp_checkpoint_deck = {"checkpoint", "Checkpoints and stopping early.", "sft",
+                                            checkpoint_keys, N_KEYS(checkpoint_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_log_config_t, field)
@@ -73,18 +72,18 @@ static const qp_deck_key_t samples_keys[] = {
      "Prompts whose answers show what the model says now (samples.jsonl).",
      QP_DECK_OPTIONAL | QP_DECK_RESTART_OK},
     {"samples.every_steps", QP_DECK_INT, FIELD(every_steps), "0", 0, 1e12, NULL, "steps",
-     "Answer them every so many steps; 0: only at start and end.", QP_DECK_RESTART_OK},
+     "Answers every so many steps; 0: only at start and end.", QP_DECK_RESTART_OK},
     {"samples.max_new_tokens", QP_DECK_INT, FIELD(max_new_tokens), "64", 1, 1e6, NULL, "tokens",
      "Longest answer.", QP_DECK_RESTART_OK},
 };
 const qp_deck_group_t qp_samples_deck = {"samples", "Answers to a few prompts during training.",
-                                         "sft|ppo|dpo", samples_keys, N_KEYS(samples_keys)};
+                                         "sft", samples_keys, N_KEYS(samples_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_prompts_config_t, field)
 static const qp_deck_key_t prompts_keys[] = {
     {"prompts.input", QP_DECK_STRING, FIELD(input), NULL, 0, 0, NULL, "",
-     "JSON lines, each an object with \"prompt\".", QP_DECK_REQUIRED | QP_DECK_PATH},
+     "JSON lines to answer, each an object with \"prompt\".", QP_DECK_REQUIRED | QP_DECK_PATH},
     {"prompts.output", QP_DECK_STRING, FIELD(output), NULL, 0, 0, NULL, "",
      "The same lines with \"completion\"; absent: answers.jsonl in the run's folder.",
      QP_DECK_OPTIONAL},

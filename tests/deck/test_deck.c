@@ -296,6 +296,7 @@ static void test_documents(void)
                 "no deck group \"nix\"; there are: job optim ppo");
     qp_str_clear(&out);
     qp_deck_document(groups, 3, &out);
+    CHECK(strncmp(out.data, "# Deck reference\n", 17) == 0);
     CHECK(strstr(out.data, "## ppo\n") != NULL);
     CHECK(strstr(out.data, "| `job.count` | integer, steps | `-5` | fixed | Unbounded. |") != NULL);
     CHECK(strstr(out.data, "one of `\"sft\"`, `\"ppo\"`, `\"eval\"` | required |") != NULL);
