@@ -88,7 +88,7 @@ static qp_error_t find(const char *folder, candidates_t *list, bool loud)
         if (!qp_has_prefix(entry->d_name, "step-") || !qp_has_suffix(entry->d_name, ".h5"))
             continue;
         char *path = qp_format("%s/%s", folder, entry->d_name);
-        int64_t step;
+        int64_t step = 0;
         qp_error_t error = read_step(path, &step);
         if (error == NULL)
             add(list, path, step);

@@ -56,7 +56,7 @@ static qp_error_t read_file(const char *folder, const char *name, void **data, s
 
 static qp_error_t parse_object(const void *data, size_t n_bytes, const char *name, json_t **object)
 {
-    json_error_t where;
+    json_error_t where = {0};
     *object = data != NULL ? json_loadb(data, n_bytes, 0, &where) : json_object();
     if (*object == NULL)
         return QP_ERROR(QP_INPUT, "%s: line %d: %s", name, where.line, where.text);

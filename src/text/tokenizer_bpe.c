@@ -97,6 +97,8 @@ static int64_t merge_short(const qp_pairmap_t *merge, int32_t *id, int64_t n)
     } while (0)
     for (int64_t i = 0; i + 1 < n; i++)
         LOOK_UP(i);
+    rank[n - 1] = NO_RANK; /* the last symbol has nothing to join */
+    joined[n - 1] = -1;
     while (n > 1) {
         int64_t best = 0;
         for (int64_t i = 1; i + 1 < n; i++)

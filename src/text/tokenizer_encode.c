@@ -177,17 +177,22 @@ static qp_error_t decode_sp(const qp_tokenizer_t *tokenizer, const int32_t *id, 
     return error;
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 /* The byte of a token "<0xNN>", or -1. */
 static int fallback_byte(const char *text, size_t n_text)
 {
-    static const char digits[] = "0123456789ABCDEFabcdef";
     if (n_text != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>')
         return -1;
-    const char *high = memchr(digits, text[3], 22), *low = memchr(digits, text[4], 22);
-    if (high == NULL || low == NULL)
-        return -1;
-    int h = (int)(high - digits), l = (int)(low - digits);
-    return (h < 16 ? h : h - 6) * 16 + (l < 16 ? l : l - 6);
+    int high = hex_digit(text[3]), low = hex_digit(text[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
 /* A run of byte tokens: its text if it is UTF-8, else U+FFFD for every byte. */

@@ -69,7 +69,8 @@ static bool is_plain(const qp_sp_proto_t *proto)
 
 static void set_merges(qp_bpe_t *bpe, pairs_t *pairs)
 {
-    qsort(pairs->pair, (size_t)pairs->n, sizeof *pairs->pair, by_score);
+    if (pairs->n > 0)
+        qsort(pairs->pair, (size_t)pairs->n, sizeof *pairs->pair, by_score);
     qp_pairmap_init(&bpe->merge, pairs->n);
     uint32_t rank = 0;
     for (int64_t i = 0; i < pairs->n; i++) {
