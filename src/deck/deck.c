@@ -187,6 +187,38 @@ static void take_set(reader_t *r, const char *argument)
     qp_free(path);
 }
 
+static qp_error_t adopt(qp_deck_t *deck, const char *from, const char *line, size_t length)
+{
+    size_t n_path = strcspn(line, "=");
+    QP_ASSERT(n_path < length);
+    char *path = qp_format("%.*s", (int)n_path, line);
+    char *text = qp_format("%.*s", (int)(length - n_path - 1), line + n_path + 1);
+    qp_deck_value_t *value = qp_deck_find(deck, path);
+    QP_ASSERT(value != NULL);
+    qp_error_t error = NULL;
+    if (value->source == QP_DECK_DEFAULT || value->source == QP_DECK_UNSET) {
+        char *what = qp_deck_value_parse(value, text);
+        if (what != NULL)
+            error = QP_ERROR(QP_INPUT, "%s: its %s: %s", from, path, what);
+        qp_free(what);
+        value->source = QP_DECK_ADOPTED;
+        value->from = from;
+    }
+    qp_free(path);
+    qp_free(text);
+    return error;
+}
+
+qp_error_t qp_deck_adopt(qp_deck_t *deck, const char *from, const char *lines)
+{
+    while (*lines != '\0') {
+        size_t length = strcspn(lines, "\n");
+        QP_TRY(adopt(deck, from, lines, length));
+        lines += length + (lines[length] == '\n');
+    }
+    return NULL;
+}
+
 static void find_method(qp_deck_t *deck)
 {
     const qp_deck_value_t *method = qp_deck_find(deck, "job.method");

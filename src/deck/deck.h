@@ -78,6 +78,13 @@ qp_error_t qp_deck_parse(const char *name, const char *text, const qp_deck_group
                          int n_group, const char *const *sets, int n_set, qp_deck_t **deck);
 void qp_deck_destroy(qp_deck_t **deck);
 
+/**
+ * Values that come with what another key names (\a from: "lora.init"): each line of \a lines is
+ * "path=value" and replaces a default; what the deck or --set says stays. A value that the schema
+ * does not allow: QP_INPUT. Same lines on all ranks.
+ */
+qp_error_t qp_deck_adopt(qp_deck_t *deck, const char *from, const char *lines);
+
 /** Fills a module's config struct from its group (values and defaults). The deck must outlive it.
  */
 void qp_deck_fill(const qp_deck_t *deck, const qp_deck_group_t *group, void *config);

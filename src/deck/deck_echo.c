@@ -55,6 +55,8 @@ static void print_source(const qp_deck_t *deck, const qp_deck_value_t *value, qp
 {
     if (value->source == QP_DECK_FILE)
         qp_str_printf(out, "%s:%d", deck->name, value->line);
+    else if (value->source == QP_DECK_ADOPTED)
+        qp_str_puts(out, value->from);
     else
         qp_str_puts(out, value->source == QP_DECK_SET ? "--set" : "default");
 }

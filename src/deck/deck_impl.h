@@ -7,15 +7,22 @@
 #include "deck/deck.h"
 
 /** Where a value comes from. */
-typedef enum { QP_DECK_UNSET, QP_DECK_DEFAULT, QP_DECK_FILE, QP_DECK_SET } qp_deck_source_t;
+typedef enum {
+    QP_DECK_UNSET,
+    QP_DECK_DEFAULT,
+    QP_DECK_ADOPTED, /* from what another key names: qp_deck_adopt() */
+    QP_DECK_FILE,
+    QP_DECK_SET
+} qp_deck_source_t;
 
 /** One key of the schema and its value. */
 typedef struct {
     const qp_deck_key_t *key;
     const qp_deck_group_t *group;
     qp_deck_source_t source;
-    int line;   /**< in the deck */
-    bool named; /**< somebody gave it, rightly or wrongly */
+    int line;         /**< in the deck */
+    const char *from; /**< of an adopted value: the key that named its source; static */
+    bool named;       /**< somebody gave it, rightly or wrongly */
     union {
         bool b;
         int64_t i; /**< QP_DECK_INT, and the index of a QP_DECK_CHOICE */

@@ -251,43 +251,75 @@ static qp_error_t read_tensors(const char *path, const qp_llama_config_t *config
     return error;
 }
 
-static qp_error_t read_folder(const char *config_path, const char *tensor_path, const char *folder,
-                              const qp_llama_config_t *config, qp_peft_t *peft)
+/* The folder's two files, open. */
+typedef struct {
+    char *config_path, *tensor_path;
+    json_t *config;
+} folder_t;
+
+static void close_folder(folder_t *f)
+{
+    json_decref(f->config);
+    qp_free(f->config_path);
+    qp_free(f->tensor_path);
+}
+
+/* Opens the folder and reads its config; the folder is to be closed in any case. */
+static qp_error_t open_folder(const char *folder, folder_t *f, qp_peft_t *peft)
 {
     json_error_t where;
-    if (access(config_path, R_OK) != 0)
+    *f = (folder_t){qp_format("%s/" QP_PEFT_CONFIG, folder),
+                    qp_format("%s/" QP_PEFT_TENSORS, folder), NULL};
+    if (access(f->config_path, R_OK) != 0)
         return QP_ERROR(QP_INPUT, "%s: is no PEFT adapter folder: it has no adapter_config.json",
                         folder);
-    if (access(tensor_path, R_OK) != 0)
+    if (access(f->tensor_path, R_OK) != 0)
         return QP_ERROR(QP_INPUT, "%s: has no adapter_model.safetensors", folder);
-    json_t *root = json_load_file(config_path, 0, &where);
-    if (!json_is_object(root)) {
-        json_decref(root);
-        return QP_ERROR(QP_INPUT, "%s:%d: %s", config_path, where.line,
-                        root == NULL ? where.text : "no JSON object");
-    }
-    owned_t *owned = QP_NEW("peft", owned_t, 1);
-    peft->owned = owned;
-    owned->base_name =
-        qp_strdup(json_string_value(json_object_get(root, "base_model_name_or_path")));
-    peft->base_name = owned->base_name;
-    qp_error_t error = read_config(config_path, root, peft);
-    if (error == NULL)
-        error = read_tensors(tensor_path, config, root, peft);
-    json_decref(root);
-    return error;
+    f->config = json_load_file(f->config_path, 0, &where);
+    if (!json_is_object(f->config))
+        return QP_ERROR(QP_INPUT, "%s:%d: %s", f->config_path, where.line,
+                        f->config == NULL ? where.text : "no JSON object");
+    return read_config(f->config_path, f->config, peft);
 }
 
 qp_error_t qp_peft_read(const char *folder, const qp_llama_config_t *config, qp_peft_t *peft)
 {
+    folder_t f;
     *peft = (qp_peft_t){.d_model = config->d_model};
-    char *config_path = qp_format("%s/" QP_PEFT_CONFIG, folder);
-    char *tensor_path = qp_format("%s/" QP_PEFT_TENSORS, folder);
-    qp_error_t error = read_folder(config_path, tensor_path, folder, config, peft);
-    qp_free(config_path);
-    qp_free(tensor_path);
+    qp_error_t error = open_folder(folder, &f, peft);
+    if (error == NULL) {
+        owned_t *owned = QP_NEW("peft", owned_t, 1);
+        peft->owned = owned;
+        owned->base_name =
+            qp_strdup(json_string_value(json_object_get(f.config, "base_model_name_or_path")));
+        peft->base_name = owned->base_name;
+        error = read_tensors(f.tensor_path, config, f.config, peft);
+    }
+    close_folder(&f);
     if (error != NULL)
         qp_peft_fini(peft);
+    return error;
+}
+
+/* The tensors of the first layer tell the targets; qp_peft_read() checks that all layers agree. */
+static qp_error_t read_targets(const char *path, qp_peft_t *peft)
+{
+    qp_safetensors_t *st = NULL;
+    QP_TRY(qp_safetensors_open(path, &st));
+    for (int l = 0; l < QP_N_LINEAR; l++)
+        peft->target[l] = find(st, 0, (qp_linear_t)l, 'A') != NULL;
+    qp_safetensors_close(&st);
+    return NULL;
+}
+
+qp_error_t qp_peft_read_shape(const char *folder, qp_peft_t *peft)
+{
+    folder_t f;
+    *peft = (qp_peft_t){0};
+    qp_error_t error = open_folder(folder, &f, peft);
+    if (error == NULL)
+        error = read_targets(f.tensor_path, peft);
+    close_folder(&f);
     return error;
 }
 

@@ -41,6 +41,8 @@ double qp_peft_scaling(const qp_peft_t *peft);
  * unexpected tensor, a wrong shape, a NaN: QP_INPUT naming file and tensor. Any of F32, F16, BF16.
  */
 qp_error_t qp_peft_read(const char *folder, const qp_llama_config_t *config, qp_peft_t *peft);
+/** r, alpha, dropout, use_rslora and the targets alone, without a model to compare with. */
+qp_error_t qp_peft_read_shape(const char *folder, qp_peft_t *peft);
 /** Frees what qp_peft_read allocated; zeroes the struct. */
 void qp_peft_fini(qp_peft_t *peft);
 

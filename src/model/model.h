@@ -122,12 +122,19 @@ typedef struct {
 
 /** The targets of a deck; an unknown one: QP_INPUT with the nearest name. */
 qp_error_t qp_lora_targets(const qp_lora_config_t *config, bool target[QP_N_LINEAR]);
+/**
+ * What the adapter folder \a init fixes, as deck values: lines "lora.r=8" of r, alpha, use_rslora
+ * and targets. Rank-local. No adapter there: QP_INPUT.
+ */
+qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines);
+/** Reads the adapter config->init and compares it with the deck and the model. Rank-local. */
+qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model);
 /** Parameters of an adapter on all layers; for the memory plan. */
 int64_t qp_lora_n_param(const qp_llama_config_t *config, const bool target[QP_N_LINEAR], int64_t r);
 
 /**
  * A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox (PEFT's kaiming_uniform(a = sqrt 5)), B = 0; or from
- * the PEFT folder config->init, whose r, alpha and targets must be the deck's. Collective.
+ * the PEFT folder config->init, whose r, alpha and targets must be the config's. Collective.
  */
 qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
                              uint32_t seed, qp_adapter_t **adapter);

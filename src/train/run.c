@@ -221,6 +221,9 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
                                               qp_comm_node_size(comm), &run->device)));
     QP_TRY(qp_comm_agree(comm, open_base(run)));
     describe(run);
+    if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)
+        error = qp_lora_check_init(&settings->lora, &run->info.config);
+    QP_TRY(qp_comm_agree(comm, error));
     if (trains(settings))
         QP_TRY(open_train_data(run));
     if (settings->job.method != QP_METHOD_GENERATE)

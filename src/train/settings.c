@@ -129,6 +129,29 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
     return error;
 }
 
+/* An adapter to start from states its rank, scale and targets itself: the deck need not. */
+static qp_error_t adopt_init(qp_comm_t *comm, qp_deck_t *deck)
+{
+    qp_lora_config_t lora;
+    qp_str_t lines = {0};
+    qp_error_t error = NULL;
+    qp_deck_fill(deck, &qp_lora_deck, &lora);
+    if (lora.init == NULL)
+        return NULL;
+    if (comm == NULL || qp_comm_rank(comm) == 0)
+        error = qp_lora_init_values(lora.init, &lines);
+    void *text = lines.data;
+    size_t n_bytes = lines.n + 1; /* with its NUL */
+    if (comm != NULL)
+        error = qp_comm_agree(comm, error);
+    if (error == NULL && comm != NULL)
+        qp_comm_bcast_block(comm, &text, &n_bytes, 0);
+    if (error == NULL)
+        error = qp_deck_adopt(deck, "lora.init", text);
+    qp_free(text);
+    return error;
+}
+
 qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
                             const char *command, qp_settings_t *settings)
 {
@@ -136,6 +159,11 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     const qp_deck_group_t *const *groups = qp_settings_groups(&n_group);
     *settings = (qp_settings_t){0};
     QP_TRY(qp_deck_read(comm, path, groups, n_group, sets, n_set, &settings->deck));
+    qp_error_t error = adopt_init(comm, settings->deck);
+    if (error != NULL) {
+        qp_settings_fini(settings);
+        return error;
+    }
     for (int i = 0; i < N_PART; i++)
         qp_deck_fill(settings->deck, part[i].group, (char *)settings + part[i].offset);
     settings->deck_hash = qp_deck_hash(settings->deck);
@@ -143,7 +171,7 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     char *header = qp_format("quipu %s\n%s", qp_version(), command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
-    qp_error_t error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
+    error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
     if (error != NULL)
         qp_settings_fini(settings);
     return error;

@@ -17,7 +17,7 @@ check "the same samples on 1 rank" cmp -s runs/run/samples.jsonl runs/again/samp
 
 cat >shape.txt <<'DECK'
 base   = { file = "base.h5"; };
-lora   = { init = "runs/run/adapter"; r = 4; alpha = 8.0; targets = "all-linear"; };
+lora   = { init = "runs/run/adapter"; };
 device = { threads = 1; };
 DECK
 cat - shape.txt >eval.cfg <<'DECK'
@@ -39,6 +39,20 @@ done
 last=$(awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "eval_loss") c = i } { l = $c } END { print l }' \
     runs/run/metrics.csv)
 check "eval gives the loss that training ended with" grep -q "\"eval_loss\": ${last:0:9}" runs/eval1/eval.json
+check "used.cfg says where the adapter's shape is from" grep -q "r = 4; *# lora.init" runs/eval1/used.cfg
+mv eval.cfg first.cfg
+cp runs/eval1/used.cfg eval.cfg
+quipu_on 2 again
+check "used.cfg gives the same loss" cmp -s runs/eval1/eval.json runs/again/eval.json
+mv first.cfg eval.cfg
+for wrong in lora.r=8 lora.alpha=4 lora.use_rslora=true lora.targets=q_proj; do
+    quipu_on 2 wrong --dry-run --set "$wrong"
+    check "another $wrong: exit code 2" test "$code" -eq 2
+    check "another $wrong: names both" logged "the adapter runs/run/adapter has r = 4, alpha = 8, targets ="
+done
+quipu_on 2 wrong --dry-run --set lora.init=runs
+check "no adapter: exit code 2" test "$code" -eq 2
+check "no adapter: says so" logged "lora.init: runs: is no PEFT adapter folder"
 
 deck=generate.cfg
 for i in 1 2 3 4 5 6 7; do echo "{\"id\": $i, \"prompt\": \"Question: malt $i?\"}"; done >prompts.jsonl
