@@ -19,8 +19,9 @@ enum { MAX_SAMPLE = 64 };
 /* The folder of the test as the working folder of the programs. */
 static int run(const char *launcher, const char *arguments)
 {
-    char *command = qp_format("cd %s && %s %s/quipu-prep %s >>log 2>&1", qp_test_folder(), launcher,
-                              qp_env("QUIPU_BIN"), arguments);
+    char *command =
+        qp_format("cd %s && { %s %s/quipu-prep %s >log 2>&1 || { cat log >&2; false; }; }",
+                  qp_test_folder(), launcher, qp_env("QUIPU_BIN"), arguments);
     int status = system(command);
     qp_free(command);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
