@@ -24,15 +24,6 @@ float qp_philox_uniform(const qp_philox_key_t *key, uint64_t index)
     return (float)(words[index % 4] >> 8) * 0x1p-24f;
 }
 
-double qp_philox_uniform64(const qp_philox_key_t *key, uint64_t index)
-{
-    uint32_t words[4];
-    qp_philox(key, (uint32_t)(index / 2), words);
-    const uint32_t *pair = words + 2 * (index % 2);
-    uint64_t bits = ((uint64_t)pair[0] << 32 | pair[1]) >> 11;
-    return (double)bits * 0x1p-53;
-}
-
 float qp_philox_normal(const qp_philox_key_t *key, uint64_t index)
 {
     uint32_t words[4];

@@ -22,8 +22,6 @@ typedef enum {
     QP_SITE_PERMUTATION = 1,
     QP_SITE_INIT = 2,
     QP_SITE_SAMPLING = 3,
-    QP_SITE_LENGTH = 4,
-    QP_SITE_HEAD_DROPOUT = 5,
     QP_SITE_DROPOUT = 1024
 } qp_site_t;
 
@@ -32,9 +30,6 @@ void qp_philox(const qp_philox_key_t *key, uint32_t block, uint32_t out[4]);
 
 /** Word \a index of the key's stream as a uniform in [0, 1) with 24 bits. */
 float qp_philox_uniform(const qp_philox_key_t *key, uint64_t index);
-
-/** Two words as a uniform in [0, 1) with 53 bits; index counts pairs. */
-double qp_philox_uniform64(const qp_philox_key_t *key, uint64_t index);
 
 /** Standard normal (Box-Muller) number \a index of the key's stream. */
 float qp_philox_normal(const qp_philox_key_t *key, uint64_t index);

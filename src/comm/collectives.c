@@ -69,22 +69,6 @@ void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n)
     reduce(comm, data, n, QP_I64, MPI_MAX);
 }
 
-void qp_comm_max_f64(qp_comm_t *comm, double *data, int64_t n)
-{
-    reduce(comm, data, n, QP_F64, MPI_MAX);
-}
-
-int64_t qp_comm_exscan_i64(qp_comm_t *comm, int64_t value, int64_t *total)
-{
-    int64_t through = 0; /* inclusive sum; the exclusive one of MPI leaves rank 0 undefined */
-    QP_MPI_MUST(MPI_Scan(&value, &through, 1, MPI_INT64_T, MPI_SUM, comm->world));
-    if (total != NULL) {
-        *total = through;
-        qp_comm_bcast(comm, total, 1, QP_I64, comm->size - 1);
-    }
-    return through - value;
-}
-
 void qp_comm_allgather(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void *out)
 {
     QP_ASSERT(n <= QP_COMM_PIECE);

@@ -9,17 +9,15 @@
 #include "base/str.h"
 #include "comm/comm_impl.h"
 
-/* Node numbers follow the lowest world rank on each node. */
-static qp_error_t number_nodes(qp_comm_t *comm)
+/* A node counts by its lowest world rank. */
+static qp_error_t count_nodes(qp_comm_t *comm)
 {
     int leader = comm->rank;
     QP_TRY(QP_MPI(MPI_Bcast(&leader, 1, MPI_INT, 0, comm->node)));
     int *leaders = QP_NEW("comm", int, comm->size);
     qp_error_t error = QP_MPI(MPI_Allgather(&leader, 1, MPI_INT, leaders, 1, MPI_INT, comm->world));
-    for (int r = 0; r < comm->size && error == NULL; r++) {
+    for (int r = 0; r < comm->size && error == NULL; r++)
         comm->n_node += leaders[r] == r;
-        comm->node_index += leaders[r] == r && r < leader;
-    }
     qp_free(leaders);
     return error;
 }
@@ -52,7 +50,7 @@ static qp_error_t split(qp_comm_t *comm)
     QP_TRY(QP_MPI(MPI_Comm_set_errhandler(comm->node, MPI_ERRORS_RETURN)));
     QP_TRY(QP_MPI(MPI_Comm_rank(comm->node, &comm->node_rank)));
     QP_TRY(QP_MPI(MPI_Comm_size(comm->node, &comm->node_size)));
-    return number_nodes(comm);
+    return count_nodes(comm);
 }
 
 qp_error_t qp_comm_create(qp_comm_t **out)
@@ -109,11 +107,6 @@ int qp_comm_node_rank(const qp_comm_t *comm)
 int qp_comm_node_size(const qp_comm_t *comm)
 {
     return comm->node_size;
-}
-
-int qp_comm_node_index(const qp_comm_t *comm)
-{
-    return comm->node_index;
 }
 
 int qp_comm_n_node(const qp_comm_t *comm)

@@ -32,7 +32,6 @@ int qp_comm_rank(const qp_comm_t *comm);
 int qp_comm_size(const qp_comm_t *comm);
 int qp_comm_node_rank(const qp_comm_t *comm);
 int qp_comm_node_size(const qp_comm_t *comm);
-int qp_comm_node_index(const qp_comm_t *comm);
 int qp_comm_n_node(const qp_comm_t *comm);
 
 /** The MPI_Comm inside, by value as void* for the h5 module only: *(MPI_Comm *)qp_comm_mpi(c). */
@@ -63,9 +62,6 @@ void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root
 void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int from, int to);
 void qp_comm_sum_i64(qp_comm_t *comm, int64_t *data, int64_t n);
 void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n);
-void qp_comm_max_f64(qp_comm_t *comm, double *data, int64_t n);
-/** Exclusive prefix sum over ranks of \a value; *total gets the sum of all. */
-int64_t qp_comm_exscan_i64(qp_comm_t *comm, int64_t value, int64_t *total);
 /** Gathers n elements of every rank on every rank: out has size * n elements, in rank order. */
 void qp_comm_allgather(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void *out);
 /** Ragged all-gather (fewer than 2^31 elements in all); *out is allocated (qp_free), counts [size]

@@ -22,7 +22,7 @@ struct qp_comm {
     MPI_Comm world, node;
     int rank, size;
     int node_rank, node_size;
-    int node_index, n_node;
+    int n_node;
     bool finalize; /**< this handle started MPI */
     qp_tree_t tree;
 };

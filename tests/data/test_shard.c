@@ -179,7 +179,7 @@ static void test_no_flip_passes_unnoticed(qp_comm_t *comm)
     int fd = open(path, O_RDWR), n_refused = 0;
     for (uint32_t i = 0; i < N_FLIP; i++) {
         qp_philox_key_t key = {.seed = 11, .sample = i};
-        off_t at = (off_t)(qp_philox_uniform64(&key, 0) * (double)info.st_size);
+        off_t at = (off_t)((double)qp_philox_uniform(&key, 0) * (double)info.st_size);
         uint8_t byte = 0, flipped = 0;
         CHECK(pread(fd, &byte, 1, at) == 1);
         flipped = (uint8_t)(byte ^ (1u << (i % 8)));

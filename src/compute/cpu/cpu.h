@@ -46,7 +46,6 @@ typedef enum {
     QP_SCRATCH_HEAD,           /* cpu_head: chunk of logits */
     QP_SCRATCH_HEAD_ROWS,      /* cpu_head: per-row statistics */
     QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
-    QP_SCRATCH_REDUCE,         /* partial sums of reductions */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
 
