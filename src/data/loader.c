@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "data/plan.h"
 
@@ -123,6 +124,17 @@ static qp_error_t check_size(qp_loader_t *l)
     return NULL;
 }
 
+static void tell_losses(const qp_loader_t *l)
+{
+    if (qp_plan_n_cut(l->plan) > 0)
+        qp_log_info("data.packing = \"none\" cuts %lld of %lld samples at data.seq_length",
+                    (long long)qp_plan_n_cut(l->plan), (long long)qp_dataset_n_sample(l->dataset));
+    if (qp_plan_n_dropped(l->plan) > 0)
+        qp_log_info("an epoch leaves out %lld of %lld tokens",
+                    (long long)qp_plan_n_dropped(l->plan),
+                    (long long)qp_dataset_n_token(l->dataset));
+}
+
 static qp_error_t start_reader(qp_loader_t *l)
 {
     for (int i = 0; i < N_SLOT; i++) {
@@ -157,8 +169,10 @@ qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,
     qp_tree_range(n_micro, qp_comm_size(comm), qp_comm_rank(comm), &l->first_micro, &end);
     l->n_micro = end - l->first_micro;
     qp_error_t error = check_size(l);
-    if (error == NULL)
+    if (error == NULL) {
+        tell_losses(l);
         error = start_reader(l);
+    }
     error = qp_comm_agree(comm, error);
     if (error != NULL)
         qp_loader_destroy(&l);
