@@ -20,6 +20,16 @@ struct qp_safetensors {
     qp_tensor_t *tensor; /* names owned here */
 };
 
+qp_tensor_t qp_tensor_matrix(const char *name, const float *data, int64_t n_row, int64_t n_col)
+{
+    return (qp_tensor_t){.name = name,
+                         .dtype = QP_F32,
+                         .n_dim = 2,
+                         .dim = {n_row, n_col},
+                         .data = data,
+                         .n_bytes = qp_bytes(n_row * n_col, sizeof *data)};
+}
+
 int64_t qp_tensor_n(const qp_tensor_t *tensor)
 {
     int64_t n = 1;

@@ -38,6 +38,9 @@ const qp_tensor_t *qp_safetensors_at(const qp_safetensors_t *st, int64_t i);
 /** NULL if absent. */
 const qp_tensor_t *qp_safetensors_find(const qp_safetensors_t *st, const char *name);
 
+/** An fp32 matrix to be written; name and data stay the caller's. */
+qp_tensor_t qp_tensor_matrix(const char *name, const float *data, int64_t n_row, int64_t n_col);
+
 /** Elements of a tensor. */
 int64_t qp_tensor_n(const qp_tensor_t *tensor);
 

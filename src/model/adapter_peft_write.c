@@ -63,16 +63,6 @@ static char *make_config(const qp_peft_t *peft)
     return text;
 }
 
-static qp_tensor_t matrix_of(const char *name, const float *data, int64_t n_row, int64_t n_col)
-{
-    return (qp_tensor_t){.name = name,
-                         .dtype = QP_F32,
-                         .n_dim = 2,
-                         .dim = {n_row, n_col},
-                         .data = data,
-                         .n_bytes = qp_bytes(n_row * n_col, sizeof *data)};
-}
-
 static qp_error_t write_tensors(const char *folder, const qp_peft_t *peft)
 {
     int64_t n_tensor = 2 * peft->n_pair + (peft->score != NULL);
@@ -82,11 +72,12 @@ static qp_error_t write_tensors(const char *folder, const qp_peft_t *peft)
         const qp_peft_pair_t *p = &peft->pair[i];
         qp_peft_tensor_name(p->layer, p->linear, 'A', name[2 * i]);
         qp_peft_tensor_name(p->layer, p->linear, 'B', name[2 * i + 1]);
-        tensor[2 * i] = matrix_of(name[2 * i], p->a, peft->r, p->n_in);
-        tensor[2 * i + 1] = matrix_of(name[2 * i + 1], p->b, p->n_out, peft->r);
+        tensor[2 * i] = qp_tensor_matrix(name[2 * i], p->a, peft->r, p->n_in);
+        tensor[2 * i + 1] = qp_tensor_matrix(name[2 * i + 1], p->b, p->n_out, peft->r);
     }
     if (peft->score != NULL)
-        tensor[n_tensor - 1] = matrix_of(QP_PEFT_SCORE, peft->score, peft->n_score, peft->d_model);
+        tensor[n_tensor - 1] =
+            qp_tensor_matrix(QP_PEFT_SCORE, peft->score, peft->n_score, peft->d_model);
     char *path = qp_format("%s/" QP_PEFT_TENSORS, folder);
     qp_error_t error = qp_safetensors_write(path, tensor, n_tensor);
     qp_free(path);

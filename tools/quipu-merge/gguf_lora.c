@@ -17,16 +17,6 @@ static void permute_rows(const qp_peft_pair_t *pair, int64_t r, int64_t head_dim
                (size_t)r * sizeof *out);
 }
 
-static qp_tensor_t tensor_of(const char *name, const float *data, int64_t n_row, int64_t n_col)
-{
-    return (qp_tensor_t){.name = name,
-                         .dtype = QP_F32,
-                         .n_dim = 2,
-                         .dim = {n_row, n_col},
-                         .data = data,
-                         .n_bytes = qp_bytes(n_row * n_col, sizeof *data)};
-}
-
 /* The two tensors of a pair; b is room for a permuted B. */
 static void make_pair(const qp_peft_pair_t *pair, int64_t r, int64_t head_dim, float *b,
                       char name[2][NAME_BYTES], qp_tensor_t tensor[2])
@@ -39,8 +29,8 @@ static void make_pair(const qp_peft_pair_t *pair, int64_t r, int64_t head_dim, f
     bool permuted = qp_gguf_is_permuted(hf);
     if (permuted)
         permute_rows(pair, r, head_dim, b);
-    tensor[0] = tensor_of(name[0], pair->a, r, pair->n_in);
-    tensor[1] = tensor_of(name[1], permuted ? b : pair->b, pair->n_out, r);
+    tensor[0] = qp_tensor_matrix(name[0], pair->a, r, pair->n_in);
+    tensor[1] = qp_tensor_matrix(name[1], permuted ? b : pair->b, pair->n_out, r);
 }
 
 qp_error_t qp_merge_write_gguf_lora(const qp_peft_t *peft, const qp_llama_config_t *config,
