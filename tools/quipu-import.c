@@ -107,8 +107,5 @@ int main(int argc, char **argv)
         fputs(usage, stdout);
     else if (error == NULL)
         error = import(&args);
-    int code = qp_error_report(&error);
-    if (qp_mem_check_leaks() > 0 && code == QP_OK)
-        code = QP_INTERNAL;
-    return code;
+    return qp_mem_exit_code(qp_error_report(&error));
 }

@@ -53,7 +53,6 @@ int main(int argc, char **argv)
     qp_error_t error = parse(argc, argv, &arguments);
     if (error == NULL)
         error = qp_plot(arguments.metrics, arguments.n_metrics, arguments.output);
-    int code = qp_error_report(&error);
     qp_free(arguments.metrics);
-    return qp_mem_check_leaks() > 0 && code == QP_OK ? QP_INTERNAL : code;
+    return qp_mem_exit_code(qp_error_report(&error));
 }

@@ -305,5 +305,5 @@ int main(int argc, char **argv)
         qp_error_report(&error);
     qp_error_destroy(&error);
     qp_comm_destroy(&comm);
-    return code;
+    return qp_mem_exit_code(code);
 }

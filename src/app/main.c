@@ -194,8 +194,7 @@ int main(int argc, char **argv)
     }
     qp_free(command);
     qp_free(arguments.sets);
-    if (qp_mem_check_leaks() > 0 && code == QP_OK)
-        code = QP_INTERNAL;
+    code = qp_mem_exit_code(code);
     qp_log_fini();
     return code;
 }

@@ -130,11 +130,6 @@ int64_t qp_mem_alive(void)
     return state.alive;
 }
 
-int64_t qp_mem_peak(void)
-{
-    return state.peak;
-}
-
 void qp_mem_report(void)
 {
     qp_log_stat("memory: %.1f MB alive, %.1f MB peak", (double)state.alive / 1e6,
@@ -156,4 +151,9 @@ int qp_mem_check_leaks(void)
         n_leak++;
     }
     return n_leak;
+}
+
+int qp_mem_exit_code(int code)
+{
+    return qp_mem_check_leaks() > 0 && code == QP_OK ? QP_INTERNAL : code;
 }

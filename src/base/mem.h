@@ -46,14 +46,16 @@ size_t qp_bytes(int64_t n, size_t size);
  * frees. */
 void qp_mem_account(const char *label, int64_t bytes);
 
-/** Bytes alive now (all labels), and their peak since start. */
+/** Bytes alive now (all labels). */
 int64_t qp_mem_alive(void);
-int64_t qp_mem_peak(void);
 
 /** Logs alive and peak bytes per label at level stat. */
 void qp_mem_report(void);
 
 /** Logs every label that is still alive as an error; returns their number. */
 int qp_mem_check_leaks(void);
+
+/** For the end of main(): \a code, or QP_INTERNAL instead of QP_OK if memory is still alive. */
+int qp_mem_exit_code(int code);
 
 #endif
