@@ -37,8 +37,7 @@ typedef struct {
     bool precision_given, no_logits, help;
 } arguments_t;
 
-/* --- arguments
- * ------------------------------------------------------------------------------------ */
+/* --- arguments -------------------------------------------------------------------------------- */
 
 static qp_error_t parse_to(const char *name, to_t *to)
 {
@@ -104,8 +103,7 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     return NULL;
 }
 
-/* --- merging
- * -------------------------------------------------------------------------------------- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 /* The precision of the base, unless another is asked for. */
 static qp_error_t choose_precision(arguments_t *args)

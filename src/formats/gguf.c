@@ -204,8 +204,7 @@ void qp_gguf_row(const qp_gguf_tensor_t *tensor, int64_t i, float *row)
     tensor->type->dequantise(blocks, n_block, row);
 }
 
-/* --- metadata
- * ------------------------------------------------------------------------------------- */
+/* --- metadata --------------------------------------------------------------------------------- */
 
 static const qp_gguf_value_t *find_value(const qp_gguf_t *gguf, const char *key)
 {

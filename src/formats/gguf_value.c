@@ -19,8 +19,7 @@ static const struct {
 };
 enum { N_TYPE = sizeof types / sizeof types[0] };
 
-/* --- reading
- * -------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static qp_error_t read_bytes(qp_gguf_cursor_t *cursor, size_t n, const uint8_t **bytes)
 {
@@ -108,8 +107,7 @@ qp_error_t qp_gguf_read_value(qp_gguf_cursor_t *cursor, qp_gguf_value_t *value)
     return error;
 }
 
-/* --- conversion
- * ----------------------------------------------------------------------------------- */
+/* --- conversion ------------------------------------------------------------------------------- */
 
 /* Little-endian integer of 1 to 8 bytes, sign-extended when asked. */
 static int64_t integer_at(const uint8_t *p, size_t bytes, bool is_signed)

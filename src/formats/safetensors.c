@@ -38,8 +38,7 @@ int64_t qp_tensor_n(const qp_tensor_t *tensor)
     return n;
 }
 
-/* --- one tensor
- * ----------------------------------------------------------------------------------- */
+/* --- one tensor ------------------------------------------------------------------------------- */
 
 static qp_error_t parse_shape(const json_t *shape, qp_tensor_t *t)
 {
@@ -86,8 +85,7 @@ static qp_error_t parse_tensor(const json_t *entry, const uint8_t *data, size_t 
     return parse_shape(json_object_get(entry, "shape"), t);
 }
 
-/* --- one file
- * ------------------------------------------------------------------------------------- */
+/* --- one file --------------------------------------------------------------------------------- */
 
 static qp_tensor_t *push_tensor(qp_safetensors_t *st, const char *name, const char *path)
 {
@@ -179,8 +177,7 @@ static qp_error_t open_file(qp_safetensors_t *st, const char *path)
     return parse_file(st, &st->map[st->n_map - 1]);
 }
 
-/* --- a folder
- * ------------------------------------------------------------------------------------- */
+/* --- a folder --------------------------------------------------------------------------------- */
 
 static int64_t find_map(const qp_safetensors_t *st, const char *path)
 {
@@ -295,8 +292,7 @@ static qp_error_t open_folder(qp_safetensors_t *st, const char *folder)
     return error;
 }
 
-/* --- the interface
- * -------------------------------------------------------------------------------- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 qp_error_t qp_safetensors_open(const char *path, qp_safetensors_t **st)
 {

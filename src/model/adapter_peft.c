@@ -18,8 +18,7 @@ double qp_peft_scaling(const qp_peft_t *peft)
     return peft->alpha / (peft->use_rslora ? sqrt((double)peft->r) : (double)peft->r);
 }
 
-/* --- adapter_config.json
- * -------------------------------------------------------------------------- */
+/* --- adapter_config.json ---------------------------------------------------------------------- */
 
 /* True for what PEFT writes when an option is unused: absent, null, false, "none", {} or []. */
 static bool is_unused(const json_t *value)
@@ -106,8 +105,7 @@ static qp_error_t read_config(const char *path, const json_t *root, qp_peft_t *p
     return read_numbers(path, root, peft);
 }
 
-/* --- tensors
- * -------------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 /* What peft->owned points to. */
 typedef struct {

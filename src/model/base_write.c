@@ -53,8 +53,7 @@ static qp_error_t note_sum(qp_base_writer_t *w, const char *name, uint64_t xxh3)
     return qp_h5_checksum_set(w->file, name, xxh3);
 }
 
-/* --- create
- * --------------------------------------------------------------------------------------- */
+/* --- create ----------------------------------------------------------------------------------- */
 
 static void make_scratch(qp_base_writer_t *w)
 {
@@ -103,8 +102,7 @@ qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *conf
     return error;
 }
 
-/* --- rows
- * ----------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static qp_error_t begin_tensor(qp_base_writer_t *w, const char *name)
 {
@@ -195,8 +193,7 @@ qp_error_t qp_base_writer_rows(qp_base_writer_t *w, int64_t spec, int64_t first,
     return w->next_row == s->n_row ? end_tensor(w, name) : NULL;
 }
 
-/* --- tokenizer and end
- * ---------------------------------------------------------------------------- */
+/* --- tokenizer and end ------------------------------------------------------------------------ */
 
 static qp_error_t write_blob(qp_base_writer_t *w, const char *name, const void *data,
                              size_t n_bytes)

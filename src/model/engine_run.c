@@ -41,7 +41,7 @@ static qp_error_t check_requests(const run_t *run)
     return NULL;
 }
 
-/* --- building a batch ------------------------------------------------------------------------ */
+/* --- building a batch ------------------------------------------------------------------------- */
 
 /* Adds the next n tokens of a slot's sequence to the batch. */
 static void batch_add(qp_engine_t *engine, qp_slot_t *slot, uint32_t sample, const int32_t *token,

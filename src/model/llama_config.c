@@ -64,8 +64,7 @@ static int64_t get_token(const reader_t *r, const char *key)
     return json_is_integer(value) ? (int64_t)json_integer_value(value) : -1;
 }
 
-/* --- what cannot be honoured
- * ---------------------------------------------------------------------- */
+/* --- what cannot be honoured ------------------------------------------------------------------ */
 
 static qp_error_t check_architecture(const reader_t *r)
 {
@@ -108,8 +107,7 @@ static qp_error_t check_options(const reader_t *r)
     return NULL;
 }
 
-/* --- rope
- * ----------------------------------------------------------------------------------------- */
+/* --- rope ------------------------------------------------------------------------------------- */
 
 static qp_error_t read_llama3(const reader_t *r, const json_t *rope, qp_llama_config_t *c)
 {
@@ -158,8 +156,7 @@ static qp_error_t read_rope(const reader_t *r, qp_llama_config_t *c)
                     r->path, type != NULL ? type : "(no rope_type)");
 }
 
-/* --- the whole
- * ------------------------------------------------------------------------------------ */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 static qp_error_t read_shape(const reader_t *r, qp_llama_config_t *c)
 {
@@ -264,8 +261,7 @@ char *qp_llama_config_to_json(const qp_llama_config_t *c)
     return json.data;
 }
 
-/* --- precisions
- * ----------------------------------------------------------------------------------- */
+/* --- precisions ------------------------------------------------------------------------------- */
 
 static const char *const precision_names[] = {
     [QP_PRECISION_FP32] = "fp32",

@@ -34,8 +34,7 @@ typedef struct {
 
 extern const qp_deck_group_t qp_base_deck, qp_lora_deck;
 
-/* --- base
- * ----------------------------------------------------------------------------------------- */
+/* --- base ------------------------------------------------------------------------------------- */
 
 /**
  * The products of a layer that share an input are one packed weight: qkv = [q; k; v], gate_up =
@@ -87,8 +86,7 @@ qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_conf
                         int64_t n_position, qp_base_t **base);
 void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
 
-/* --- adapter
- * ---------------------------------------------------------------------------------------- */
+/* --- adapter ---------------------------------------------------------------------------------- */
 
 /** A and B of one target: offsets into the flat arrays. */
 typedef struct {
@@ -145,8 +143,7 @@ qp_error_t qp_adapter_refresh(qp_adapter_t *adapter);
 qp_error_t qp_adapter_save(const qp_adapter_t *adapter, const qp_llama_config_t *config,
                            const char *base_name, const char *folder);
 
-/* --- role, forward, backward
- * --------------------------------------------------------------------------- */
+/* --- role, forward, backward ------------------------------------------------------------------ */
 
 typedef struct {
     const qp_base_t *base;

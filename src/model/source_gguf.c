@@ -13,8 +13,7 @@
 
 static const char rope_factors[] = "rope_freqs.weight";
 
-/* --- config
- * --------------------------------------------------------------------------------------- */
+/* --- config ----------------------------------------------------------------------------------- */
 
 static qp_error_t check_architecture(const qp_gguf_t *gguf)
 {
@@ -166,8 +165,7 @@ static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
     return read_token(gguf, "tokenizer.ggml.eos_token_id", &c->eos_token_id);
 }
 
-/* --- tensors
- * -------------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 static const qp_gguf_tensor_t *tensor_of(const qp_source_t *source, int64_t spec)
 {

@@ -22,8 +22,7 @@ static const struct {
 };
 enum { N_SHAPE = sizeof shapes / sizeof shapes[0], N_BYTE = 256 };
 
-/* --- shape
- * ---------------------------------------------------------------------------------------- */
+/* --- shape ------------------------------------------------------------------------------------ */
 
 static bool set_named(const char *name, qp_llama_config_t *c)
 {
@@ -138,8 +137,7 @@ static qp_error_t parse_shape(const char *shape, qp_llama_config_t *c)
     return NULL;
 }
 
-/* --- tokenizer
- * ------------------------------------------------------------------------------------ */
+/* --- tokenizer -------------------------------------------------------------------------------- */
 
 /* The printable character that byte-level BPE writes for a byte (GPT-2's table), as UTF-8 in JSON.
  */
@@ -188,8 +186,7 @@ static void make_tokenizer(qp_tokenizer_files_t *files)
     files->config_bytes = sizeof config - 1;
 }
 
-/* --- weights
- * -------------------------------------------------------------------------------------- */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 /* Uniform numbers of standard deviation 0.02, eight from one Philox block. */
 static void random_row(uint32_t seed, uint32_t spec, uint32_t row, int64_t n_col, float *out)

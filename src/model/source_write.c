@@ -12,8 +12,7 @@
 #include "formats/safetensors.h"
 #include "model/source.h"
 
-/* --- streaming
- * ------------------------------------------------------------------------------------ */
+/* --- streaming -------------------------------------------------------------------------------- */
 
 /* Where pieces go. */
 typedef struct {
@@ -45,8 +44,7 @@ static qp_error_t stream(qp_source_t *source, int64_t begin, int64_t end, const 
     return error;
 }
 
-/* --- base file
- * ------------------------------------------------------------------------------------ */
+/* --- base file -------------------------------------------------------------------------------- */
 
 static qp_error_t put_in_base(void *self, int64_t spec, int64_t first, int64_t n_row,
                               const float *rows)
@@ -74,8 +72,7 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precis
     return error;
 }
 
-/* --- HF folder
- * ------------------------------------------------------------------------------------ */
+/* --- HF folder -------------------------------------------------------------------------------- */
 
 /* The tensors of the folder, in table order, cut into shards. */
 typedef struct {

@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 
-/* --- the known templates ------------------------------------------------------------- */
+/* --- the known templates ---------------------------------------------------------------------- */
 
 /* A turn is open + content + close + after. {bos} and {eos} stand for the tokens' texts. Of an
  * assistant's turn, content and close are the completion. */
@@ -109,7 +109,7 @@ static qp_error_t find_format(const char *template, const format_t **format)
     return error;
 }
 
-/* --- rendering ----------------------------------------------------------------------- */
+/* --- rendering -------------------------------------------------------------------------------- */
 
 typedef struct {
     const qp_tokenizer_t *tokenizer;

@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 
-/* --- token lists --------------------------------------------------------------------- */
+/* --- token lists ------------------------------------------------------------------------------ */
 
 void qp_tokens_fini(qp_tokens_t *tokens)
 {
@@ -34,7 +34,7 @@ void qp_tokens_push(qp_tokens_t *tokens, int32_t id)
     tokens->id[tokens->n++] = id;
 }
 
-/* --- files --------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 void qp_tokenizer_files_fini(qp_tokenizer_files_t *files)
 {
@@ -120,7 +120,7 @@ done:
     return error;
 }
 
-/* --- parts --------------------------------------------------------------------------- */
+/* --- parts ------------------------------------------------------------------------------------ */
 
 qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool normalized,
                             qp_added_t token)
@@ -215,7 +215,7 @@ qp_error_t qp_tokenizer_build_bpe(qp_tokenizer_t *tokenizer, int64_t n_merge,
     return error;
 }
 
-/* --- configuration ------------------------------------------------------------------- */
+/* --- configuration ---------------------------------------------------------------------------- */
 
 /* A token named in tokenizer_config.json, as text or as {"content": text}; -1 if it is not. */
 static qp_error_t read_named_token(const qp_tokenizer_t *tokenizer, const json_t *config,
@@ -284,7 +284,7 @@ static uint64_t identity(const qp_tokenizer_files_t *files)
     return value;
 }
 
-/* --- life ---------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *kind;

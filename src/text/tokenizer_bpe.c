@@ -33,7 +33,7 @@ static void *reserve(void **pointer, size_t *capacity, size_t bytes)
     return *pointer;
 }
 
-/* --- the symbols a word starts as ---------------------------------------------------- */
+/* --- the symbols a word starts as ------------------------------------------------------------- */
 
 typedef struct {
     int32_t *id;
@@ -82,7 +82,7 @@ static int64_t split_symbols(const qp_bpe_t *bpe, const char *word, size_t n_byt
     return symbols.n;
 }
 
-/* --- merging ------------------------------------------------------------------------- */
+/* --- merging ---------------------------------------------------------------------------------- */
 
 /* Joins in place by scanning for the best pair; returns the number of symbols left. */
 static int64_t merge_short(const qp_pairmap_t *merge, int32_t *id, int64_t n)

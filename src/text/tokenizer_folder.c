@@ -28,7 +28,7 @@ static qp_error_t write_json(const char *folder, const char *name, const json_t 
     return error;
 }
 
-/* --- tokenizer.json of GGUF's byte-level BPE ----------------------------------------- */
+/* --- tokenizer.json of GGUF's byte-level BPE -------------------------------------------------- */
 
 static const char *token_text(const json_t *root, int64_t id)
 {
@@ -122,7 +122,7 @@ static qp_error_t write_bpe(const json_t *root, const char *folder)
     return error;
 }
 
-/* --- the rest of GGUF ---------------------------------------------------------------- */
+/* --- the rest of GGUF ------------------------------------------------------------------------- */
 
 static qp_error_t write_sentencepiece(const json_t *root, const char *folder)
 {

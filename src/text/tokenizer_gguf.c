@@ -84,7 +84,7 @@ static int token_type(const tokens_t *tokens, int64_t i)
     return (int)json_integer_value(json_array_get(tokens->type, (size_t)i));
 }
 
-/* --- model "gpt2": byte-level BPE ---------------------------------------------------- */
+/* --- model "gpt2": byte-level BPE ------------------------------------------------------------- */
 
 static qp_error_t gguf_merge(const void *owner, int64_t i, qp_merge_t *merge)
 {
@@ -124,7 +124,7 @@ static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, cons
     return NULL;
 }
 
-/* --- model "llama": SentencePiece BPE, as a serialised ModelProto --------------------- */
+/* --- model "llama": SentencePiece BPE, as a serialised ModelProto ----------------------------- */
 
 /* Id of a metadata key, -1 if absent (SentencePiece: no such token). */
 static int64_t id_of(const json_t *root, const char *key)

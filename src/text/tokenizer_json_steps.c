@@ -45,7 +45,7 @@ static qp_error_t ignore_step(qp_tokenizer_t *tokenizer, const json_t *step)
     return NULL;
 }
 
-/* --- normalizer ---------------------------------------------------------------------- */
+/* --- normalizer ------------------------------------------------------------------------------- */
 
 static qp_error_t add_rule(qp_tokenizer_t *tokenizer, const char *from, const char *to)
 {
@@ -86,7 +86,7 @@ qp_error_t qp_tokenizer_read_normalizer(qp_tokenizer_t *tokenizer, const json_t 
     return read_steps(tokenizer, value, "normalizer", "normalizers", readers);
 }
 
-/* --- pre_tokenizer ------------------------------------------------------------------- */
+/* --- pre_tokenizer ---------------------------------------------------------------------------- */
 
 static qp_error_t add_regex(qp_tokenizer_t *tokenizer, const char *pattern, bool literal,
                             bool drop_match, bool drop_gap)
@@ -173,7 +173,7 @@ qp_error_t qp_tokenizer_read_pre_tokenizer(qp_tokenizer_t *tokenizer, const json
     return read_steps(tokenizer, value, "pre_tokenizer", "pretokenizers", readers);
 }
 
-/* --- post_processor ------------------------------------------------------------------ */
+/* --- post_processor --------------------------------------------------------------------------- */
 
 /* Appends the ids of a template's special token. */
 static qp_error_t push_special(const json_t *specials, const char *name, qp_tokens_t *tokens)
@@ -221,7 +221,7 @@ qp_error_t qp_tokenizer_read_post_processor(qp_tokenizer_t *tokenizer, const jso
     return read_steps(tokenizer, value, "post_processor", "processors", readers);
 }
 
-/* --- decoder ------------------------------------------------------------------------- */
+/* --- decoder ---------------------------------------------------------------------------------- */
 
 static qp_error_t decode_byte_level(qp_tokenizer_t *tokenizer, const json_t *step)
 {

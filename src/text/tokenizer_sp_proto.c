@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 
-/* --- the wire format of protocol buffers --------------------------------------------- */
+/* --- the wire format of protocol buffers ------------------------------------------------------ */
 
 enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
@@ -97,7 +97,7 @@ static void put_message(qp_str_t *s, unsigned field, qp_str_t *message)
     qp_str_clear(message);
 }
 
-/* --- field numbers ------------------------------------------------------------------- */
+/* --- field numbers ---------------------------------------------------------------------------- */
 
 /* ModelProto, SentencePiece, TrainerSpec, NormalizerSpec. */
 enum { PIECES = 1, TRAINER = 2, NORMALIZER = 3 };
@@ -106,7 +106,7 @@ enum { MODEL_TYPE = 3, WHITESPACE_AS_SUFFIX = 24, BYTE_FALLBACK = 35 };
 enum { UNK_ID = 40, BOS_ID = 41, EOS_ID = 42, PAD_ID = 43 };
 enum { NAME = 1, CHARSMAP = 2, DUMMY_PREFIX = 3, REMOVE_EXTRA = 4, ESCAPE = 5 };
 
-/* --- messages ------------------------------------------------------------------------ */
+/* --- messages --------------------------------------------------------------------------------- */
 
 void qp_sp_proto_push(qp_sp_proto_t *proto, qp_sp_piece_t piece)
 {

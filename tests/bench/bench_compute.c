@@ -30,8 +30,7 @@ static void must_dnnl(dnnl_status_t status)
     }
 }
 
-/* --- timing
- * ---------------------------------------------------------------------------------------- */
+/* --- timing ----------------------------------------------------------------------------------- */
 
 typedef void (*body_t)(void *context);
 
@@ -48,8 +47,7 @@ static double gflops(body_t body, void *context, int64_t t)
     return flops / best * 1e-9;
 }
 
-/* --- the bare product
- * ------------------------------------------------------------------------------- */
+/* --- the bare product ------------------------------------------------------------------------- */
 
 typedef struct {
     dnnl_primitive_t primitive;
@@ -102,8 +100,7 @@ static double bare_product(int64_t t, int64_t k, int64_t n, dnnl_data_type_t x, 
     return speed;
 }
 
-/* --- ours
- * ------------------------------------------------------------------------------------------- */
+/* --- ours ------------------------------------------------------------------------------------- */
 
 typedef struct {
     qp_device_t *device;

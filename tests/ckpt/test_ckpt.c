@@ -290,8 +290,7 @@ static void test_other_entries(qp_comm_t *comm)
     qp_comm_barrier(comm);
 }
 
-/* --- damage -------------------------------------------------------------------------------------
- */
+/* --- damage ----------------------------------------------------------------------------------- */
 
 static int64_t size_of(const char *path)
 {
@@ -392,8 +391,7 @@ static void test_incomplete(qp_comm_t *comm)
                 "incomplete: its writing was interrupted");
 }
 
-/* --- failed writes -------------------------------------------------------------------------------
- */
+/* --- failed writes ---------------------------------------------------------------------------- */
 
 /* The older checkpoint is untouched, nothing is left of the failed one, and the next one works. */
 static void check_survival(qp_comm_t *comm, const char *folder, int64_t n)

@@ -16,8 +16,7 @@
 #include "compute/ops.h"
 #include "testing.h"
 
-/* --- tolerances: relative L2 error against the double twin ---------------------------------------
- */
+/* --- tolerances: relative L2 error against the double twin ------------------------------------ */
 
 /* Unit roundoffs: fp32 2^-24 = 6e-8, bf16 2^-9 = 2e-3. L2 errors of random roundings are ~0.4 of
  * it. */
@@ -38,8 +37,7 @@ static inline double tolerance(tol_t kind, qp_dtype_t dtype)
     return dtype == QP_F32 ? tolerances[kind].fp32 : tolerances[kind].bf16;
 }
 
-/* --- devices and tensors
- * ---------------------------------------------------------------------------- */
+/* --- devices and tensors ---------------------------------------------------------------------- */
 
 static inline qp_device_t *open_device(int threads)
 {
@@ -160,8 +158,7 @@ static inline qp_dptr_t upload_bytes(qp_device_t *device, const void *from, size
     return p;
 }
 
-/* --- ragged batches
- * ---------------------------------------------------------------------------------- */
+/* --- ragged batches --------------------------------------------------------------------------- */
 
 typedef struct {
     qp_ragged_t r;

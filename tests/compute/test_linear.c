@@ -112,8 +112,7 @@ static qp_device_t *open_compute(qp_compute_t compute, int threads)
     return device;
 }
 
-/* --- twins ---------------------------------------------------------------------------------------
- */
+/* --- twins ------------------------------------------------------------------------------------ */
 
 /* y (+)= x W^T + bias with the dense weights. */
 static void forward_twin(double *y, const double *x, const linear_t *l, int64_t n_row,
@@ -158,8 +157,7 @@ static float quantise_twin(uint8_t *q, const linear_t *l, const tensor_t *x, int
     return scale;
 }
 
-/* --- fp32 and bf16 bases
- * --------------------------------------------------------------------------- */
+/* --- fp32 and bf16 bases ---------------------------------------------------------------------- */
 
 static const struct {
     int64_t n_row, n_out, n_in;
@@ -230,8 +228,7 @@ static void test_backward_is_the_transpose(void)
     qp_device_close(&device);
 }
 
-/* --- int8 ----------------------------------------------------------------------------------------
- */
+/* --- int8 ------------------------------------------------------------------------------------- */
 
 static const qp_linear_mode_t int8_mode = {true, true, 6.0f};
 static const qp_linear_mode_t weight_only = {false, false, 6.0f};
@@ -294,8 +291,7 @@ static void test_int8_kinds(void)
     }
 }
 
-/* --- LLM.int8 outliers
- * ----------------------------------------------------------------------------- */
+/* --- LLM.int8 outliers ------------------------------------------------------------------------ */
 
 /*
  * Large values in few features: their columns are taken out whole, also from rows where they are
@@ -331,8 +327,7 @@ static void test_outliers(qp_device_t *device, int64_t n_row, int64_t n_out, int
     free_linear(device, &l);
 }
 
-/* --- properties of int8
- * ----------------------------------------------------------------------------- */
+/* --- properties of int8 ----------------------------------------------------------------------- */
 
 /* A row is what it is whatever stands beside it; a row with a NaN is not finite, the others are. */
 static void test_rows_stand_alone(void)
@@ -384,8 +379,7 @@ static void test_repeatable(qp_weight_kind_t kind, qp_linear_mode_t mode)
     qp_device_close(&three);
 }
 
-/* --- rows ----------------------------------------------------------------------------------------
- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static void test_hadamard(void)
 {

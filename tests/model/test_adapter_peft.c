@@ -125,8 +125,7 @@ static void test_merged_base_keeps_the_score_head(qp_source_t *base)
     qp_free(path);
 }
 
-/* --- refusals
- * ------------------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static qp_error_t read_with(const char *config_text, const qp_llama_config_t *config)
 {

@@ -34,8 +34,7 @@ static qp_error_t import(const char *from)
     return error;
 }
 
-/* --- HF
- * ------------------------------------------------------------------------------------------- */
+/* --- HF --------------------------------------------------------------------------------------- */
 
 typedef void (*edit_t)(qp_tensor_t *tensor, int64_t *n);
 
@@ -155,8 +154,7 @@ static char *make_folder(void)
     return folder;
 }
 
-/* --- GGUF
- * ----------------------------------------------------------------------------------------- */
+/* --- GGUF ------------------------------------------------------------------------------------- */
 
 /* Imports the golden file after one text in it was replaced by another of the same length. */
 static qp_error_t import_changed(const char *from, const char *to)

@@ -18,8 +18,7 @@ static char *in_folder(const char *name)
     return qp_format("%s/%s", qp_test_folder(), name);
 }
 
-/* --- rows
- * ----------------------------------------------------------------------------------------- */
+/* --- rows ------------------------------------------------------------------------------------- */
 
 static void fill_random(float *x, int64_t n)
 {
@@ -73,8 +72,7 @@ static void test_quantise_is_round_to_nearest(void)
     CHECK(q[0] == 127 && q[1] == 0 && q[2] == 2 && q[3] == -2);
 }
 
-/* --- configs
- * -------------------------------------------------------------------------------------- */
+/* --- configs ---------------------------------------------------------------------------------- */
 
 #define SHAPE                                                                     \
     "\"hidden_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, " \
@@ -189,8 +187,7 @@ static void test_rope_table(void)
     qp_free(table);
 }
 
-/* --- bases
- * ---------------------------------------------------------------------------------------- */
+/* --- bases ------------------------------------------------------------------------------------ */
 
 /* A copy of the golden HF folder with a tokenizer, which the golden one leaves out. */
 static char *make_hf_folder(void)

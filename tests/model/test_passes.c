@@ -170,8 +170,7 @@ static void test_bad_batches_are_refused(const tiny_setup_t *s, qp_workspace_t *
     CHECK_FAILS(qp_model_forward(ws, &role, &view, &pass), QP_INPUT, "position 128");
 }
 
-/* --- cheaper precisions -------------------------------------------------------------------------
- */
+/* --- cheaper precisions ----------------------------------------------------------------------- */
 
 static double cosine(const float *a, const float *b, int64_t n)
 {

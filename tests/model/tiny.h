@@ -31,8 +31,7 @@ static inline float tiny_uniform(const char *name, int64_t i, float scale)
     return ((float)(tiny_word(name, i) >> 8) * 0x1p-24f - 0.5f) * scale;
 }
 
-/* --- the model ---------------------------------------------------------------------------------
- */
+/* --- the model -------------------------------------------------------------------------------- */
 
 /** A golden file and what the tests need of it all the time. */
 typedef struct {
@@ -97,8 +96,7 @@ static inline void tiny_write_base(const tiny_t *tiny, qp_precision_t precision,
     qp_free(spec);
 }
 
-/* --- a set-up: device, base, adapter ------------------------------------------------------------
- */
+/* --- a set-up: device, base, adapter ---------------------------------------------------------- */
 
 typedef struct {
     qp_comm_t *comm;
@@ -160,8 +158,7 @@ static inline void tiny_teardown(tiny_setup_t *s)
     qp_comm_destroy(&s->comm);
 }
 
-/* --- batches
- * -------------------------------------------------------------------------------------- */
+/* --- batches ---------------------------------------------------------------------------------- */
 
 enum { TINY_N_SEQ = 4, TINY_N_TOKEN = 64, TINY_N_TARGET = 60 };
 static const int TINY_LENGTH[TINY_N_SEQ] = {19, 1, 33, 11};

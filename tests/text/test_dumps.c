@@ -19,7 +19,7 @@
 #include "testing.h"
 #include "text/tokenizer.h"
 
-/* --- texts of a dump ----------------------------------------------------------------- */
+/* --- texts of a dump -------------------------------------------------------------------------- */
 
 typedef struct {
     qp_str_t bytes;
@@ -64,7 +64,7 @@ static bool read_dump(const char *path, texts_t *texts)
     return CHECK_MSG(status == 0 && texts->n > 0, "%s is no dump", path);
 }
 
-/* --- encoding all of them ------------------------------------------------------------ */
+/* --- encoding all of them --------------------------------------------------------------------- */
 
 static bool read_whole(const char *path, void **data, size_t *n_bytes)
 {
@@ -150,7 +150,7 @@ static int write_ids(char **argument)
     return 0;
 }
 
-/* --- against the goldens ------------------------------------------------------------- */
+/* --- against the goldens ---------------------------------------------------------------------- */
 
 /* FNV-1a over the ids as 32-bit words. */
 static uint64_t hash_ids(const qp_tokens_t *ids)

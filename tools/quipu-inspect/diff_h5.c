@@ -14,8 +14,7 @@ typedef struct {
     int64_t n_same, n_differ;
 } diff_t;
 
-/* --- numbers
- * -------------------------------------------------------------------------------------- */
+/* --- numbers ---------------------------------------------------------------------------------- */
 
 /* Sums over the elements of a data set. */
 typedef struct {
@@ -91,8 +90,7 @@ static qp_error_t compare_values(const diff_t *diff, const char *name, const qp_
     return error;
 }
 
-/* --- data sets and attributes
- * --------------------------------------------------------------------- */
+/* --- data sets and attributes ----------------------------------------------------------------- */
 
 static qp_error_t compare_dataset(diff_t *diff, const char *name)
 {

@@ -11,8 +11,7 @@ enum {
     PIECE = 256 /* keys of one task */
 };
 
-/* --- the cache ----------------------------------------------------------------------------------
- */
+/* --- the cache -------------------------------------------------------------------------------- */
 
 static int64_t cache_row(const qp_kv_t *kv, const qp_kv_map_t *map, int64_t seq, int64_t t)
 {
@@ -41,8 +40,7 @@ qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, cons
     return NULL;
 }
 
-/* --- few new tokens ------------------------------------------------------------------------------
- */
+/* --- few new tokens --------------------------------------------------------------------------- */
 
 /* One task: a new token, a kv head (all query heads of its group) and a piece of the past. */
 typedef struct {

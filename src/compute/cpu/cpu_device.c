@@ -94,8 +94,7 @@ void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
     }
 }
 
-/* --- memory --------------------------------------------------------------------------------------
- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
 {

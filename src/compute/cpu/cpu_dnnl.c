@@ -60,8 +60,7 @@ static void destroyed(dnnl_status_t status)
     QP_ASSERT(status == dnnl_success);
 }
 
-/* --- one product ---------------------------------------------------------------------------------
- */
+/* --- one product ------------------------------------------------------------------------------ */
 
 static dnnl_data_type_t dnnl_type(int32_t dtype)
 {
@@ -188,8 +187,7 @@ static qp_error_t gemm_create(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t 
     return error;
 }
 
-/* --- cache ---------------------------------------------------------------------------------------
- */
+/* --- cache ------------------------------------------------------------------------------------ */
 
 qp_error_t qp_cpu_gemm_cache_create(qp_cpu_device_t *device)
 {

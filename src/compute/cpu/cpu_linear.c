@@ -3,8 +3,7 @@
 #include "compute/cpu/cpu_math.h"
 #include "compute/cpu/cpu_quantise.h"
 
-/* --- outlier columns of LLM.int8
- * ------------------------------------------------------------------ */
+/* --- outlier columns of LLM.int8 -------------------------------------------------------------- */
 
 QP_CPU_CLONES static void mark_outliers(uint8_t *restrict mark, const float *restrict x, int64_t n,
                                         float threshold)
@@ -67,8 +66,7 @@ static void find_outliers(qp_cpu_linear_t *l, qp_mat_t x)
     list_outliers(l, (uint8_t *)marks, mark_bytes, x);
 }
 
-/* --- rows in the type of the product -------------------------------------------------------------
- */
+/* --- rows in the type of the product ---------------------------------------------------------- */
 
 /* Row r of x or dy (fp32, in place) becomes row r of l->a. */
 static void prepare_row(const qp_cpu_linear_t *l, float *row, int64_t r)
@@ -119,8 +117,7 @@ static void prepare_rows(qp_cpu_linear_t *l, qp_mat_t x)
     }
 }
 
-/* --- the slots -----------------------------------------------------------------------------------
- */
+/* --- the slots -------------------------------------------------------------------------------- */
 
 /* Type of the product; see qp_linear_mode_t. Weights that are no int8 stay as exact as they are. */
 static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_weight_t *w, bool backward)

@@ -36,8 +36,7 @@ static bool is_int8(const plan_t *p)
     return p->l->dtype == QP_U8;
 }
 
-/* --- plan ----------------------------------------------------------------------------------------
- */
+/* --- plan ------------------------------------------------------------------------------------- */
 
 /* Makes the products of one kind ready, for each size of piece there is. */
 static qp_error_t get_products(const plan_t *p, const qp_cpu_cut_t *rows, qp_cpu_gemm_spec_t spec,
@@ -120,8 +119,7 @@ static lane_t lane_of(const plan_t *p, int thread)
     return lane;
 }
 
-/* --- one row of a tile to y
- * ------------------------------------------------------------------------ */
+/* --- one row of a tile to y ------------------------------------------------------------------- */
 
 /* Whole numbers to fp32, with the row's scale and, if given, the columns' scales. */
 QP_CPU_CLONES static void from_int8(float *restrict f, const int32_t *restrict acc,
@@ -177,8 +175,7 @@ static void finish_row(const plan_t *p, const lane_t *lane, const int32_t *sum, 
     write_row(qp_cpu_at(&l->y, r, first), l->y.dtype, f, n, l->accumulate);
 }
 
-/* --- tiles ---------------------------------------------------------------------------------------
- */
+/* --- tiles ------------------------------------------------------------------------------------ */
 
 /* c [m, n] = a [m, k] b [n, k]^T in integers, for machines and sizes without packed products. */
 QP_CPU_CLONES static void int8_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,

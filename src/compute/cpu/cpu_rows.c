@@ -37,8 +37,7 @@ qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t t
     return qp_cpu_gather_rows(q, out, table, token);
 }
 
-/* --- RMS norm ----------------------------------------------------------------------------------
- */
+/* --- RMS norm --------------------------------------------------------------------------------- */
 
 /* Returns 1 / sqrt(mean(x^2) + eps). */
 QP_CPU_CLONES static float rmsnorm_row(const qp_mat_t *out, const qp_mat_t *in, int64_t row,
@@ -120,8 +119,7 @@ qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_m
     return NULL;
 }
 
-/* --- y = alpha x + beta y ------------------------------------------------------------------------
- */
+/* --- y = alpha x + beta y --------------------------------------------------------------------- */
 
 typedef struct {
     qp_mat_t x, y;

@@ -4,8 +4,7 @@
 
 enum { PACK = QP_CPU_PACK, BLOCK_BYTES = PACK * PACK, STRIP_BYTES = 4 * PACK };
 
-/* --- storage -------------------------------------------------------------------------------------
- */
+/* --- storage ---------------------------------------------------------------------------------- */
 
 static size_t data_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in)
 {
@@ -94,8 +93,7 @@ qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *p
     return NULL;
 }
 
-/* --- pieces of panels
- * ------------------------------------------------------------------------------ */
+/* --- pieces of panels ------------------------------------------------------------------------- */
 
 /* Whole numbers up to 256 are exact in bf16: their fp32 form has nothing in the lower half. */
 static inline uint16_t bf16_of_int(int8_t x)
@@ -149,8 +147,7 @@ QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *res
         }
 }
 
-/* --- panels --------------------------------------------------------------------------------------
- */
+/* --- panels ----------------------------------------------------------------------------------- */
 
 qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
                                  qp_dtype_t dtype, bool backward)
