@@ -2,29 +2,16 @@
 
 #include "compute/cpu/cpu.h"
 
-typedef qp_error_t (*open_t)(const qp_device_config_t *config, int node_rank, int node_size,
-                             qp_device_t **device);
-
-#ifdef QUIPU_CUDA
-qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int node_rank, int node_size,
-                               qp_device_t **device);
-static const open_t open_cuda = qp_cuda_device_open;
-#else
-static const open_t open_cuda = NULL;
-#endif
-
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device)
 {
     QP_ASSERT(node_size > 0 && node_rank >= 0 && node_rank < node_size);
+    if (config->backend == QP_BACKEND_CUDA)
+        return QP_ERROR(QP_INPUT, "device.backend = \"cuda\": this version has no CUDA backend; "
+                                  "say \"cpu\" or \"auto\"");
     qp_device_config_t resolved = *config;
-    if (resolved.backend == QP_BACKEND_AUTO)
-        resolved.backend = open_cuda != NULL ? QP_BACKEND_CUDA : QP_BACKEND_CPU;
-    const open_t open[] = {[QP_BACKEND_CPU] = qp_cpu_device_open, [QP_BACKEND_CUDA] = open_cuda};
-    if (open[resolved.backend] == NULL)
-        return QP_ERROR(QP_INPUT, "device.backend = \"cuda\": this build has no CUDA backend; "
-                                  "configure with -DQUIPU_CUDA=ON, or say \"cpu\"");
-    return open[resolved.backend](&resolved, node_rank, node_size, device);
+    resolved.backend = QP_BACKEND_CPU;
+    return qp_cpu_device_open(&resolved, node_rank, node_size, device);
 }
 
 void qp_device_close(qp_device_t **device)

@@ -89,9 +89,9 @@ typedef struct qp_queue {
 } qp_queue_t;
 
 /**
- * Opens the backend of the config ("auto": cuda where it is compiled in, else cpu). \a node_rank
- * and \a node_size choose the GPU or the share of cores. A backend that is not compiled in:
- * QP_INPUT naming the build option; so is bf16 compute on a CPU that has no AVX-512.
+ * Opens the backend of the config ("auto": cpu). \a node_rank and \a node_size choose the share of
+ * cores. QP_INPUT: cuda, of which this version has no backend; bf16 compute on a CPU that has no
+ * AVX-512.
  */
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device);

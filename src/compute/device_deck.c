@@ -9,7 +9,8 @@ static const qp_deck_key_t keys[] = {
      .value = "\"auto\"",
      .choices = "auto|cpu|cuda",
      .unit = "",
-     .help = "Where the model computes; auto takes cuda when it is compiled in, else cpu.",
+     .help = "Where the model computes; auto is cpu: this version has no CUDA backend and refuses "
+             "cuda.",
      .flags = QP_DECK_RESTART_OK},
     {.path = "device.compute",
      .type = QP_DECK_CHOICE,
