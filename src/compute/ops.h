@@ -6,8 +6,8 @@
  * (backends keep growing scratch). "mat" sizes in comments are [rows, cols].
  *
  * T is the number of tokens of a ragged batch, D = d_model, V = n_vocab, H = n_head, G = n_kv_head,
- * E = head_dim. Accumulation and reductions are in fp32 whatever the storage, and in an order that
- * does not depend on what else is in the batch, nor (reductions) on the number of threads.
+ * E = head_dim. Sums are in fp32 whatever the storage. Results do not depend on the number of
+ * threads; nor, except where an op says otherwise, on what else is in the batch.
  */
 #ifndef QP_COMPUTE_OPS_H
 #define QP_COMPUTE_OPS_H
@@ -220,7 +220,7 @@ typedef struct qp_ops {
                         qp_dptr_t m, qp_dptr_t v, int64_t n, const qp_adamw_t *hyper);
 } qp_ops_t;
 
-/** Backends; NULL when not compiled in. */
+/** The backend of the CPU. */
 extern const qp_ops_t qp_ops_cpu;
 
 #endif

@@ -17,7 +17,9 @@
 #include "comm/comm.h"
 #include "deck/deck.h"
 
-/* --- shard files -------------------------------------------------------------------------------
+/* --- shard files ------------------------------------------------------------------------------ */
+
+/*
  * Written by quipu-prep; format "shard", version 1. Root attributes: kind "sft" | "reward" |
  * "prompt", tokenizer_id, n_vocab (every id is below it), sequences_per_sample (1, or 2 for reward:
  * chosen then rejected), n_sample, source (text).

@@ -10,9 +10,9 @@
  *     linears: int8 (int8 kinds; columns rotated in "int8"), bf16 or fp32
  *     embeddings, lm_head: bf16, or fp32 in an fp32 base;  norms and biases: fp32
  * /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row; int8 linears only
- * /score/weight                      [n_score, d_model] fp32; a merged reward model's head, else
- * absent /tokenizer/kind, /tokenizer/model, /tokenizer/config      as qp_tokenizer_files_t Each
- * data set has its checksum.
+ * /score/weight                      [n_score, d_model] fp32; head of a merged reward model only
+ * /tokenizer/kind, model, config     as qp_tokenizer_files_t
+ * Each data set has its checksum.
  */
 #ifndef QP_MODEL_BASE_FILE_H
 #define QP_MODEL_BASE_FILE_H

@@ -43,8 +43,8 @@ typedef enum {
     QP_SCRATCH_ATTENTION,  /* cpu_attention: plan, blocks of keys and values */
     QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
     QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
-    QP_SCRATCH_HEAD,           /* cpu_head: chunk of logits */
-    QP_SCRATCH_HEAD_ROWS,      /* cpu_head: per-row statistics */
+    QP_SCRATCH_HEAD,           /* cpu_lm_head: chunk of logits */
+    QP_SCRATCH_HEAD_ROWS,      /* cpu_lm_head: per-row statistics */
     QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
