@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/timer.h"
+#include "base/version.h"
 #include "model/source.h"
 
 static const char usage[] =
@@ -20,6 +21,7 @@ static const char usage[] =
     "                     key=value,... (n_layer d_model n_head n_kv_head head_dim d_ff n_vocab\n"
     "                     max_position tied attention_bias), or a name and changes: 7b,n_layer=2\n"
     "  --seed N           of the random weights (default 1)\n"
+    "  --version          version and revision\n"
     "  --help             this text\n"
     "\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
@@ -31,7 +33,7 @@ typedef struct {
     bool help;
 } arguments_t;
 
-static qp_error_t parse_option(int option, arguments_t *args)
+static qp_error_t parse_option(int option, const char *argument, arguments_t *args)
 {
     char *end;
     unsigned long seed;
@@ -51,7 +53,9 @@ static qp_error_t parse_option(int option, arguments_t *args)
         args->help = true;
         return NULL;
     default:
-        return QP_ERROR(QP_INPUT, "see quipu-import --help");
+        return QP_ERROR(QP_INPUT,
+                        "%s: no such option, or its value is missing; see quipu-import --help",
+                        argument);
     }
 }
 
@@ -63,8 +67,9 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     *args = (arguments_t){.precision = QP_PRECISION_INT8, .seed = 1};
+    opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
-        QP_TRY(parse_option(option, args));
+        QP_TRY(parse_option(option, argv[optind - 1], args));
     if (args->help)
         return NULL;
     int n_expected = args->shape != NULL ? 1 : 2;
@@ -101,6 +106,8 @@ static qp_error_t import(const arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
+    if (qp_version_asked("quipu-import", argc, argv))
+        return QP_OK;
     qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
     if (error == NULL && args.help)

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "quipu-inspect/inspect.h"
 
 static const char usage[] =
@@ -17,6 +18,7 @@ static const char usage[] =
     "  --verify    re-computes all checksums (an adapter: all numbers are finite)\n"
     "  --diff      how two .h5 files differ: attributes, data sets, largest absolute and relative\n"
     "              (L2) difference\n"
+    "  --version   version and revision\n"
     "  --help      this text\n"
     "\n"
     "Exit codes: 0 done (--diff: the same), 2 the file is damaged or the input is wrong (--diff: "
@@ -36,13 +38,16 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     *args = (arguments_t){0};
+    opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         args->tensors |= option == 't';
         args->verify |= option == 'v';
         args->diff |= option == 'd';
         args->help |= option == 'h';
         if (option == '?')
-            return QP_ERROR(QP_INPUT, "see quipu-inspect --help");
+            return QP_ERROR(QP_INPUT,
+                            "%s: no such option, or its value is missing; see quipu-inspect --help",
+                            argv[optind - 1]);
     }
     if (args->help)
         return NULL;
@@ -78,6 +83,8 @@ static qp_error_t inspect(const arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
+    if (qp_version_asked("quipu-inspect", argc, argv))
+        return QP_OK;
     qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
     if (error == NULL && args.help)

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/version.h"
 #include "quipu-merge/outputs.h"
 
 static const char usage[] =
@@ -18,8 +19,10 @@ static const char usage[] =
     "  --to peft        the adapter alone, as PEFT writes it\n"
     "  --onto SOURCE    the original weights (HF folder or .gguf) instead of BASE.h5 dequantised\n"
     "  --precision P    of --to base: int8, llm_int8, bf16, fp32 (default: that of BASE.h5)\n"
-    "  --dtype T        of --to hf: bf16 (default), fp16 or fp32\n"
+    "  --dtype T        of --to hf: bf16, fp16 or fp32 (default: fp32 for an fp32 base, else "
+    "bf16)\n"
     "  --no-logits      --to base: do not run both models to compare their logits\n"
+    "  --version        version and revision\n"
     "  --help           this text\n"
     "\n"
     "Merged models keep the adapter's score head. The change of the weights and (--to base) of\n"
@@ -34,7 +37,7 @@ typedef struct {
     to_t to;
     qp_dtype_t dtype;
     qp_precision_t precision;
-    bool precision_given, no_logits, help;
+    bool dtype_given, precision_given, no_logits, help;
 } arguments_t;
 
 /* --- arguments -------------------------------------------------------------------------------- */
@@ -60,7 +63,7 @@ static qp_error_t parse_dtype(const char *name, qp_dtype_t *dtype)
     return QP_ERROR(QP_INPUT, "--dtype %s: expected bf16, fp16 or fp32", name);
 }
 
-static qp_error_t parse_option(int option, arguments_t *args)
+static qp_error_t parse_option(int option, const char *argument, arguments_t *args)
 {
     switch (option) {
     case 't':
@@ -69,6 +72,7 @@ static qp_error_t parse_option(int option, arguments_t *args)
         args->onto = optarg;
         return NULL;
     case 'd':
+        args->dtype_given = true;
         return parse_dtype(optarg, &args->dtype);
     case 'p':
         args->precision_given = true;
@@ -80,19 +84,25 @@ static qp_error_t parse_option(int option, arguments_t *args)
         args->help = true;
         return NULL;
     default:
-        return QP_ERROR(QP_INPUT, "see quipu-merge --help");
+        return QP_ERROR(QP_INPUT,
+                        "%s: no such option, or its value is missing; see quipu-merge --help",
+                        argument);
     }
 }
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {
-        {"to", required_argument, NULL, 't'},    {"onto", required_argument, NULL, 'o'},
-        {"dtype", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},        {0}};
-    *args = (arguments_t){.dtype = QP_BF16};
+    static const struct option options[] = {{"to", required_argument, NULL, 't'},
+                                            {"onto", required_argument, NULL, 'o'},
+                                            {"dtype", required_argument, NULL, 'd'},
+                                            {"precision", required_argument, NULL, 'p'},
+                                            {"no-logits", no_argument, NULL, 'l'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    *args = (arguments_t){0};
+    opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
-        QP_TRY(parse_option(option, args));
+        QP_TRY(parse_option(option, argv[optind - 1], args));
     if (args->help)
         return NULL;
     if (argc - optind != 3)
@@ -105,8 +115,8 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 
 /* --- merging ---------------------------------------------------------------------------------- */
 
-/* The precision of the base, unless another is asked for. */
-static qp_error_t choose_precision(arguments_t *args)
+/* The precision of the base, unless another is asked for: an fp32 model stays one. */
+static qp_error_t choose_types(arguments_t *args)
 {
     qp_h5_t *file = NULL;
     qp_base_info_t info;
@@ -114,6 +124,8 @@ static qp_error_t choose_precision(arguments_t *args)
     qp_error_t error = qp_base_info_read(file, &info);
     if (error == NULL && !args->precision_given)
         args->precision = info.precision;
+    if (error == NULL && !args->dtype_given)
+        args->dtype = info.precision == QP_PRECISION_FP32 ? QP_F32 : QP_BF16;
     qp_base_info_fini(&info);
     qp_error_t closing = qp_h5_close(&file);
     if (error != NULL)
@@ -202,7 +214,7 @@ static qp_error_t merge(arguments_t *args)
 {
     qp_source_t *base = NULL;
     qp_peft_t peft;
-    QP_TRY(choose_precision(args));
+    QP_TRY(choose_types(args));
     QP_TRY(qp_source_open(args->base, &base));
     qp_error_t error = qp_peft_read(args->adapter, qp_source_config(base), &peft);
     if (error == NULL)
@@ -219,6 +231,8 @@ static qp_error_t merge(arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
+    if (qp_version_asked("quipu-merge", argc, argv))
+        return QP_OK;
     qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
     if (error == NULL && args.help)

@@ -47,8 +47,8 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
         return fputs(usage, stdout) < 0 ? QP_IO : QP_OK;
-    if (argc == 2 && strcmp(argv[1], "--version") == 0)
-        return printf("quipu-plot %s\n", qp_version()) < 0 ? QP_IO : QP_OK;
+    if (qp_version_asked("quipu-plot", argc, argv))
+        return QP_OK;
     arguments_t arguments = {.metrics = QP_NEW("arguments", const char *, argc)};
     qp_error_t error = parse(argc, argv, &arguments);
     if (error == NULL)

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/version.h"
 #include "h5/h5.h"
 #include "model/base_file.h"
 
@@ -39,13 +40,16 @@ static const char usage[] =
     "  --kinds LIST          which of sft,reward,prompt to make [all that the source has]\n"
     "  --max-tokens N        leave out samples with a longer sequence [0: no limit]\n"
     "  --seed N              decides the split and the choice of pairs [0]\n"
+    "  --version             version and revision\n"
+    "  --help                this text\n"
     "stackexchange only:\n"
     "  --answers WHICH       SFT samples: better (winners of the question's pairs, as the recipe), "
     "best\n"
     "                        (one a question) or all (not voted below zero) [better]\n"
     "  --max-pairs N         pairs of answers per question [10]\n"
     "  --with-title          put the question's title before its text [the recipe has the text "
-    "alone]\n";
+    "alone]\n"
+    "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
 
 static const struct {
     const char *name;
@@ -165,7 +169,7 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static qp_error_t take_option(int option, const char *text, prep_options_t *o)
+static qp_error_t take_option(int option, const char *argument, const char *text, prep_options_t *o)
 {
     static const char *const answers[] = {"better", "best", "all"};
     double x = 0.0;
@@ -201,7 +205,9 @@ static qp_error_t take_option(int option, const char *text, prep_options_t *o)
         o->seed = (uint32_t)x;
         break;
     default:
-        return QP_ERROR(QP_INPUT, "unknown or incomplete option; quipu-prep --help lists them");
+        return QP_ERROR(QP_INPUT,
+                        "%s: no such option, or its value is missing; see quipu-prep --help",
+                        argument);
     }
     return NULL;
 }
@@ -216,7 +222,7 @@ static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int 
     for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
         if (option == 'h')
             return NULL;
-        QP_TRY(take_option(option, optarg, o));
+        QP_TRY(take_option(option, argv[optind - 1], optarg, o));
     }
     for (int i = 0; i < N_SOURCE; i++)
         names[i] = sources[i].name;
@@ -288,6 +294,8 @@ done:
 
 int main(int argc, char **argv)
 {
+    if (qp_version_asked("quipu-prep", argc, argv))
+        return QP_OK;
     /* Blocked before MPI starts its threads: prep_check_interrupt() sees them pending. */
     sigset_t stop;
     sigemptyset(&stop);

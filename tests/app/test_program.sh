@@ -17,6 +17,14 @@ exits() { # exits CODE TEXT COMMAND...
 }
 exits 0 "usage: quipu" quipu --help
 exits 0 "quipu 0." quipu --version
+for tool in quipu-import quipu-prep quipu-merge quipu-inspect quipu-plot; do
+    exits 0 "usage: $tool" "$tool" --help
+    check "$tool --help tells the exit codes" logged "Exit codes:"
+    exits 0 "$tool 0." "$tool" --version
+    exits 2 "--nonsense: no such option" "$tool" --nonsense
+    check "$tool: one line says so" test "$(wc -l <log)" -eq 1
+    exits 2 "see " "$tool"
+done
 exits 0 "lora.r" quipu --deck-help lora
 exits 0 "checkpoint.every_steps" quipu --deck-help
 exits 0 "optim.lr" quipu --deck-markdown

@@ -73,9 +73,15 @@ expect 0 "rounding to int8 changed" "$merge" "$base" "$golden/adapter" "$work/me
 expect 0 "logits changed by" "$merge" "$base" "$golden/adapter" "$work/merged.h5"
 expect 0 "data sets are intact" "$inspect" --verify "$work/merged.h5"
 expect 0 "rounding to fp32 changed the linears' weights by 0 on average" \
-    "$merge" --to hf --dtype fp32 "$work/fp32.h5" "$golden/adapter" "$work/hf"
+    "$merge" --to hf "$work/fp32.h5" "$golden/adapter" "$work/hf"
 expect 2 "hf: exists already" "$merge" --to hf "$work/fp32.h5" "$golden/adapter" "$work/hf"
 absent "$work/hf.part"
+expect 0 "rounding to bf16 changed" "$merge" --to hf "$base" "$golden/adapter" "$work/hf16"
+expect 0 "written (base)" "$merge" --no-logits "$base" "$golden/adapter" "$work/quick.h5"
+if "$merge" --no-logits "$base" "$golden/adapter" "$work/quick.h5" 2>&1 | grep -q 'logits changed'; then
+    echo "--no-logits: compared them" >&2
+    failures=$((failures + 1))
+fi
 expect 0 "written (gguf-lora)" "$merge" --to gguf-lora "$base" "$golden/adapter" "$work/lora.gguf"
 expect 0 "written (peft)" "$merge" --to peft "$base" "$golden/adapter" "$work/adapter"
 
