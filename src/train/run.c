@@ -115,11 +115,24 @@ static qp_error_t open_train_data(qp_run_t *run)
     return NULL;
 }
 
+/* A file that cannot be made is refused now, not after all the work. */
+static qp_error_t check_output(const qp_run_t *run)
+{
+    const char *output = run->settings->prompts.output;
+    FILE *file;
+    if (output == NULL || qp_comm_rank(run->comm) != 0)
+        return NULL;
+    QP_TRY(qp_error_context(qp_file_scratch(output, &file), "prompts.output"));
+    fclose(file);
+    return NULL;
+}
+
 static qp_error_t open_prompts(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     run->generate = s->generate;
     if (s->job.method == QP_METHOD_GENERATE) {
+        QP_TRY(qp_comm_agree(run->comm, check_output(run)));
         QP_TRY(qp_prompts_from_file(run->comm, run->tokenizer, s->prompts.input, &run->prompts));
         qp_log_info("%s: %lld prompts", s->prompts.input, (long long)run->prompts.n);
     } else if (trains(s)) {

@@ -71,6 +71,9 @@ for seed in 1 2; do quipu_on 2 "greedy$seed" --set generate.do_sample=false --se
 check "greedy: no matter which seed" cmp -s runs/greedy1/answers.jsonl runs/greedy2/answers.jsonl
 quipu_on 2 one --set generate.do_sample=false --set generate.max_active=1 --set prompts.output=one.jsonl
 check "greedy: no matter how many at once" cmp -s runs/greedy1/answers.jsonl one.jsonl
+quipu_on 2 nowhere --dry-run --set prompts.output=nowhere/answers.jsonl
+check "answers to nowhere: exit code 3, before any work" test "$code" -eq 3
+check "answers to nowhere: says so" logged "nowhere/answers.jsonl"
 
 refused() { # refused NAME MESSAGE
     quipu_on 2 refused
@@ -80,6 +83,10 @@ refused() { # refused NAME MESSAGE
 }
 printf '{"prompt": "x"}\n{"prompt": 7}\n' >prompts.jsonl
 refused "not a string" "prompts.jsonl:2"
+printf '{"prompt": ""}\n' >prompts.jsonl
+refused "empty prompt" "prompts.jsonl:1: the prompt is empty"
+printf '{"prompt": "%5000s"}\n' x >prompts.jsonl
+refused "prompt too long" "the longest prompt with its answer is"
 printf '{"prompt": "x"}\nhello\n' >prompts.jsonl
 refused "not JSON" "prompts.jsonl:2: not JSON"
 : >prompts.jsonl

@@ -10,7 +10,8 @@ make_base fp32.h5 tiny --precision fp32
 make_data data
 make_deck
 
-quipu_on 1 one
+samples=(--set 'samples.prompts=[ "Question: hop?" ]' --set samples.every_steps=1 --set samples.max_new_tokens=4)
+quipu_on 1 one "${samples[@]}"
 check "a run on 1 rank ends well" test "$code" -eq 0
 check "it writes an adapter" test -s runs/one/adapter/adapter_model.safetensors
 check "it writes used.cfg" test -s runs/one/used.cfg
@@ -23,15 +24,16 @@ for ranks in 2 4; do
 done
 
 # 3 steps on 2 ranks, 1 step on 4 ranks, the rest on 1 rank; checkpoints at steps that are not due.
-quipu_on 2 parts --set checkpoint.stop_after_steps=3
+quipu_on 2 parts --set checkpoint.stop_after_steps=3 "${samples[@]}"
 check "stopped after 3 steps: exit code 10" test "$code" -eq 10
 check "stopped after 3 steps: says so" logged "stopped after step 3 of 6"
-quipu_on 4 parts --set checkpoint.stop_after_steps=1
+quipu_on 4 parts --set checkpoint.stop_after_steps=1 "${samples[@]}"
 check "continued from step 3" logged "continuing after step 3"
-quipu_on 1 parts
+quipu_on 1 parts "${samples[@]}"
 check "continued to the end" test "$code" -eq 0
 check "parts and whole: same adapter bits" same_adapter one parts
 check "parts and whole: same metrics" same_results one parts
+check "parts and whole: same samples" cmp -s runs/one/samples.jsonl runs/parts/samples.jsonl
 check "used.cfg is a deck with the same hash" quipu --dry-run runs/parts/used.cfg 2>/dev/null
 deck=runs/parts/used.cfg quipu_on 1 parts
 check "a finished run has nothing to do" logged "all 6 steps are done already"
@@ -40,7 +42,8 @@ check "a finished run stays finished" same_adapter one parts
 # Rows that a crash left behind the newest checkpoint are cut.
 cp -r runs/parts runs/crashed
 rm runs/crashed/checkpoints/step-000006.h5
-quipu_on 2 crashed
+quipu_on 2 crashed "${samples[@]}"
+check "after a crash: same samples" cmp -s runs/one/samples.jsonl runs/crashed/samples.jsonl
 check "after a crash: continued from an older checkpoint" logged "continuing after step 4"
 check "after a crash: same metrics" same_results one crashed
 check "after a crash: same adapter bits" same_adapter one crashed
