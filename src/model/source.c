@@ -1,3 +1,5 @@
+#include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/mem.h"
@@ -11,6 +13,19 @@ static bool is_folder(const char *path)
     return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
+static bool is_hdf5(const char *path)
+{
+    static const char signature[8] = "\211HDF\r\n\032\n";
+    char start[sizeof signature];
+    FILE *file = fopen(path, "rb");
+    if (file == NULL)
+        return false;
+    bool same = fread(start, 1, sizeof start, file) == sizeof start &&
+                memcmp(start, signature, sizeof start) == 0;
+    fclose(file);
+    return same;
+}
+
 qp_error_t qp_source_open(const char *path, qp_source_t **source)
 {
     const qp_source_kind_t *kind = NULL;
@@ -21,7 +36,7 @@ qp_error_t qp_source_open(const char *path, qp_source_t **source)
     } else if (qp_has_suffix(path, ".gguf")) {
         kind = &qp_source_gguf;
         open = qp_source_open_gguf;
-    } else if (qp_has_suffix(path, ".h5")) {
+    } else if (qp_has_suffix(path, ".h5") || is_hdf5(path)) {
         kind = &qp_source_base;
         open = qp_source_open_base;
     } else {
