@@ -1,13 +1,11 @@
 /* quipu-import: a model of another program becomes a base.h5. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/program.h"
 #include "base/timer.h"
-#include "base/version.h"
 #include "model/source.h"
 
 static const char usage[] =
@@ -30,11 +28,11 @@ typedef struct {
     const char *from, *shape, *to;
     qp_precision_t precision;
     uint32_t seed;
-    bool help;
 } arguments_t;
 
-static qp_error_t parse_option(int option, const char *argument, arguments_t *args)
+static qp_error_t take_option(void *owner, int option)
 {
+    arguments_t *args = owner;
     char *end;
     unsigned long seed;
     switch (option) {
@@ -49,14 +47,8 @@ static qp_error_t parse_option(int option, const char *argument, arguments_t *ar
         if (*optarg == '\0' || *end != '\0' || seed > UINT32_MAX)
             return QP_ERROR(QP_INPUT, "--seed \"%s\": expected an integer", optarg);
         return NULL;
-    case 'h':
-        args->help = true;
-        return NULL;
-    default:
-        return QP_ERROR(QP_INPUT,
-                        "%s: no such option, or its value is missing; see quipu-import --help",
-                        argument);
     }
+    return NULL;
 }
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
@@ -64,14 +56,9 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     static const struct option options[] = {{"precision", required_argument, NULL, 'p'},
                                             {"synthetic", required_argument, NULL, 's'},
                                             {"seed", required_argument, NULL, 'n'},
-                                            {"help", no_argument, NULL, 'h'},
                                             {0}};
     *args = (arguments_t){.precision = QP_PRECISION_INT8, .seed = 1};
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
-        QP_TRY(parse_option(option, argv[optind - 1], args));
-    if (args->help)
-        return NULL;
+    QP_TRY(qp_program_options("quipu-import", options, argc, argv, take_option, args));
     int n_expected = args->shape != NULL ? 1 : 2;
     if (argc - optind != n_expected)
         return QP_ERROR(QP_INPUT, "expected %s; see quipu-import --help",
@@ -106,13 +93,10 @@ static qp_error_t import(const arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
-    if (qp_version_asked("quipu-import", argc, argv))
+    if (qp_program_answers("quipu-import", usage, argc, argv))
         return QP_OK;
-    qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
-    if (error == NULL && args.help)
-        fputs(usage, stdout);
-    else if (error == NULL)
+    if (error == NULL)
         error = import(&args);
     return qp_mem_exit_code(qp_error_report(&error));
 }

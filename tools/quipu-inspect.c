@@ -1,11 +1,9 @@
 /* quipu-inspect: what is in a file of Quipu, whether it is intact, how two of them differ. */
-#include <getopt.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "base/log.h"
 #include "base/mem.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "quipu-inspect/inspect.h"
 
 static const char usage[] =
@@ -26,31 +24,27 @@ static const char usage[] =
     "differ), 3 reading failed.\n";
 
 typedef struct {
-    bool tensors, verify, diff, help;
+    bool tensors, verify, diff;
     const char *path, *other;
 } arguments_t;
+
+static qp_error_t take_option(void *owner, int option)
+{
+    arguments_t *args = owner;
+    args->tensors |= option == 't';
+    args->verify |= option == 'v';
+    args->diff |= option == 'd';
+    return NULL;
+}
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
     static const struct option options[] = {{"tensors", no_argument, NULL, 't'},
                                             {"verify", no_argument, NULL, 'v'},
                                             {"diff", no_argument, NULL, 'd'},
-                                            {"help", no_argument, NULL, 'h'},
                                             {0}};
     *args = (arguments_t){0};
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-        args->tensors |= option == 't';
-        args->verify |= option == 'v';
-        args->diff |= option == 'd';
-        args->help |= option == 'h';
-        if (option == '?')
-            return QP_ERROR(QP_INPUT,
-                            "%s: no such option, or its value is missing; see quipu-inspect --help",
-                            argv[optind - 1]);
-    }
-    if (args->help)
-        return NULL;
+    QP_TRY(qp_program_options("quipu-inspect", options, argc, argv, take_option, args));
     if (argc - optind != (args->diff ? 2 : 1))
         return QP_ERROR(QP_INPUT, "expected %s; see quipu-inspect --help",
                         args->diff ? "two files" : "one path");
@@ -83,13 +77,10 @@ static qp_error_t inspect(const arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
-    if (qp_version_asked("quipu-inspect", argc, argv))
+    if (qp_program_answers("quipu-inspect", usage, argc, argv))
         return QP_OK;
-    qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
-    if (error == NULL && args.help)
-        fputs(usage, stdout);
-    else if (error == NULL)
+    if (error == NULL)
         error = inspect(&args);
     return qp_mem_exit_code(qp_error_report(&error));
 }

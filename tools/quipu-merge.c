@@ -1,11 +1,10 @@
 /* quipu-merge: a base and an adapter become a model for use elsewhere. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "quipu-merge/outputs.h"
 
 static const char usage[] =
@@ -37,7 +36,7 @@ typedef struct {
     to_t to;
     qp_dtype_t dtype;
     qp_precision_t precision;
-    bool dtype_given, precision_given, no_logits, help;
+    bool dtype_given, precision_given, no_logits;
 } arguments_t;
 
 /* --- arguments -------------------------------------------------------------------------------- */
@@ -63,8 +62,9 @@ static qp_error_t parse_dtype(const char *name, qp_dtype_t *dtype)
     return QP_ERROR(QP_INPUT, "--dtype %s: expected bf16, fp16 or fp32", name);
 }
 
-static qp_error_t parse_option(int option, const char *argument, arguments_t *args)
+static qp_error_t take_option(void *owner, int option)
 {
+    arguments_t *args = owner;
     switch (option) {
     case 't':
         return parse_to(optarg, &args->to);
@@ -80,31 +80,18 @@ static qp_error_t parse_option(int option, const char *argument, arguments_t *ar
     case 'l':
         args->no_logits = true;
         return NULL;
-    case 'h':
-        args->help = true;
-        return NULL;
-    default:
-        return QP_ERROR(QP_INPUT,
-                        "%s: no such option, or its value is missing; see quipu-merge --help",
-                        argument);
     }
+    return NULL;
 }
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {{"to", required_argument, NULL, 't'},
-                                            {"onto", required_argument, NULL, 'o'},
-                                            {"dtype", required_argument, NULL, 'd'},
-                                            {"precision", required_argument, NULL, 'p'},
-                                            {"no-logits", no_argument, NULL, 'l'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"to", required_argument, NULL, 't'},    {"onto", required_argument, NULL, 'o'},
+        {"dtype", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
+        {"no-logits", no_argument, NULL, 'l'},   {0}};
     *args = (arguments_t){0};
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;)
-        QP_TRY(parse_option(option, argv[optind - 1], args));
-    if (args->help)
-        return NULL;
+    QP_TRY(qp_program_options("quipu-merge", options, argc, argv, take_option, args));
     if (argc - optind != 3)
         return QP_ERROR(QP_INPUT, "expected BASE.h5, ADAPTER and OUT; see quipu-merge --help");
     args->base = argv[optind];
@@ -231,13 +218,10 @@ static qp_error_t merge(arguments_t *args)
 int main(int argc, char **argv)
 {
     arguments_t args;
-    if (qp_version_asked("quipu-merge", argc, argv))
+    if (qp_program_answers("quipu-merge", usage, argc, argv))
         return QP_OK;
-    qp_log_init(QP_LOG_INFO, 0);
     qp_error_t error = parse_arguments(argc, argv, &args);
-    if (error == NULL && args.help)
-        fputs(usage, stdout);
-    else if (error == NULL)
+    if (error == NULL)
         error = merge(&args);
     return qp_mem_exit_code(qp_error_report(&error));
 }

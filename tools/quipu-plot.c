@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/mem.h"
-#include "base/version.h"
+#include "base/program.h"
 #include "train/plot.h"
 
 static const char usage[] =
@@ -45,9 +44,7 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
 
 int main(int argc, char **argv)
 {
-    if (argc == 2 && strcmp(argv[1], "--help") == 0)
-        return fputs(usage, stdout) < 0 ? QP_IO : QP_OK;
-    if (qp_version_asked("quipu-plot", argc, argv))
+    if (qp_program_answers("quipu-plot", usage, argc, argv))
         return QP_OK;
     arguments_t arguments = {.metrics = QP_NEW("arguments", const char *, argc)};
     qp_error_t error = parse(argc, argv, &arguments);

@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "base/mem.h"
+#include "base/program.h"
 #include "base/str.h"
-#include "base/version.h"
 #include "h5/h5.h"
 #include "model/base_file.h"
 
@@ -165,12 +164,13 @@ static const struct option long_options[] = {
     {"answers", required_argument, NULL, ANSWERS},
     {"max-pairs", required_argument, NULL, MAX_PAIRS},
     {"with-title", no_argument, NULL, TITLE},
-    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
-static qp_error_t take_option(int option, const char *argument, const char *text, prep_options_t *o)
+static qp_error_t take_option(void *owner, int option)
 {
+    prep_options_t *o = owner;
+    const char *text = optarg;
     static const char *const answers[] = {"better", "best", "all"};
     double x = 0.0;
     switch (option) {
@@ -204,26 +204,15 @@ static qp_error_t take_option(int option, const char *argument, const char *text
         QP_TRY(parse_number("seed", text, 0, UINT32_MAX, &x));
         o->seed = (uint32_t)x;
         break;
-    default:
-        return QP_ERROR(QP_INPUT,
-                        "%s: no such option, or its value is missing; see quipu-prep --help",
-                        argument);
     }
     return NULL;
 }
 
-/* *source stays -1 when only the help is wanted. */
 static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int *source)
 {
     const char *names[N_SOURCE];
     *o = (prep_options_t){.kind = {true, true, true}, .eval_fraction = 0.05, .max_pairs = 10};
-    *source = -1;
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
-        if (option == 'h')
-            return NULL;
-        QP_TRY(take_option(option, argv[optind - 1], optarg, o));
-    }
+    QP_TRY(qp_program_options("quipu-prep", long_options, argc, argv, take_option, o));
     for (int i = 0; i < N_SOURCE; i++)
         names[i] = sources[i].name;
     if (argc - optind < 2)
@@ -273,11 +262,6 @@ static qp_error_t run(qp_comm_t *comm, int argc, char **argv)
     char *what = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(parse_arguments(argc, argv, &options, &source));
-    if (source < 0) {
-        if (qp_comm_rank(comm) == 0)
-            fputs(usage, stdout);
-        return NULL;
-    }
     QP_TRY_DONE(qp_comm_agree(comm, load_tokenizer(&options, &tokenizer)));
     what = qp_format("%s %s%s", sources[source].name, options.file[0],
                      options.n_file > 1 ? " ..." : "");
@@ -294,7 +278,7 @@ done:
 
 int main(int argc, char **argv)
 {
-    if (qp_version_asked("quipu-prep", argc, argv))
+    if (qp_program_answers("quipu-prep", usage, argc, argv))
         return QP_OK;
     /* Blocked before MPI starts its threads: prep_check_interrupt() sees them pending. */
     sigset_t stop;

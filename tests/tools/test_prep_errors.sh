@@ -34,7 +34,7 @@ refuses 2 'a source and at least one file' "$prep"
 refuses 2 'source "stackexchang": expected one of stackexchange, jsonl' "$prep" stackexchang x "${common[@]}"
 refuses 2 'either --base or --tokenizer' "$prep" jsonl x --out o
 refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf
-refuses 2 'unknown or incomplete option' "$prep" jsonl x "${common[@]}" --evil
+refuses 2 '--evil: no such option' "$prep" jsonl x "${common[@]}" --evil
 refuses 2 '--eval-fraction 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --eval-fraction 2
 refuses 2 '--kinds "sftt": expected one of sft, reward, prompt' "$prep" jsonl x "${common[@]}" --kinds reward,sftt
 refuses 2 'nowhere' "$prep" jsonl x --tokenizer nowhere --out o

@@ -1,0 +1,34 @@
+#include "base/program.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/version.h"
+
+bool qp_program_answers(const char *name, const char *usage, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            fputs(usage, stdout);
+            return true;
+        }
+        if (strcmp(argv[i], "--version") == 0) {
+            printf("%s %s\n", name, qp_version());
+            return true;
+        }
+    }
+    return false;
+}
+
+qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,
+                              qp_error_t (*take)(void *owner, int option), void *owner)
+{
+    opterr = 0;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option == '?')
+            return QP_ERROR(QP_INPUT, "%s: no such option, or its value is missing; see %s --help",
+                            argv[optind - 1], name);
+        QP_TRY(take(owner, option));
+    }
+    return NULL;
+}

@@ -1,0 +1,20 @@
+/** \file program.h  What the tools have in common before their work: help, version, options. */
+#ifndef QP_BASE_PROGRAM_H
+#define QP_BASE_PROGRAM_H
+
+#include <getopt.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+
+/** True if --help (-h) or --version is among the arguments; then it has been answered on stdout. */
+bool qp_program_answers(const char *name, const char *usage, int argc, char **argv);
+
+/**
+ * Hands every option to \a take, its value in optarg; afterwards optind is the first argument that
+ * is none. Unknown, or without its value: QP_INPUT naming it.
+ */
+qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,
+                              qp_error_t (*take)(void *owner, int option), void *owner);
+
+#endif
