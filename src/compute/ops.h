@@ -67,6 +67,15 @@ typedef struct {
     float scale; /**< 1 / sqrt(head_dim) */
 } qp_attention_t;
 
+/** The largest pass that will be made: what the backend's scratch follows from. */
+typedef struct {
+    int64_t n_token, d_model, n_vocab;
+    int64_t widest; /**< features of the widest input or output of a linear */
+    qp_attention_t attention;
+    bool backward;
+    bool outliers; /**< weights are QP_WEIGHT_LLM_INT8 */
+} qp_pass_size_t;
+
 /**
  * Paged KV cache of one layer. Key/value row of token t of a sequence stands at block
  * block_table[t / block_len], row t % block_len. All layers share the table.
@@ -100,6 +109,9 @@ typedef struct qp_ops {
     const char *name;
 
     /* --- memory: counted under label ---------------------------------------------------------- */
+    /** Bytes that the backend's own scratch will grow to, for the memory plan; about, from above.
+     */
+    size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size);
     qp_error_t (*alloc)(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
     void (*release)(qp_device_t *device, qp_dptr_t *p); /**< nulls; {0} allowed */
     qp_error_t (*upload)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);

@@ -164,6 +164,25 @@ static qp_error_t check_positions(qp_run_t *run)
     return NULL;
 }
 
+/* What the backend keeps besides what it is given. */
+static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
+{
+    const qp_llama_config_t *c = &run->info.config;
+    qp_pass_size_t size = {
+        .n_token = n_token,
+        .d_model = c->d_model,
+        .n_vocab = c->n_vocab,
+        .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
+        .backward = trains(run->settings),
+        .outliers = run->info.precision == QP_PRECISION_LLM_INT8};
+    for (int g = 0; g < QP_N_GROUP; g++) {
+        int64_t n_in = qp_group_n_in(c, (qp_group_t)g), n_out = qp_group_n_out(c, (qp_group_t)g);
+        int64_t n = n_in > n_out ? n_in : n_out;
+        size.widest = n > size.widest ? n : size.widest;
+    }
+    return run->device->ops->scratch_bytes(run->device, &size);
+}
+
 /* Fills the memory plan and chooses what to recompute. */
 static qp_error_t make_plan(qp_run_t *run)
 {
@@ -193,7 +212,11 @@ static qp_error_t make_plan(qp_run_t *run)
         qp_memory_plan_add(plan, "KV cache",
                            qp_engine_bytes(&sketch, &s->lora, &run->generate, answer_length(run)),
                            false);
-    if (s->job.method == QP_METHOD_GENERATE)
+    bool computes_rows = s->job.method != QP_METHOD_GENERATE;
+    qp_memory_plan_add(plan, "scratch",
+                       scratch_bytes(run, computes_rows ? max_token : run->generate.max_prefill),
+                       false);
+    if (!computes_rows)
         return NULL;
     run->recompute = (qp_recompute_t)s->device.recompute;
     if (run->recompute == QP_RECOMPUTE_AUTO) {

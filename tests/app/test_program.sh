@@ -45,6 +45,19 @@ check "a dry run prints the memory plan" logged "workspace"
 check "a dry run writes nothing" not test -e runs
 exits 2 "micro_sequences" quipu --dry-run --set batch.micro_sequences=3 deck.cfg
 
+# What the plan says of the backend's scratch holds, and is not far above.
+within_plan() { # megabytes of the first "scratch" line (plan) and of the last (peak)
+    awk '/scratch/ { n++; if (n == 1) plan = $4; else peak = $(NF - 2) }
+         END { exit !(n == 2 && peak > 1.0 && peak <= plan && plan <= 2.5 * peak) }' log
+}
+make_base llm.h5 tiny --precision llm_int8
+for base in base.h5 llm.h5; do
+    run quipu --set log.level=stat --set optim.steps=2 --set data.seq_length=1024 --set job.name=plan \
+        --set batch.micro_sequences=4 --set base.file=$base --set job.restart=never deck.cfg
+    check "scratch of $base is as planned" within_plan
+    rm -rf runs
+done
+
 # Progress and rows of a short run; curves if gnuplot is there.
 exits 0 "done: 6 steps" quipu deck.cfg
 check "a clean run has no warning" not logged "[warn"

@@ -211,8 +211,16 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
 qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
                            void *c);
 
+/* --- parts of qp_cpu_scratch_bytes(); dtype is that of products --------------------------------
+ */
+
+size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
+size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
+size_t qp_cpu_lm_head_scratch(const qp_pass_size_t *size, qp_dtype_t dtype);
+
 /* --- the functions behind qp_ops_cpu; contracts in ops.h -------------------------------------- */
 
+size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
 qp_error_t qp_cpu_upload(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);

@@ -103,3 +103,19 @@ void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
             load_key_block(b, source, &source->v, s, j - s->first_key_block, g, b->v);
         }
 }
+
+/* Sequences of half a block's length or more on average; the longest may be the whole batch. */
+size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread)
+{
+    const qp_attention_t *a = &size->attention;
+    const size_t width = qp_dtype_bytes(dtype);
+    const int64_t e = a->head_dim, n_block = 2 * (size->n_token / QP_KB + 1);
+    const size_t kv = 2 * qp_bytes(n_block * a->n_kv_head * QP_KB * e, width);
+    const size_t row = qp_bytes(e, 2 * width + sizeof(float)) + 2 * sizeof(float);
+    const size_t tile = 2 * (size_t)(QP_QB * QP_KB) * (sizeof(float) + width) +
+                        2 * qp_bytes(QP_KB * e, sizeof(float));
+    const size_t task = size->backward ? qp_bytes(size->n_token, row) + tile : tile;
+    const bool sums = size->backward && a->n_head > a->n_kv_head;
+    const size_t sum = sums ? qp_bytes(2 * a->n_head * size->n_token * e, sizeof(float)) : 0;
+    return kv + (size_t)n_thread * task + sum;
+}

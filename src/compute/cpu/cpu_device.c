@@ -81,6 +81,14 @@ void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t
     return device->scratch[slot].data;
 }
 
+size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size)
+{
+    const qp_dtype_t dtype = qp_device_dtype(device);
+    const int n_thread = (int)device->config.threads;
+    return qp_cpu_linear_scratch(size, dtype, n_thread) +
+           qp_cpu_attention_scratch(size, dtype, n_thread) + qp_cpu_lm_head_scratch(size, dtype);
+}
+
 void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
 {
     if (error == NULL)

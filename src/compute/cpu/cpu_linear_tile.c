@@ -271,3 +271,14 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
                                            task / plan.cols.n_piece));
     return error;
 }
+
+/* Activations in the type of the product (those with outliers once more), their scales, and for
+ * each thread a panel of weights and a tile. */
+size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread)
+{
+    const int64_t n_copy = size->outliers ? 2 : 1;
+    const size_t row = qp_bytes(n_copy * size->widest, qp_dtype_bytes(dtype)) + sizeof(float);
+    const size_t panel = qp_bytes(size->widest * QP_CPU_COLS, qp_dtype_bytes(dtype));
+    const size_t tile = (size_t)(QP_CPU_ROWS * QP_CPU_COLS) * sizeof(float);
+    return qp_bytes(size->n_token, row) + (size_t)n_thread * (panel + tile);
+}

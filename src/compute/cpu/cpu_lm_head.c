@@ -104,6 +104,19 @@ static qp_error_t backward_chunk(qp_queue_t *q, const chunk_t *c, const float *d
     return qp_cpu_axpby(q, 1.0f, c->dhidden, 0.0f, dhidden);
 }
 
+static int64_t rows_of_chunk(int64_t n_vocab)
+{
+    int64_t n_row = LOGIT_BYTES / (int64_t)sizeof(float) / n_vocab / MIN_ROW * MIN_ROW;
+    return n_row < MIN_ROW ? MIN_ROW : qp_cpu_min(n_row, MAX_ROW);
+}
+
+size_t qp_cpu_lm_head_scratch(const qp_pass_size_t *size, qp_dtype_t dtype)
+{
+    size_t row_bytes = sizeof(row_t) + qp_bytes(size->d_model + size->n_vocab, sizeof(float)) +
+                       VOCAB_CHUNK * qp_dtype_bytes(dtype);
+    return qp_bytes(rows_of_chunk(size->n_vocab), row_bytes);
+}
+
 /* Scratch for chunks of n_row rows. */
 static void take_scratch(chunk_t *c, qp_cpu_device_t *device, int64_t n_row, qp_dtype_t dtype,
                          const qp_mat_t *head)
@@ -144,8 +157,7 @@ qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, q
     bool gradient = !qp_dptr_is_null(dlogprob);
     QP_ASSERT(hidden.n_col == head.n_col);
     QP_ASSERT(!gradient || (dhidden.n_row == hidden.n_row && dhidden.n_col == hidden.n_col));
-    int64_t n_row = LOGIT_BYTES / (int64_t)sizeof(float) / head.n_row / MIN_ROW * MIN_ROW;
-    n_row = n_row < MIN_ROW ? MIN_ROW : qp_cpu_min(n_row, MAX_ROW);
+    int64_t n_row = rows_of_chunk(head.n_row);
     chunk_t whole = {0};
     take_scratch(&whole, qp_cpu_device(q), n_row, hidden.dtype, &head);
     for (int64_t first = 0; first < hidden.n_row; first += n_row) {

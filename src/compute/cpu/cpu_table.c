@@ -5,6 +5,7 @@
 const qp_ops_t qp_ops_cpu = {
     .name = "cpu",
 
+    QP_SLOT(scratch_bytes),
     QP_SLOT(alloc),
     QP_SLOT(release),
     QP_SLOT(upload),
