@@ -84,10 +84,31 @@ static void test_hash(void)
     qp_settings_fini(&a);
 }
 
+/* An adapter states its own shape; what the deck says stays, for the run to compare. */
+static void test_adapter_to_start_from(void)
+{
+    qp_settings_t s;
+    char *init = qp_format("lora.init=%s", qp_test_source("tests/golden/formats/adapter"));
+    const char *const sets[] = {init, "lora.r=5"};
+    if (CHECK_OK(read_text("", sets, 1, &s))) {
+        CHECK(s.lora.r == 4 && s.lora.alpha == 6.0 && s.lora.use_rslora);
+        CHECK(strstr(s.used.data, "# lora.init\n") != NULL);
+        CHECK(strstr(s.fingerprint.data, "lora.r = 4\n") != NULL);
+        qp_settings_fini(&s);
+    }
+    if (CHECK_OK(read_text("", sets, 2, &s))) {
+        CHECK(s.lora.r == 5 && s.lora.alpha == 6.0);
+        qp_settings_fini(&s);
+    }
+    const char *const nothing[] = {"lora.init=/dev/null"};
+    CHECK_FAILS(read_text("", nothing, 1, &s), QP_INPUT, "/dev/null: is no PEFT adapter folder");
+    qp_free(init);
+}
+
 static void test_deck_of_input(const char *path)
 {
     /* The files a deck names are made by the user: anything that exists stands for them here. */
-    const char *const sets[] = {"base.file=/dev/null", "lora.init=/dev/null"};
+    const char *const sets[] = {"base.file=/dev/null", "lora.init=tests/golden/formats/adapter"};
     qp_settings_t s;
     if (CHECK_OK(qp_settings_read(NULL, path, sets, 2, "test", &s)))
         qp_settings_fini(&s);
@@ -123,6 +144,7 @@ int main(void)
     test_durations();
     test_defaults_and_checks();
     test_hash();
+    test_adapter_to_start_from();
     test_all_input_decks();
     return qp_test_end();
 }
