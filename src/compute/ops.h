@@ -99,8 +99,8 @@ typedef struct {
 } qp_sampling_t;
 
 typedef struct {
-    double lr, beta1, beta2, eps,
-        weight_decay; /**< double, as torch keeps them: 1 - beta2 is small */
+    /** double, as torch keeps them: 1 - beta2 is small */
+    double lr, beta1, beta2, eps, weight_decay;
     float grad_scale; /**< multiplies the gradient first (clipping) */
     int64_t step;     /**< 1-based, for bias correction */
 } qp_adamw_t;

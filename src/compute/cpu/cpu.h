@@ -211,9 +211,9 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
 qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
                            void *c);
 
-/* --- parts of qp_cpu_scratch_bytes(); dtype is that of products --------------------------------
- */
+/* --- parts of qp_cpu_scratch_bytes() ---------------------------------------------------------- */
 
+/* dtype is that of products. */
 size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
 size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
 size_t qp_cpu_lm_head_scratch(const qp_pass_size_t *size, qp_dtype_t dtype);

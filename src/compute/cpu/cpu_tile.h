@@ -11,8 +11,7 @@
 
 enum {
     QP_CPU_ROWS = 128, /**< rows of a result tile */
-    QP_CPU_COLS =
-        256, /**< columns of a result tile: the weight panel stays in the second-level cache */
+    QP_CPU_COLS = 256, /**< columns of one: the weight panel stays in the second-level cache */
     QP_CPU_DEPTH = 512 /**< where the summed dimension is cut */
 };
 
