@@ -72,8 +72,9 @@ static bool find_action(const char *name, action_t *action)
 
 static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
 {
-    static const char *const options[] = {"--dry-run",   "--set",           "--help",
-                                          "--deck-help", "--deck-markdown", "--version"};
+    static const char *const options[] = {"--dry-run",       "--set",        "--deck-help",
+                                          "--deck-markdown", "--run-folder", "--help",
+                                          "--version"};
     for (int i = 1; i < argc; i++) {
         const char *argument = argv[i];
         if (strcmp(argument, "--dry-run") == 0) {
