@@ -147,7 +147,7 @@ static qp_error_t adopt_init(qp_comm_t *comm, qp_deck_t *deck)
     if (error == NULL && comm != NULL)
         qp_comm_bcast_block(comm, &text, &n_bytes, 0);
     if (error == NULL)
-        error = qp_deck_adopt(deck, "lora.init", text);
+        error = qp_error_context(qp_deck_adopt(deck, "lora.init", text), "%s", lora.init);
     qp_free(text);
     return error;
 }

@@ -50,6 +50,11 @@ for wrong in lora.r=8 lora.alpha=4 lora.use_rslora=true lora.targets=q_proj; do
     check "another $wrong: exit code 2" test "$code" -eq 2
     check "another $wrong: names both" logged "the adapter runs/run/adapter has r = 4, alpha = 8, targets ="
 done
+cp -r runs/run/adapter odd
+sed -i 's/"r": 4/"r": 40000/' odd/adapter_config.json
+quipu_on 2 wrong --dry-run --set lora.init=odd
+check "an adapter out of range: exit code 2" test "$code" -eq 2
+check "an adapter out of range: says so" logged "odd: lora.init: its lora.r: 40000 is out of range"
 quipu_on 2 wrong --dry-run --set lora.init=runs
 check "no adapter: exit code 2" test "$code" -eq 2
 check "no adapter: says so" logged "lora.init: runs: is no PEFT adapter folder"
