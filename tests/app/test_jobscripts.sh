@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=60
+# QP_TEST: timeout=180
 # The job scripts with stand-ins for srun, mpirun, scontrol, qsub and quipu on PATH: what they start,
 # when they put the job back into the queue, and when they do not.
 # shellcheck disable=SC2016

@@ -375,7 +375,8 @@ static qp_error_t emit_all(dump_t *dump)
     if (fflush(dump->spool) != 0)
         return QP_ERROR(QP_IO, "%s: cannot write beside it: %s", dump->options->out,
                         strerror(errno));
-    qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
+    if (dump->n_post > 0) /* a rank may own no question */
+        qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
     for (int64_t first = 0, end; first < dump->n_post; first = end) {
         end = first + 1;
         while (end < dump->n_post && dump->post[end].question == dump->post[first].question)
