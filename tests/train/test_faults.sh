@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=300 labels=slow
+# QP_TEST: timeout=600 labels=slow
 # A rank is killed in a step or in a checkpoint, the disk is full: all ranks are gone within seconds with
 # the right code, what was good stays good, and the continued run gives the bits of an undisturbed one.
 # shellcheck source=tests/train/e2e.sh

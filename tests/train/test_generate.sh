@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=200 labels=slow
+# QP_TEST: timeout=600 labels=slow
 # generate, eval and samples: same answers and the same loss on any rank count; order and keys kept.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/e2e.sh"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=200 labels=slow
+# QP_TEST: timeout=600 labels=slow
 # Every way to stop early: exit code 10 on all ranks, a checkpoint of the step, an adapter, and the
 # continued run ends as if nothing had happened.
 # shellcheck source=tests/train/e2e.sh
