@@ -16,8 +16,11 @@ qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int n
 
 void qp_device_close(qp_device_t **device)
 {
-    if (*device != NULL)
-        (*device)->close(*device);
+    if (*device == NULL)
+        return;
+    if ((*device)->timed_ops != NULL)
+        qp_free((void *)(*device)->ops);
+    (*device)->close(*device);
     *device = NULL;
 }
 

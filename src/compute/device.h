@@ -11,6 +11,7 @@
 
 #include "base/dtype.h"
 #include "base/error.h"
+#include "base/timer.h"
 
 /** Device address; {0} is none. */
 typedef struct {
@@ -75,11 +76,13 @@ struct qp_ops;
 typedef struct qp_device {
     const struct qp_ops *ops;
     void (*close)(struct qp_device *device);
-    struct qp_queue *queue;    /**< the default queue */
-    char description[160];     /**< for the log */
-    qp_device_config_t config; /**< resolved: backend and threads are definite */
-    bool host_addressable;     /**< device addresses are host addresses (CPU): weights may live in
-                                    node-shared memory, qp_device_from_host() works */
+    struct qp_queue *queue;         /**< the default queue */
+    char description[160];          /**< for the log */
+    qp_device_config_t config;      /**< resolved: backend and threads are definite */
+    const struct qp_ops *timed_ops; /**< the backend's own table where ops are timed, or NULL */
+    qp_timers_t timers;             /**< of the ops */
+    bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in
+                                node-shared memory, qp_device_from_host() works */
 } qp_device_t;
 
 /** An ordered stream of ops on a device; ops on one queue run in order. CPU ops are done on return.
@@ -96,6 +99,12 @@ typedef struct qp_queue {
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device);
 void qp_device_close(qp_device_t **device);
+
+/**
+ * From now on device->ops waits for each op and adds its time to device->timers. Before anything
+ * keeps the old table.
+ */
+void qp_device_time_ops(qp_device_t *device);
 
 /** The device's default queue. */
 qp_queue_t *qp_device_queue(qp_device_t *device);

@@ -137,8 +137,10 @@ static qp_error_t after_step(qp_loop_t *loop, const qp_step_result_t *result)
         QP_TRY(qp_loop_sample(loop));
     if (is_due(step, s->checkpoint.every_steps) || done)
         QP_TRY(qp_loop_checkpoint(loop));
-    if (is_due(step, s->log.every_steps))
+    if (is_due(step, s->log.every_steps)) {
         qp_timers_report(&loop->run->timers, "phases");
+        qp_timers_report(&loop->run->device->timers, "ops");
+    }
     return NULL;
 }
 

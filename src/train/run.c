@@ -255,6 +255,8 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     QP_TRY(qp_comm_agree(comm, error));
     QP_TRY(qp_comm_agree(comm, qp_device_open(&settings->device, qp_comm_node_rank(comm),
                                               qp_comm_node_size(comm), &run->device)));
+    if (qp_log_level() >= QP_LOG_STAT)
+        qp_device_time_ops(run->device);
     QP_TRY(qp_comm_agree(comm, open_base(run)));
     describe(run);
     if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)

@@ -27,6 +27,8 @@ qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
 done:
     if (run.timers.n_phase > 0)
         qp_timers_report(&run.timers, "phases");
+    if (run.device != NULL && run.device->timers.n_phase > 0)
+        qp_timers_report(&run.device->timers, "ops");
     if (!dry)
         qp_mem_report();
     qp_run_close(&run);

@@ -34,7 +34,8 @@ static void device_close(qp_device_t *base)
 static qp_error_t start(qp_cpu_device_t *device)
 {
     QP_TRY(qp_cpu_gemm_cache_create(device));
-    QP_TRY(qp_cpu_dnnl_likes_packed(device, &device->packed_int8));
+    QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_I8, &device->packed_int8));
+    QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_BF16, &device->packed_bf16));
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->base.description, sizeof device->base.description,
              "cpu: %d thread%s, %s, oneDNN %d.%d.%d", device->n_thread,

@@ -73,6 +73,11 @@ static dnnl_data_type_t dnnl_type(int32_t dtype)
     return type[dtype];
 }
 
+static dnnl_format_tag_t packed_tag(qp_dtype_t dtype)
+{
+    return dtype == QP_BF16 ? dnnl_BA16a64b2a : dnnl_BA16a64b4a;
+}
+
 static qp_error_t describe(dnnl_memory_desc_t *md, int64_t n_row, int64_t n_col, int64_t ld,
                            bool trans, int32_t dtype)
 {
@@ -104,7 +109,8 @@ static qp_error_t create_descriptor(dnnl_engine_t engine, const qp_cpu_gemm_spec
     QP_TRY(describe(&c, spec->m, spec->n, spec->ldc, false, spec->c));
     if (spec->packed_b) {
         const dnnl_dims_t dims = {spec->k, spec->n};
-        QP_DNNL(dnnl_memory_desc_init_by_tag(&b, 2, dims, dnnl_s8, dnnl_BA16a64b4a));
+        QP_DNNL(dnnl_memory_desc_init_by_tag(&b, 2, dims, dnnl_type(spec->b),
+                                             packed_tag((qp_dtype_t)spec->b)));
     } else {
         QP_TRY(describe(&b, spec->k, spec->n, spec->ldb, spec->trans_b, spec->b));
     }
@@ -280,21 +286,24 @@ qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a,
     return NULL;
 }
 
-qp_error_t qp_cpu_dnnl_likes_packed(qp_cpu_device_t *device, bool *likes)
+qp_error_t qp_cpu_dnnl_likes_packed(qp_cpu_device_t *device, qp_dtype_t dtype, bool *likes)
 {
     enum { N = 512, K = 256 };
+    const bool half = dtype == QP_BF16;
     const int64_t n_token[] = {1, 4096};
     const dnnl_dims_t dims = {K, N};
     dnnl_memory_desc_t packed, any;
-    QP_DNNL(dnnl_memory_desc_init_by_tag(&packed, 2, dims, dnnl_s8, dnnl_BA16a64b4a));
-    QP_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_s8, dnnl_format_tag_any));
-    *likes = qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_vnni);
+    QP_DNNL(dnnl_memory_desc_init_by_tag(&packed, 2, dims, dnnl_type((int32_t)dtype),
+                                         packed_tag(dtype)));
+    QP_DNNL(dnnl_memory_desc_init_by_tag(&any, 2, dims, dnnl_type((int32_t)dtype),
+                                         dnnl_format_tag_any));
+    *likes = qp_cpu_dnnl_has(half ? dnnl_cpu_isa_avx512_core_bf16 : dnnl_cpu_isa_avx512_core_vnni);
     for (int i = 0; i < 2 && *likes; i++) {
         dnnl_memory_desc_t a, c;
         dnnl_matmul_desc_t product;
         dnnl_primitive_desc_t descriptor;
-        QP_TRY(describe(&a, n_token[i], K, K, false, QP_U8));
-        QP_TRY(describe(&c, n_token[i], N, N, false, QP_I32));
+        QP_TRY(describe(&a, n_token[i], K, K, false, half ? QP_BF16 : QP_U8));
+        QP_TRY(describe(&c, n_token[i], N, N, false, half ? QP_F32 : QP_I32));
         QP_DNNL(dnnl_matmul_desc_init(&product, &a, &any, NULL, &c));
         QP_DNNL(
             dnnl_primitive_desc_create(&descriptor, &product, NULL, device->gemm->engine, NULL));

@@ -23,9 +23,10 @@ qp_error_t qp_cpu_gemm_cache_create(qp_cpu_device_t *device);
 void qp_cpu_gemm_cache_destroy(qp_cpu_device_t *device);
 
 /**
- * Whether oneDNN, asked for the layout it likes best, takes int8 weights in the 64 x 64 blocks of
- * cpu_weight.h, for one token as for many.
+ * Whether oneDNN, asked for the layout it likes best, takes int8 weights in the blocks of
+ * cpu_weight.h (dtype QP_I8) or bf16 operands in those of cpu_pack.h (QP_BF16), for one token as
+ * for many.
  */
-qp_error_t qp_cpu_dnnl_likes_packed(qp_cpu_device_t *device, bool *likes);
+qp_error_t qp_cpu_dnnl_likes_packed(qp_cpu_device_t *device, qp_dtype_t dtype, bool *likes);
 
 #endif
