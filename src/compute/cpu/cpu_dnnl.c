@@ -101,6 +101,16 @@ static qp_error_t set_attributes(dnnl_primitive_attr_t attributes, dnnl_post_ops
     return NULL;
 }
 
+/* oneDNN multiplies packed operands whose a or c it does not like by plain loops, without a word.
+ */
+static dnnl_status_t refuse_reference(const_dnnl_primitive_desc_t descriptor)
+{
+    const char *name = "";
+    const dnnl_status_t status =
+        dnnl_primitive_desc_query(descriptor, dnnl_query_impl_info_str, 0, (void *)&name);
+    return status == dnnl_success && strncmp(name, "ref", 3) == 0 ? dnnl_unimplemented : status;
+}
+
 static qp_error_t create_descriptor(dnnl_engine_t engine, const qp_cpu_gemm_spec_t *spec,
                                     dnnl_primitive_desc_t *descriptor)
 {
@@ -125,6 +135,8 @@ static qp_error_t create_descriptor(dnnl_engine_t engine, const qp_cpu_gemm_spec
     dnnl_status_t status = dnnl_success;
     if (error == NULL)
         status = dnnl_primitive_desc_create(descriptor, &product, attributes, engine, NULL);
+    if (error == NULL && status == dnnl_success && spec->packed_b)
+        status = refuse_reference(*descriptor);
     destroyed(dnnl_post_ops_destroy(sum));
     destroyed(dnnl_primitive_attr_destroy(attributes));
     if (error == NULL && status != dnnl_success)
