@@ -70,9 +70,11 @@ static qp_error_t check_deck(const qp_h5_t *file, const qp_ckpt_info_t *expected
     QP_TRY(qp_h5_blob_read(file, "/fingerprint", &fingerprint, &n_bytes));
     qp_str_t changes = {0};
     list_changes(fingerprint, expected->fingerprint, &changes);
-    qp_error_t error = QP_ERROR(
-        QP_INPUT, "%s: cannot be continued: the deck differs in keys that may not change%s",
-        qp_h5_path(file), changes.n > 0 ? changes.data : "");
+    qp_error_t error = QP_ERROR(QP_INPUT,
+                                "%s: cannot be continued: the deck, or what its \"auto\" stands "
+                                "for on this machine, differs "
+                                "in keys that may not change%s",
+                                qp_h5_path(file), changes.n > 0 ? changes.data : "");
     qp_str_fini(&changes);
     qp_free(fingerprint);
     return error;

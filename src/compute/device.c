@@ -11,6 +11,8 @@ qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int n
                                   "say \"cpu\" or \"auto\"");
     qp_device_config_t resolved = *config;
     resolved.backend = QP_BACKEND_CPU;
+    if (resolved.compute == QP_COMPUTE_AUTO)
+        resolved.compute = (int)qp_device_auto_compute();
     return qp_cpu_device_open(&resolved, node_rank, node_size, device);
 }
 

@@ -59,12 +59,12 @@ typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA } qp_backend_t;
 
 typedef struct {
     int backend;     /**< qp_backend_t */
-    int compute;     /**< index into "bf16|fp32" (qp_compute_t) */
+    int compute;     /**< index into "auto|bf16|fp32" (qp_compute_t) */
     int recompute;   /**< index into "auto|none|layer" */
     int64_t threads; /**< CPU threads per rank; 0: cores of the node / ranks of the node */
 } qp_device_config_t;
 
-typedef enum { QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
+typedef enum { QP_COMPUTE_AUTO, QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
 typedef enum { QP_RECOMPUTE_AUTO, QP_RECOMPUTE_NONE, QP_RECOMPUTE_LAYER } qp_recompute_t;
 
 struct qp_ops;
@@ -78,7 +78,7 @@ typedef struct qp_device {
     void (*close)(struct qp_device *device);
     struct qp_queue *queue;         /**< the default queue */
     char description[160];          /**< for the log */
-    qp_device_config_t config;      /**< resolved: backend and threads are definite */
+    qp_device_config_t config;      /**< resolved: backend, compute and threads are definite */
     const struct qp_ops *timed_ops; /**< the backend's own table where ops are timed, or NULL */
     qp_timers_t timers;             /**< of the ops */
     bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in
@@ -92,9 +92,16 @@ typedef struct qp_queue {
 } qp_queue_t;
 
 /**
+ * What "auto" computes in on this machine: bf16 where the CPU has instructions that multiply it
+ * (AVX-512 BF16, AMX), else fp32. A function of the instruction set alone, never of a measurement:
+ * it belongs to a run's identity.
+ */
+qp_compute_t qp_device_auto_compute(void);
+
+/**
  * Opens the backend of the config ("auto": cpu). \a node_rank and \a node_size choose the share of
  * cores. QP_INPUT: cuda, of which this version has no backend; bf16 compute on a CPU that has no
- * AVX-512.
+ * AVX-512 (with AVX-512 but no bf16 instructions it is emulated: slow, and a warning).
  */
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device);
@@ -109,7 +116,7 @@ void qp_device_time_ops(qp_device_t *device);
 /** The device's default queue. */
 qp_queue_t *qp_device_queue(qp_device_t *device);
 
-/** "cpu: 2 threads, AVX-512 VNNI BF16, oneDNN 2.6.3"; owned by the device. */
+/** "cpu: 2 threads, AVX-512 VNNI BF16, oneDNN 2.6.3, bf16"; owned by the device. */
 const char *qp_device_describe(const qp_device_t *device);
 
 /** A host block (node-shared memory) as a device address; only if host_addressable. */

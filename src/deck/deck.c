@@ -187,6 +187,17 @@ static void take_set(reader_t *r, const char *argument)
     qp_free(path);
 }
 
+/* Nobody has said anything definite. */
+static bool is_open(const qp_deck_value_t *value)
+{
+    size_t n = 0;
+    const char *item = value->key->type == QP_DECK_CHOICE
+                           ? qp_deck_item(value->key->choices, (int)value->is.i, &n)
+                           : NULL;
+    return value->source == QP_DECK_DEFAULT || value->source == QP_DECK_UNSET ||
+           (item != NULL && n == strlen("auto") && memcmp(item, "auto", n) == 0);
+}
+
 static qp_error_t adopt(qp_deck_t *deck, const char *from, const char *line, size_t length)
 {
     size_t n_path = strcspn(line, "=");
@@ -196,7 +207,7 @@ static qp_error_t adopt(qp_deck_t *deck, const char *from, const char *line, siz
     qp_deck_value_t *value = qp_deck_find(deck, path);
     QP_ASSERT(value != NULL);
     qp_error_t error = NULL;
-    if (value->source == QP_DECK_DEFAULT || value->source == QP_DECK_UNSET) {
+    if (is_open(value)) {
         char *what = qp_deck_value_parse(value, text);
         if (what != NULL)
             error = QP_ERROR(QP_INPUT, "%s: its %s: %s", from, path, what);

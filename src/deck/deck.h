@@ -80,8 +80,8 @@ void qp_deck_destroy(qp_deck_t **deck);
 
 /**
  * Values that come with what another key names (\a from: "lora.init"): each line of \a lines is
- * "path=value" and replaces a default; what the deck or --set says stays. A value that the schema
- * does not allow: QP_INPUT. Same lines on all ranks.
+ * "path=value" and replaces a default or a choice of "auto"; else what the deck or --set says
+ * stays. A value that the schema does not allow: QP_INPUT. Same lines on all ranks.
  */
 qp_error_t qp_deck_adopt(qp_deck_t *deck, const char *from, const char *lines);
 

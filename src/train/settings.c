@@ -152,6 +152,23 @@ static qp_error_t adopt_init(qp_comm_t *comm, qp_deck_t *deck)
     return error;
 }
 
+/*
+ * device.compute = "auto" becomes what it stands for, so that it is in used.cfg and in a
+ * checkpoint's fingerprint. Where the nodes differ, all compute as the least of them.
+ */
+static qp_error_t adopt_compute(qp_comm_t *comm, qp_deck_t *deck)
+{
+    qp_device_config_t device;
+    qp_deck_fill(deck, &qp_device_deck, &device);
+    if (device.compute != QP_COMPUTE_AUTO)
+        return NULL;
+    uint64_t fp32 = qp_device_auto_compute() == QP_COMPUTE_FP32;
+    if (comm != NULL)
+        fp32 = qp_comm_agree_bits(comm, fp32);
+    return qp_deck_adopt(deck, "auto on this CPU",
+                         fp32 ? "device.compute=fp32" : "device.compute=bf16");
+}
+
 qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
                             const char *command, qp_settings_t *settings)
 {
@@ -160,6 +177,8 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     *settings = (qp_settings_t){0};
     QP_TRY(qp_deck_read(comm, path, groups, n_group, sets, n_set, &settings->deck));
     qp_error_t error = adopt_init(comm, settings->deck);
+    if (error == NULL)
+        error = adopt_compute(comm, settings->deck);
     if (error != NULL) {
         qp_settings_fini(settings);
         return error;

@@ -18,7 +18,11 @@ static void test_auto_is_cpu(void)
     CHECK(device->host_addressable && device->config.threads >= 1);
     CHECK(qp_device_queue(device)->device == device);
     CHECK(strstr(qp_device_describe(device), "oneDNN") != NULL);
-    CHECK(qp_device_dtype(device) == QP_BF16);
+    CHECK(device->config.compute == (int)qp_device_auto_compute());
+    const char *name = qp_device_describe(device);
+    const bool bf16 = strstr(name, "BF16") != NULL || strstr(name, "AMX") != NULL;
+    CHECK(qp_device_dtype(device) == (bf16 ? QP_BF16 : QP_F32));
+    CHECK(strstr(name, bf16 ? ", bf16" : ", fp32") != NULL);
     int host;
     CHECK(qp_device_from_host(device, &host).address == (uintptr_t)&host);
     qp_device_close(&device);

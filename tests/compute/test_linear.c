@@ -191,7 +191,7 @@ static void test_both_ways(qp_device_t *device, const linear_t *l, qp_dtype_t dt
 static void test_float_kinds(void)
 {
     const qp_linear_mode_t mode = {0};
-    for (int compute = 0; compute < 2; compute++) {
+    for (int compute = QP_COMPUTE_BF16; compute <= QP_COMPUTE_FP32; compute++) {
         qp_device_t *device = open_compute((qp_compute_t)compute, 2);
         for (int kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_BF16; kind++)
             for (size_t s = 0; s < N_SIZE; s++) {
@@ -269,7 +269,7 @@ static const double quantised = 0.012;
 
 static void test_int8_kinds(void)
 {
-    for (int compute = 0; compute < 2; compute++) {
+    for (int compute = QP_COMPUTE_BF16; compute <= QP_COMPUTE_FP32; compute++) {
         qp_device_t *device = open_compute((qp_compute_t)compute, 2);
         const qp_dtype_t dtype = qp_device_dtype(device);
         const double to_quantised = quantised / tolerance(TOL_REDUCTION, dtype);

@@ -45,6 +45,35 @@ static qp_error_t read_text(const char *more, const char *const *sets, int n_set
     return error;
 }
 
+/* What "auto" stands for belongs to the run's identity, however it was said. */
+static void test_auto_compute(void)
+{
+    qp_settings_t plain, word, name;
+    if (!CHECK_OK(read_text("", NULL, 0, &plain)))
+        return;
+    CHECK(plain.device.compute == (int)qp_device_auto_compute());
+    CHECK(strstr(plain.used.data, "# auto on this CPU") != NULL);
+    const bool bf16 = plain.device.compute == QP_COMPUTE_BF16;
+    CHECK(strstr(plain.fingerprint.data,
+                 bf16 ? "device.compute = \"bf16\"" : "device.compute = \"fp32\"") != NULL);
+    const char *const set_auto[] = {"device.compute=auto"};
+    const char *const set_name[] = {bf16 ? "device.compute=bf16" : "device.compute=fp32"};
+    const char *const set_other[] = {bf16 ? "device.compute=fp32" : "device.compute=bf16"};
+    if (CHECK_OK(read_text("", set_auto, 1, &word))) {
+        CHECK(word.deck_hash == plain.deck_hash);
+        qp_settings_fini(&word);
+    }
+    if (CHECK_OK(read_text("", set_name, 1, &name))) {
+        CHECK(name.deck_hash == plain.deck_hash);
+        qp_settings_fini(&name);
+    }
+    if (CHECK_OK(read_text("", set_other, 1, &name))) {
+        CHECK(name.deck_hash != plain.deck_hash && name.device.compute != plain.device.compute);
+        qp_settings_fini(&name);
+    }
+    qp_settings_fini(&plain);
+}
+
 static void test_defaults_and_checks(void)
 {
     qp_settings_t s;
@@ -143,6 +172,7 @@ int main(void)
 {
     test_durations();
     test_defaults_and_checks();
+    test_auto_compute();
     test_hash();
     test_adapter_to_start_from();
     test_all_input_decks();

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compute/cpu/cpu_int8.h"
 #include "compute/ops.h"
 
 /**
@@ -55,8 +56,9 @@ typedef struct {
     qp_device_t base; /* first: a qp_device_t * is a qp_cpu_device_t * */
     qp_queue_t queue;
     int n_thread;     /* = base.config.threads */
-    bool packed_int8; /* oneDNN multiplies packed int8 here (AVX-512 VNNI), cpu_weight.h */
+    bool packed_int8; /* int8 weights are packed (cpu_weight.h): something multiplies them so */
     bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), cpu_pack.h */
+    qp_cpu_int8_product_t int8_product; /* our own, of packed int8; NULL: oneDNN has one */
     qp_cpu_gemm_cache_t *gemm;
     struct {
         void *data;
@@ -192,7 +194,8 @@ typedef struct {
     int32_t a, b, c; /* qp_dtype_t */
     int32_t accumulate;
     float alpha;
-    int32_t packed_b; /* b is int8 (cpu_weight.h; needed for uint8) or bf16 (cpu_pack.h) in blocks */
+    int32_t
+        packed_b; /* b is int8 (cpu_weight.h; needed for uint8) or bf16 (cpu_pack.h) in blocks */
 } qp_cpu_gemm_spec_t;
 
 /** A product made ready; owned by the device, valid until it is closed. */

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_dnnl.h"
 
@@ -35,12 +36,36 @@ static qp_error_t start(qp_cpu_device_t *device)
 {
     QP_TRY(qp_cpu_gemm_cache_create(device));
     QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_I8, &device->packed_int8));
+    if (!device->packed_int8) {
+        device->int8_product = qp_cpu_int8_product();
+        device->packed_int8 = device->int8_product != NULL;
+    }
     QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_BF16, &device->packed_bf16));
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->base.description, sizeof device->base.description,
-             "cpu: %d thread%s, %s, oneDNN %d.%d.%d", device->n_thread,
+             "cpu: %d thread%s, %s, oneDNN %d.%d.%d, %s", device->n_thread,
              device->n_thread == 1 ? "" : "s", qp_cpu_dnnl_isa_name(), version->major,
-             version->minor, version->patch);
+             version->minor, version->patch, qp_dtype_name(qp_device_dtype(&device->base)));
+    return NULL;
+}
+
+qp_compute_t qp_device_auto_compute(void)
+{
+    return qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_bf16) ? QP_COMPUTE_BF16 : QP_COMPUTE_FP32;
+}
+
+/* Whether bf16, asked for by name, can be had. */
+static qp_error_t check_bf16(void)
+{
+    if (!qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core))
+        return QP_ERROR(QP_INPUT,
+                        "device.compute = \"bf16\" needs a CPU with AVX-512, this one has %s: "
+                        "set device.compute = \"auto\" or \"fp32\"",
+                        qp_cpu_dnnl_isa_name());
+    if (!qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_bf16))
+        qp_log_warn("device.compute = \"bf16\": this CPU (%s) has no instructions for bf16 and "
+                    "emulates them: \"fp32\" is several times as fast here",
+                    qp_cpu_dnnl_isa_name());
     return NULL;
 }
 
@@ -48,11 +73,8 @@ qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, i
                               qp_device_t **out)
 {
     (void)node_rank; /* the launcher places the rank; threads stay where it did */
-    if (config->compute == QP_COMPUTE_BF16 && !qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core))
-        return QP_ERROR(QP_INPUT,
-                        "device.compute = \"bf16\" needs a CPU with AVX-512, this one has %s: "
-                        "set device.compute = \"fp32\"",
-                        qp_cpu_dnnl_isa_name());
+    if (config->compute == QP_COMPUTE_BF16)
+        QP_TRY(check_bf16());
     qp_cpu_device_t *device = QP_NEW("device", qp_cpu_device_t, 1);
     device->n_thread = config->threads > 0 ? (int)config->threads : share_of_cores(node_size);
     omp_set_num_threads(device->n_thread);

@@ -24,7 +24,7 @@ typedef struct {
     qp_cpu_panel_t panel;
     qp_cpu_cut_t rows, cols;
     bool direct;      /* the product writes y itself */
-    bool own_product; /* int8 that oneDNN does not take */
+    bool own_product; /* int8 without oneDNN */
     products_t whole, thin, sums;
     const uint8_t *ones; /* [k] */
     char *lanes;         /* [n_thread] of lane_bytes, laid out by lane_of() */
@@ -61,7 +61,7 @@ static qp_error_t make_plan(plan_t *p, const qp_cpu_linear_t *l)
     p->panel = qp_cpu_panel_plan(l->device, l->w, is_int8(p) ? QP_I8 : l->dtype, l->backward);
     p->rows = qp_cpu_cut(l->n_row, QP_CPU_ROWS);
     p->cols = qp_cpu_cut(l->n_col, QP_CPU_COLS);
-    p->own_product = is_int8(p) && !p->panel.packed;
+    p->own_product = is_int8(p) && (!p->panel.packed || l->device->int8_product != NULL);
     p->direct = !qp_cpu_weight_is_int8(l->w) && (l->backward || qp_dptr_is_null(l->w->bias)) &&
                 (l->y.dtype == QP_F32 || l->dtype == QP_BF16);
     const qp_cpu_gemm_spec_t spec = {.k = l->k,
@@ -177,7 +177,7 @@ static void finish_row(const plan_t *p, const lane_t *lane, const int32_t *sum, 
 
 /* --- tiles ------------------------------------------------------------------------------------ */
 
-/* c [m, n] = a [m, k] b [n, k]^T in integers, for machines and sizes without packed products. */
+/* c [m, n] = a [m, k] b [n, k]^T in integers, where the weights are not packed. */
 QP_CPU_CLONES static void int8_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,
                                        const int8_t *restrict b, int64_t m, int64_t n, int64_t k)
 {
@@ -195,7 +195,10 @@ static qp_error_t multiply(const plan_t *p, const qp_cpu_gemm_t *gemm, int threa
 {
     if (!p->own_product)
         return qp_cpu_gemm_run(gemm, thread, a, b, c);
-    int8_product(c, a, p->l->lda, b, m, n, p->l->k);
+    if (p->panel.packed)
+        p->l->device->int8_product(c, a, p->l->lda, b, m, n, p->l->k);
+    else
+        int8_product(c, a, p->l->lda, b, m, n, p->l->k);
     return NULL;
 }
 

@@ -2,12 +2,12 @@
  * \file cpu_weight.h
  * How frozen weights lie in memory, and panels of them ready for a product.
  *
- * int8 weights are packed where oneDNN multiplies them so (qp_cpu_device_t.packed_int8) and both
- * sizes are multiples of 64; the packed form takes the same n_out * n_in bytes. It is made of
- * blocks of 64 outputs x 64 inputs, all blocks of the first 64 outputs first; inside a block byte
- * [i / 4][o][i % 4] is W[o][i] (oneDNN's BA16a64b4a). So the columns of y from a multiple of 64 on
- * are one piece of memory, and the transposed matrix has the same blocks with each tile of 4 x 4
- * bytes transposed. Everything else is row-major [n_out, n_in].
+ * int8 weights are packed where oneDNN (AVX-512 VNNI) or our own product (cpu_int8.h, AVX2)
+ * multiplies them so and both sizes are multiples of 64; the packed form takes the same n_out *
+ * n_in bytes. It is made of blocks of 64 outputs x 64 inputs, all blocks of the first 64 outputs
+ * first; inside a block byte [i / 4][o][i % 4] is W[o][i] (oneDNN's BA16a64b4a). So the columns of
+ * y from a multiple of 64 on are one piece of memory, and the transposed matrix has the same blocks
+ * with each tile of 4 x 4 bytes transposed. Everything else is row-major [n_out, n_in].
  */
 #ifndef QP_COMPUTE_CPU_WEIGHT_H
 #define QP_COMPUTE_CPU_WEIGHT_H
