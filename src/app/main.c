@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "app/waiting.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -187,6 +188,7 @@ int main(int argc, char **argv)
     qp_error_t error = parse(argc, argv, &arguments);
     int code;
     if (error == NULL && arguments.action == ACTION_RUN) {
+        qp_waiting_set(argv);
         code = run(&arguments, command);
     } else {
         if (error == NULL)

@@ -118,12 +118,25 @@ void qp_reducer_begin(qp_reducer_t *reducer, float *data, int64_t n);
 void qp_reducer_wait(qp_reducer_t *reducer);
 void qp_reducer_destroy(qp_reducer_t **reducer);
 
+/* --- cores ------------------------------------------------------------------------------------ */
+
+/**
+ * Cores that this rank can count on, at least 1. Where the ranks of a node may all use the same
+ * cores, each gets its own part of them, neighbours first (packages, then cores, then their
+ * hardware threads), and with \a bind the calling thread, and threads that it starts from then on,
+ * stay there. A launcher's own binding (different cores for different ranks) is left alone, and
+ * nothing is bound where a rank wants more threads (\a n_thread, 0: as many as cores) than its
+ * part has. Collective.
+ */
+int qp_comm_take_cores(qp_comm_t *comm, int64_t n_thread, bool bind);
+
 /* --- node-shared memory ----------------------------------------------------------------------- */
 
 /** One block of memory per node, mapped by every rank of the node. */
 typedef struct qp_shared qp_shared_t;
 
-typedef enum { QP_SHARED_WINDOW, QP_SHARED_MEMFD } qp_shared_kind_t;
+/** OWN: only where a rank is alone on its node. */
+typedef enum { QP_SHARED_WINDOW, QP_SHARED_MEMFD, QP_SHARED_OWN } qp_shared_kind_t;
 
 /**
  * Collective over all ranks; every rank of a node passes the same \a bytes. Uses

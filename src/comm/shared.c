@@ -3,8 +3,9 @@
  * full /dev/shm means SIGBUS, not an error. So its room is looked at first; where it is too small,
  * the first rank of the node makes a memfd and the others open it through /proc/PID/fd/N. Either
  * way every rank makes the pages of its own stripe present at once: shortage shows here, and the
- * pages spread over the memory domains of the ranks. The kernel frees both kinds however the job
- * ends.
+ * pages spread over the memory domains of the ranks. A rank alone on its node takes memory of its
+ * own, in large pages, which the threads that fill it make present. The kernel frees all kinds
+ * however the job ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,7 @@ struct qp_shared {
     size_t bytes;
     bool counted; /* under label, by the node's first rank */
     void *data;
-    MPI_Win window;      /* MPI_WIN_NULL: data is a mapping of a memfd */
+    MPI_Win window;      /* MPI_WIN_NULL: data is a mapping */
     size_t mapped_bytes; /* of that mapping */
 };
 
@@ -41,6 +42,16 @@ static void stripe(const qp_comm_t *comm, size_t bytes, size_t *offset, size_t *
     end = end < bytes ? end : bytes;
     *offset = first;
     *n_bytes = end > first ? end - first : 0;
+}
+
+/* Makes pages present; the kernel does it by itself since Linux 5.14. */
+static void populate(void *data, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(data, bytes, MADV_POPULATE_WRITE) == 0)
+        return;
+#endif
+    memset(data, 0, bytes);
 }
 
 static qp_error_t create_window(qp_comm_t *comm, qp_shared_t *shared)
@@ -57,7 +68,10 @@ static qp_error_t create_window(qp_comm_t *comm, qp_shared_t *shared)
     shared->data = (char *)base + (PAGE - (uintptr_t)base % PAGE) % PAGE;
     size_t offset, n_bytes;
     stripe(comm, shared->bytes, &offset, &n_bytes);
-    memset((char *)shared->data + offset, 0, n_bytes);
+    if (comm->node_size == 1) /* from the heap, as it was left */
+        memset(shared->data, 0, shared->bytes);
+    else
+        populate((char *)shared->data + offset, n_bytes);
     return NULL;
 }
 
@@ -116,6 +130,19 @@ static qp_error_t create_memfd(qp_comm_t *comm, qp_shared_t *shared)
     return error;
 }
 
+static qp_error_t create_own(qp_shared_t *shared)
+{
+    shared->mapped_bytes = (shared->bytes / PAGE + 1) * PAGE; /* never empty */
+    void *data = mmap(NULL, shared->mapped_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED)
+        return QP_ERROR(QP_IO, "%s: mapping %zu bytes: %s", shared->label, shared->bytes,
+                        strerror(errno));
+    madvise(data, shared->mapped_bytes, MADV_HUGEPAGE); /* where the system has them */
+    shared->data = data;
+    return NULL;
+}
+
 /* More than the node has would end in a signal or in the kernel's hunt for memory. First rank only.
  */
 static qp_error_t check_memory(const qp_comm_t *comm, const char *label, size_t bytes)
@@ -143,7 +170,8 @@ qp_error_t qp_shared_create(qp_comm_t *comm, const char *label, size_t bytes, qp
 {
     bool fits = false;
     QP_TRY(qp_comm_agree(comm, fits_dev_shm(comm, bytes, &fits)));
-    return qp_shared_create_as(comm, label, bytes, fits ? QP_SHARED_WINDOW : QP_SHARED_MEMFD,
+    qp_shared_kind_t kind = fits ? QP_SHARED_WINDOW : QP_SHARED_MEMFD;
+    return qp_shared_create_as(comm, label, bytes, comm->node_size == 1 ? QP_SHARED_OWN : kind,
                                shared);
 }
 
@@ -153,9 +181,14 @@ qp_error_t qp_shared_create_as(qp_comm_t *comm, const char *label, size_t bytes,
     QP_TRY(qp_comm_agree(comm, check_memory(comm, label, bytes)));
     qp_shared_t *shared = QP_NEW("comm", qp_shared_t, 1);
     *shared = (qp_shared_t){.label = label, .bytes = bytes, .window = MPI_WIN_NULL};
-    /* Nodes may differ in kind; both kinds end in exactly one agreement of all ranks. */
-    qp_error_t error = kind == QP_SHARED_WINDOW ? qp_comm_agree(comm, create_window(comm, shared))
-                                                : create_memfd(comm, shared);
+    /* Nodes may differ in kind; each kind ends in exactly one agreement of all ranks. */
+    qp_error_t error;
+    QP_ASSERT(kind != QP_SHARED_OWN || comm->node_size == 1);
+    if (kind == QP_SHARED_MEMFD)
+        error = create_memfd(comm, shared);
+    else
+        error = qp_comm_agree(comm, kind == QP_SHARED_OWN ? create_own(shared)
+                                                          : create_window(comm, shared));
     if (error == NULL && comm->node_rank == 0) {
         qp_mem_account(label, (int64_t)bytes);
         shared->counted = true;

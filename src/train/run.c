@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/env.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -47,6 +48,21 @@ static qp_error_t open_folder(const qp_run_t *run)
     qp_free(log);
     qp_free(used);
     return error;
+}
+
+/* Cores for this rank, unless the user has placed its threads, and the device on them. */
+static qp_error_t open_device(qp_run_t *run)
+{
+    static const char *const placed_by[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"};
+    qp_device_config_t config = run->settings->device;
+    bool placed = false;
+    for (size_t i = 0; i < sizeof placed_by / sizeof placed_by[0]; i++)
+        placed |= qp_env(placed_by[i]) != NULL;
+    int n_core = qp_comm_take_cores(run->comm, config.threads, !placed);
+    if (config.threads == 0)
+        config.threads = n_core;
+    return qp_comm_agree(run->comm, qp_device_open(&config, qp_comm_node_rank(run->comm),
+                                                   qp_comm_node_size(run->comm), &run->device));
 }
 
 /* What stands in the base's header: architecture and tokenizer. Rank-local. */
@@ -253,8 +269,7 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (!dry && qp_comm_rank(comm) == 0)
         error = open_folder(run);
     QP_TRY(qp_comm_agree(comm, error));
-    QP_TRY(qp_comm_agree(comm, qp_device_open(&settings->device, qp_comm_node_rank(comm),
-                                              qp_comm_node_size(comm), &run->device)));
+    QP_TRY(open_device(run));
     if (qp_log_level() >= QP_LOG_STAT)
         qp_device_time_ops(run->device);
     QP_TRY(qp_comm_agree(comm, open_base(run)));
@@ -279,7 +294,9 @@ qp_error_t qp_run_load(qp_run_t *run)
     const qp_settings_t *s = run->settings;
     double start = qp_time();
     QP_TRY(qp_base_load(run->comm, run->device, &s->base, run->n_position, &run->base));
-    qp_log_info("base loaded in %.1f s", qp_time() - start);
+    const double seconds = qp_time() - start;
+    const size_t bytes = qp_base_bytes(run->device, &run->info, run->n_position);
+    qp_log_info("base loaded in %.2f s (%.2f GB/s)", seconds, (double)bytes / 1e9 / seconds);
     if (run->has_adapter) {
         QP_TRY(qp_adapter_create(run->comm, run->base, &s->lora, (uint32_t)s->job.seed,
                                  &run->adapter));

@@ -1,5 +1,5 @@
 /* QP_TEST: ranks=1,2,3,4 timeout=60
- * Node-shared memory of both kinds: zeroed, aligned, one copy, counted once. */
+ * Node-shared memory of all kinds: zeroed, aligned, one copy, counted once. */
 #include <stdint.h>
 
 #include "base/mem.h"
@@ -30,9 +30,10 @@ static void test_block(qp_comm_t *comm, qp_shared_t *shared, size_t bytes, int64
 
 static void test_kinds_and_sizes(qp_comm_t *comm)
 {
-    const qp_shared_kind_t kinds[] = {QP_SHARED_WINDOW, QP_SHARED_MEMFD};
+    const qp_shared_kind_t kinds[] = {QP_SHARED_WINDOW, QP_SHARED_MEMFD, QP_SHARED_OWN};
+    const size_t n_kind = qp_comm_node_size(comm) == 1 ? 3 : 2;
     const size_t sizes[] = {1, 4096, 5000, 3 * 4096 + 1, (size_t)10 << 20};
-    for (size_t k = 0; k < 2; k++)
+    for (size_t k = 0; k < n_kind; k++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
             int64_t before = qp_mem_alive();
             qp_shared_t *shared = NULL;

@@ -81,6 +81,7 @@ qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *p
                 pack_block(block_at(w, o, i), from + (o * w->n_in + i) * PACK, w->n_in);
     if (scale != NULL) {
         memcpy(qp_cpu_pointer(w->scale), scale, (size_t)w->n_out * sizeof *scale);
+#pragma omp parallel for num_threads(device->n_thread)
         for (int64_t o = 0; o < w->n_out; o++) {
             int32_t sum = 0;
             for (int64_t i = 0; i < w->n_in; i++)

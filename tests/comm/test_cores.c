@@ -1,0 +1,85 @@
+/* QP_TEST: ranks=1,2,4 timeout=60
+ * Ranks of a node that may use the same cores get parts of their own; nobody is bound that wants
+ * more threads than its part has, or that the launcher has bound. */
+#include <mpi.h>
+#include <sched.h>
+
+#include "comm/comm.h"
+#include "testing.h"
+
+static cpu_set_t current(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CHECK(sched_getaffinity(0, sizeof set, &set) == 0);
+    return set;
+}
+
+static void restore(const cpu_set_t *set)
+{
+    CHECK(sched_setaffinity(0, sizeof *set, set) == 0);
+}
+
+/* Parts are as large as promised, within what was there, and do not overlap. */
+static void test_parts(qp_comm_t *comm, const cpu_set_t *all)
+{
+    const int n_rank = qp_comm_size(comm), n_core = CPU_COUNT(all);
+    const int n = qp_comm_take_cores(comm, 0, true);
+    cpu_set_t mine = current(), both;
+    CHECK(n == (n_core >= n_rank ? n_core / n_rank : 1));
+    CPU_AND(&both, &mine, all);
+    CHECK(CPU_EQUAL(&both, &mine));
+    int8_t n_owner[CPU_SETSIZE], own[CPU_SETSIZE];
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        own[cpu] = CPU_ISSET((size_t)cpu, &mine) != 0;
+    MPI_Allreduce(own, n_owner, CPU_SETSIZE, MPI_INT8_T, MPI_SUM, MPI_COMM_WORLD);
+    int most = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        most = n_owner[cpu] > most ? n_owner[cpu] : most;
+    if (n_core >= n_rank)
+        CHECK_MSG(most == 1, "%d ranks on one core", most);
+    else
+        CHECK(CPU_EQUAL(&mine, all)); /* too few to share out */
+    restore(all);
+}
+
+static void test_unbound(qp_comm_t *comm, const cpu_set_t *all)
+{
+    qp_comm_take_cores(comm, 0, false);
+    cpu_set_t mine = current();
+    CHECK(CPU_EQUAL(&mine, all));
+    qp_comm_take_cores(comm, CPU_COUNT(all) + 1, true);
+    mine = current();
+    CHECK(CPU_EQUAL(&mine, all));
+}
+
+/* As a launcher binds: different cores for different ranks. */
+static void test_launcher(qp_comm_t *comm, const cpu_set_t *all)
+{
+    int n_rank = qp_comm_size(comm), wanted = qp_comm_rank(comm) % CPU_COUNT(all), seen = 0;
+    cpu_set_t own, mine;
+    if (n_rank == 1 || CPU_COUNT(all) == 1)
+        return;
+    CPU_ZERO(&own);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, all) && seen++ == wanted)
+            CPU_SET((size_t)cpu, &own);
+    restore(&own);
+    CHECK(qp_comm_take_cores(comm, 0, true) == 1);
+    mine = current();
+    CHECK(CPU_EQUAL(&mine, &own));
+    restore(all);
+}
+
+int main(void)
+{
+    qp_comm_t *comm = NULL;
+    if (CHECK_OK(qp_comm_create(&comm))) {
+        const cpu_set_t all = current();
+        test_parts(comm, &all);
+        test_unbound(comm, &all);
+        test_launcher(comm, &all);
+    }
+    qp_comm_destroy(&comm);
+    return qp_test_end();
+}
