@@ -43,18 +43,35 @@ static int64_t file_number(const char *path)
     return value;
 }
 
-static int64_t meminfo_available(void)
+/* A line "Name: N kB" of a file of /proc in bytes, or -1. */
+static int64_t proc_bytes(const char *path, const char *name)
 {
-    char line[128];
+    char line[256];
     long long kib = -1;
-    FILE *file = fopen("/proc/meminfo", "r");
+    const size_t n = strlen(name);
+    FILE *file = fopen(path, "r");
     if (file == NULL)
         return -1;
-    while (fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1)
-            break;
+    while (kib < 0 && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, name, n) == 0 && line[n] == ':')
+            kib = strtoll(line + n + 1, NULL, 10);
     fclose(file);
     return kib < 0 ? -1 : (int64_t)kib * 1024;
+}
+
+int64_t qp_env_memory_used(void)
+{
+    return proc_bytes("/proc/self/smaps_rollup", "Pss");
+}
+
+int64_t qp_env_memory_peak(void)
+{
+    const int64_t used = qp_env_memory_used();
+    const int64_t resident = proc_bytes("/proc/self/smaps_rollup", "Rss");
+    const int64_t peak = proc_bytes("/proc/self/status", "VmHWM");
+    if (used < 0 || resident < 0 || peak < resident)
+        return used;
+    return peak - resident + used;
 }
 
 /* Limit and use of this process's cgroup, version 2 then 1, as containers and batch systems mount
@@ -68,7 +85,7 @@ static const struct {
 
 int64_t qp_env_memory_available(void)
 {
-    int64_t available = meminfo_available();
+    int64_t available = proc_bytes("/proc/meminfo", "MemAvailable");
     for (size_t i = 0; i < sizeof cgroup_file / sizeof cgroup_file[0]; i++) {
         int64_t limit = file_number(cgroup_file[i].limit), used = file_number(cgroup_file[i].used);
         if (limit > 0 && used >= 0 && (available < 0 || limit - used < available))

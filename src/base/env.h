@@ -22,4 +22,11 @@ double qp_env_walltime(const char **source);
  * unknown. */
 int64_t qp_env_memory_available(void);
 
+/**
+ * Bytes of memory that this process has now, and has had at most; of pages that it shares with
+ * other processes only its part (the kernel's PSS). -1: unknown.
+ */
+int64_t qp_env_memory_used(void);
+int64_t qp_env_memory_peak(void);
+
 #endif

@@ -3,8 +3,10 @@
 #include "base/env.h"
 #include "base/log.h"
 
-/* What libraries, MPI and the program itself take besides what is planned. */
-static const int64_t RESERVE_PER_RANK = 200 << 20;
+/* What libraries take later on: kernels that oneDNN compiles, buffers of HDF5 and MPI, stacks. */
+static const int64_t GROWTH_PER_RANK = 24 << 20;
+/* Where the process cannot tell what it has. */
+static const int64_t PROGRAM_UNKNOWN = 160 << 20;
 
 static int64_t ranks_of_fullest_node(qp_comm_t *comm)
 {
@@ -17,7 +19,10 @@ void qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm)
 {
     int64_t least = -qp_env_memory_available();
     qp_comm_max_i64(comm, &least, 1);
-    *plan = (qp_memory_plan_t){.available = least > 0 ? -1 : -least};
+    int64_t used = qp_env_memory_used();
+    qp_comm_max_i64(comm, &used, 1);
+    *plan = (qp_memory_plan_t){.program = (used > 0 ? used : PROGRAM_UNKNOWN) + GROWTH_PER_RANK,
+                               .available = least > 0 ? -1 : -least};
 }
 
 void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, bool per_node)
@@ -30,7 +35,7 @@ void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes,
 
 int64_t qp_memory_plan_node_bytes(const qp_memory_plan_t *plan, qp_comm_t *comm)
 {
-    int64_t n_rank = ranks_of_fullest_node(comm), bytes = n_rank * RESERVE_PER_RANK;
+    int64_t n_rank = ranks_of_fullest_node(comm), bytes = n_rank * plan->program;
     for (int i = 0; i < plan->n; i++)
         bytes += (int64_t)plan->row[i].bytes * (plan->row[i].per_node ? 1 : n_rank);
     return bytes;
@@ -56,9 +61,20 @@ void qp_memory_plan_print(const qp_memory_plan_t *plan, qp_comm_t *comm)
         qp_log_info("  %-14s %10.1f MB per %s", plan->row[i].label,
                     megabytes((int64_t)plan->row[i].bytes),
                     plan->row[i].per_node ? "node" : "rank");
-    qp_log_info("  %-14s %10.1f MB per rank", "program", megabytes(RESERVE_PER_RANK));
+    qp_log_info("  %-14s %10.1f MB per rank", "program", megabytes(plan->program));
     qp_log_info("  %-14s %10.1f MB per node, %.1f MB available", "together",
                 megabytes(qp_memory_plan_node_bytes(plan, comm)), megabytes(plan->available));
+}
+
+void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm)
+{
+    int64_t peak = qp_env_memory_peak();
+    qp_comm_max_i64(comm, &peak, 1);
+    if (peak < 0)
+        return;
+    int64_t node = peak * ranks_of_fullest_node(comm);
+    qp_log_info("peak memory: rank %.1f MB, node %.1f MB (planned %.1f MB)", megabytes(peak),
+                megabytes(node), megabytes(qp_memory_plan_node_bytes(plan, comm)));
 }
 
 qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan, qp_comm_t *comm)

@@ -10,7 +10,7 @@
 
 #include "comm/comm.h"
 
-enum { QP_MAX_PLAN_ROW = 12 };
+enum { QP_MAX_PLAN_ROW = 16 };
 
 typedef struct {
     int n;
@@ -19,10 +19,12 @@ typedef struct {
         size_t bytes;
         bool per_node; /* once per node; otherwise once per rank */
     } row[QP_MAX_PLAN_ROW];
+    int64_t program;   /**< bytes of a rank that is in place before anything is allocated */
     int64_t available; /**< bytes a node can give, the least of all nodes; -1: unknown */
 } qp_memory_plan_t;
 
-/** Takes the available memory of all nodes. Collective: before anything large is allocated. */
+/** Takes what the program itself has already, and the available memory of all nodes. Collective:
+ * before anything large is allocated. */
 void qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm);
 void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, bool per_node);
 
@@ -34,6 +36,9 @@ bool qp_memory_plan_fits(const qp_memory_plan_t *plan, qp_comm_t *comm, size_t e
 
 /** Logs the table at level info. */
 void qp_memory_plan_print(const qp_memory_plan_t *plan, qp_comm_t *comm);
+
+/** Logs what a rank and the fullest node have had at most, beside the plan. Collective. */
+void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm);
 
 /** QP_INPUT with the table's largest rows and a hint when it does not fit. Same on all ranks. */
 qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan, qp_comm_t *comm);
