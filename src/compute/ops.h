@@ -147,7 +147,7 @@ typedef struct qp_ops {
     /* --- dense products (LoRA, heads) --------------------------------------------------------- */
     /**
      * c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32
-     * sums: two fp32 operands are multiplied in fp32; a mixed pair in the type of device.compute.
+     * sums: two fp32 operands are multiplied in fp32; other pairs in the type of device.compute.
      * With beta 0 the old c does not matter. The summed size must not be 0.
      */
     qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,

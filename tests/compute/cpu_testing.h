@@ -39,13 +39,31 @@ static inline double tolerance(tol_t kind, qp_dtype_t dtype)
 
 /* --- devices and tensors ---------------------------------------------------------------------- */
 
-static inline qp_device_t *open_device(int threads)
+static inline qp_device_t *open_compute(qp_compute_t compute, int threads)
 {
     qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = threads};
+        .backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = threads};
     qp_device_t *device = NULL;
     CHECK_OK(qp_device_open(&config, 0, 1, &device));
     return device;
+}
+
+static inline qp_device_t *open_device(int threads)
+{
+    return open_compute(QP_COMPUTE_FP32, threads);
+}
+
+/** Whether this machine multiplies bf16 at all; where not, its ops never see bf16 operands. */
+static inline bool has_bf16(void)
+{
+    qp_device_config_t config = {.backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_BF16};
+    qp_device_t *device = NULL;
+    qp_error_t error = qp_device_open(&config, 0, 1, &device);
+    const bool has = error == NULL;
+    qp_error_destroy(&error);
+    if (has)
+        qp_device_close(&device);
+    return has;
 }
 
 typedef struct {

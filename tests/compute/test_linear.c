@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60
+/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Frozen linears of every kind and mode, forward and backward, against twins in double precision
  * and in integers; sizes that oneDNN packs (multiples of 64) and sizes that it does not. */
 #include "compute/cpu/cpu_quantise.h"
@@ -103,14 +103,10 @@ static void free_linear(qp_device_t *device, linear_t *l)
     QP_FREE(l->dense);
 }
 
-static qp_device_t *open_compute(qp_compute_t compute, int threads)
-{
-    qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = threads};
-    qp_device_t *device = NULL;
-    CHECK_OK(qp_device_open(&config, 0, 1, &device));
-    return device;
-}
+/* Each type that products can have on this machine. */
+#define FOR_COMPUTE(compute)                                                    \
+    for (qp_compute_t compute = has_bf16() ? QP_COMPUTE_BF16 : QP_COMPUTE_FP32; \
+         compute <= QP_COMPUTE_FP32; compute++)
 
 /* --- twins ------------------------------------------------------------------------------------ */
 
@@ -191,8 +187,9 @@ static void test_both_ways(qp_device_t *device, const linear_t *l, qp_dtype_t dt
 static void test_float_kinds(void)
 {
     const qp_linear_mode_t mode = {0};
-    for (int compute = QP_COMPUTE_BF16; compute <= QP_COMPUTE_FP32; compute++) {
-        qp_device_t *device = open_compute((qp_compute_t)compute, 2);
+    FOR_COMPUTE(compute)
+    {
+        qp_device_t *device = open_compute(compute, 2);
         for (int kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_BF16; kind++)
             for (size_t s = 0; s < N_SIZE; s++) {
                 linear_t l = make_linear(device, (qp_weight_kind_t)kind, sizes[s].n_out,
@@ -269,8 +266,9 @@ static const double quantised = 0.012;
 
 static void test_int8_kinds(void)
 {
-    for (int compute = QP_COMPUTE_BF16; compute <= QP_COMPUTE_FP32; compute++) {
-        qp_device_t *device = open_compute((qp_compute_t)compute, 2);
+    FOR_COMPUTE(compute)
+    {
+        qp_device_t *device = open_compute(compute, 2);
         const qp_dtype_t dtype = qp_device_dtype(device);
         const double to_quantised = quantised / tolerance(TOL_REDUCTION, dtype);
         for (int kind = QP_WEIGHT_INT8; kind <= QP_WEIGHT_LLM_INT8; kind++)
@@ -332,7 +330,7 @@ static void test_outliers(qp_device_t *device, int64_t n_row, int64_t n_out, int
 /* A row is what it is whatever stands beside it; a row with a NaN is not finite, the others are. */
 static void test_rows_stand_alone(void)
 {
-    qp_device_t *device = open_compute(QP_COMPUTE_BF16, 2);
+    qp_device_t *device = open_compute(QP_COMPUTE_AUTO, 2);
     qp_queue_t *q = qp_device_queue(device);
     enum { ROWS = 150, BAD = 7, OUT = 128, IN = 192 };
     linear_t l = make_linear(device, QP_WEIGHT_INT8, OUT, IN, false, int8_mode);
@@ -355,7 +353,7 @@ static void test_rows_stand_alone(void)
 
 static void test_repeatable(qp_weight_kind_t kind, qp_linear_mode_t mode)
 {
-    qp_device_t *one = open_compute(QP_COMPUTE_BF16, 1), *three = open_compute(QP_COMPUTE_BF16, 3);
+    qp_device_t *one = open_compute(QP_COMPUTE_AUTO, 1), *three = open_compute(QP_COMPUTE_AUTO, 3);
     linear_t l = make_linear(one, kind, 320, 576, true, mode);
     tensor_t x = make_normal(one, QP_BF16, 300, 576, 5), dx = make_tensor(one, QP_BF16, 300, 576);
     tensor_t y = make_tensor(one, QP_BF16, 300, 320), dx2 = make_tensor(one, QP_BF16, 300, 576);

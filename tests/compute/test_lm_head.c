@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60
+/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Fused language-model head against a double twin: log-probability, entropy, gradient. */
 #include "cpu_testing.h"
 
@@ -116,9 +116,7 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dt
         only.m.n_col = 3;
         CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, (qp_dptr_t){0},
                                       qp_mat_rows(hidden.m, n - 3, 3), head.m, last));
-        for (int64_t i = 0; i < 3; i++)
-            CHECK_MSG(get_element(&only, 0, i) == get_element(&logprob, 0, n - 3 + i),
-                      "logprob bits of row %lld alone", (long long)i);
+        CHECK_TENSOR(&only, t.logprob + n - 3, TOL_REDUCTION, "the last three rows alone");
         only.m.n_col = n;
     }
     device->ops->release(device, &at);
@@ -152,7 +150,8 @@ int main(void)
     qp_device_t *device = open_device(2);
     for (int i = 0; i < N_SIZE; i++) {
         check_head(device, QP_F32, QP_F32, sizes[i].n, sizes[i].d, sizes[i].v);
-        check_head(device, QP_BF16, QP_BF16, sizes[i].n, sizes[i].d, sizes[i].v);
+        if (has_bf16())
+            check_head(device, QP_BF16, QP_BF16, sizes[i].n, sizes[i].d, sizes[i].v);
     }
     check_head(device, QP_F32, QP_BF16, 9, 40, 700);
     test_logits(device);

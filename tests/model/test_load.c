@@ -166,7 +166,7 @@ int main(void)
     tiny_setup_t s;
     char folder[256] = "", path[300];
     tiny_open("bias", &tiny);
-    tiny_setup(&tiny, QP_PRECISION_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, &s);
     if (qp_comm_rank(s.comm) == 0)
         snprintf(folder, sizeof folder, "%s", qp_test_folder());
     qp_comm_bcast(s.comm, folder, sizeof folder, QP_U8, 0);

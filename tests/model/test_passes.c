@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=120
+/* QP_TEST: timeout=120 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Forward and backward as functions: batching, recomputation, dropout, finite differences, the
  * distances of the cheaper precisions. */
 #include <math.h>
@@ -207,6 +207,8 @@ static void test_cheaper_precisions_stay_near(const tiny_t *tiny, const float *g
         tiny_batch_t batch;
         qp_workspace_t *ws;
         double found;
+        if (MODES[i].compute == QP_COMPUTE_BF16 && qp_device_auto_compute() == QP_COMPUTE_FP32)
+            continue; /* there it is refused, or emulated */
         tiny_setup(tiny, MODES[i].precision, MODES[i].compute, MODES[i].product, &s);
         CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
         tiny_batch(tiny->config.n_vocab, 0, &batch);

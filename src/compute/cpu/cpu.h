@@ -24,7 +24,9 @@
  * loaded. The function must not contain an OpenMP pragma itself (gcc would not clone the loop's
  * body).
  */
-#if defined(__x86_64__) && defined(__gnu_linux__)
+#if defined(QP_CPU_NO_CLONES) /* tests/CMakeLists.txt: all code for one instruction set */
+#define QP_CPU_CLONES
+#elif defined(__x86_64__) && defined(__gnu_linux__)
 #define QP_CPU_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define QP_CPU_CLONES

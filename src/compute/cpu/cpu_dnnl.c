@@ -280,6 +280,19 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
     return NULL;
 }
 
+/* oneDNN calls for threads of its own wherever OpenMP sees no team, as in a team of one. */
+static dnnl_status_t execute_alone(const_dnnl_primitive_t primitive, dnnl_stream_t stream,
+                                   const dnnl_exec_arg_t *arguments)
+{
+    if (omp_in_parallel())
+        return dnnl_primitive_execute(primitive, stream, N_ARGUMENT, arguments);
+    const int n_thread = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const dnnl_status_t status = dnnl_primitive_execute(primitive, stream, N_ARGUMENT, arguments);
+    omp_set_num_threads(n_thread);
+    return status;
+}
+
 qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
                            void *c)
 {
@@ -293,8 +306,7 @@ qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a,
         QP_DNNL(dnnl_memory_set_data_handle(memory, pointer[i]));
         arguments[i] = (dnnl_exec_arg_t){argument[i], memory};
     }
-    QP_DNNL(dnnl_primitive_execute(gemm->primitive, device->gemm->stream[thread], N_ARGUMENT,
-                                   arguments));
+    QP_DNNL(execute_alone(gemm->primitive, device->gemm->stream[thread], arguments));
     return NULL;
 }
 

@@ -21,12 +21,11 @@ typedef struct {
 
 enum { NARROW = 64, FEW_TASKS = 16, TILE = QP_CPU_ROWS * QP_CPU_COLS };
 
-/* fp32 with fp32 stays exact; with bf16 on either side the device's compute type decides. */
+/* fp32 with fp32 stays exact; with bf16 on either side the device's compute type decides. (Pairs of
+ * bf16 come only with bf16 compute, in training; in fp32 they are exact anywhere.) */
 static qp_dtype_t product_dtype(const qp_cpu_device_t *device, qp_mat_t a, qp_mat_t b)
 {
-    if (a.dtype == QP_F32 && b.dtype == QP_F32)
-        return QP_F32;
-    return a.dtype == b.dtype ? a.dtype : qp_device_dtype(&device->base);
+    return a.dtype == QP_F32 && b.dtype == QP_F32 ? QP_F32 : qp_device_dtype(&device->base);
 }
 
 /* The matrix in the type of the product; a copy in scratch where it has another. */
