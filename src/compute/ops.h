@@ -48,6 +48,7 @@ typedef struct {
     qp_dptr_t data;    /**< packed or plain weights */
     qp_dptr_t scale;   /**< [n_out] fp32, absmax / 127 of each row; int8 kinds */
     qp_dptr_t row_sum; /**< [n_out] int32 sums of the int8 rows; int8 kinds */
+    qp_dptr_t col_sum; /**< [n_in] int32 sums of the int8 columns; QP_WEIGHT_INT8 */
     qp_dptr_t bias;    /**< [n_out] fp32 or none */
 } qp_weight_t;
 
@@ -105,6 +106,52 @@ typedef struct {
     int64_t step;     /**< 1-based, for bias correction */
 } qp_adamw_t;
 
+/* --- what linears read ------------------------------------------------------------------------ */
+
+/** A dropout mask of rows of n_col elements. */
+typedef struct {
+    qp_dptr_t bits; /**< [T, qp_mask_words(n_col)] uint64; bit c % 64 of word c / 64 is set where
+                         element c is kept; none: all are */
+    float scale;    /**< of what is kept: 1 / (1 - p) */
+} qp_mask_t;
+
+static inline int64_t qp_mask_words(int64_t n_col)
+{
+    return (n_col + 63) / 64;
+}
+
+typedef enum {
+    QP_INPUT_PLAIN,          /**< x itself */
+    QP_INPUT_RMSNORM,        /**< x * rsqrt(mean(x^2) + eps) * weight */
+    QP_INPUT_SWIGLU,         /**< silu(gate) * up */
+    QP_INPUT_SWIGLU_GRADIENT /**< with s = sigmoid(gate): dgate = dout up s (1 + gate (1 - s)),
+                                  dup = dout gate s */
+} qp_input_kind_t;
+
+/** A function of rows, computed on the way into a linear: it need not exist in memory. */
+typedef struct {
+    qp_input_kind_t kind;
+    qp_mat_t x;       /**< fp32 or bf16; SWIGLU and its gradient: gate then up, [T, 2F] */
+    qp_dptr_t weight; /**< RMSNORM: [D] fp32 */
+    qp_dptr_t rstd;   /**< RMSNORM: [T] fp32, gets 1 / sqrt(mean(x^2) + eps) for backward */
+    float eps;
+    qp_mat_t dout; /**< SWIGLU_GRADIENT: [T, F] */
+    /** No data, or where the result (SWIGLU_GRADIENT: dgate then dup) is also wanted; may be x. */
+    qp_mat_t copy;
+    qp_mask_t mask; /**< applied to the copy only */
+} qp_input_t;
+
+static inline qp_input_t qp_input(qp_mat_t x)
+{
+    return (qp_input_t){.kind = QP_INPUT_PLAIN, .x = x};
+}
+
+/** Columns of the result. */
+static inline int64_t qp_input_n_col(const qp_input_t *input)
+{
+    return input->kind == QP_INPUT_SWIGLU ? input->x.n_col / 2 : input->x.n_col;
+}
+
 typedef struct qp_ops {
     const char *name;
 
@@ -122,7 +169,7 @@ typedef struct qp_ops {
     qp_error_t (*synchronize)(qp_queue_t *q);
 
     /* --- frozen linears ----------------------------------------------------------------------- */
-    /** Bytes that data + scale + row_sum + bias take (each aligned to 64). */
+    /** Bytes that data + scale + row_sum + col_sum + bias take (each aligned to 64). */
     size_t (*weight_bytes)(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
     /** Points the views of \a w (kind, n_out, n_in set; \a has_bias) into \a storage. */
     void (*weight_bind)(qp_weight_t *w, bool has_bias, qp_dptr_t storage);
@@ -133,34 +180,33 @@ typedef struct qp_ops {
     qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
     /**
-     * y [T, n_out] (fp32 or bf16) = x W^T + bias, or y += with accumulate. x [T, n_in] fp32 or
-     * bf16. A row of an int8 product depends on its own x alone, bit for bit (LLM.int8: and on
+     * y [T, n_out] (fp32 or bf16) = x W^T + bias + add; x [T, n_in]; add [T, n_out] or no data; it
+     * may be y. A row of an int8 product depends on its own x alone, bit for bit (LLM.int8: and on
      * which columns have an outlier); rows of bf16 and fp32 products may differ in rounding for
      * another T. A row of x that is not finite gives a row of y that is not finite.
      */
-    qp_error_t (*linear_forward)(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
-                                 bool accumulate);
-    /** dx [T, n_in] = dy W, or dx += with accumulate. */
-    qp_error_t (*linear_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
-                                  bool accumulate);
+    qp_error_t (*linear_forward)(qp_queue_t *q, qp_mat_t y, const qp_input_t *x,
+                                 const qp_weight_t *w, qp_mat_t add);
+    /** dx [T, n_in] = dy W + add. */
+    qp_error_t (*linear_backward)(qp_queue_t *q, qp_mat_t dx, const qp_input_t *dy,
+                                  const qp_weight_t *w, qp_mat_t add);
 
     /* --- dense products (LoRA, heads) --------------------------------------------------------- */
     /**
-     * c = alpha op(a) op(b) + beta c; op transposes when told. Any mix of fp32 / bf16 with fp32
-     * sums: two fp32 operands are multiplied in fp32; other pairs in the type of device.compute.
-     * With beta 0 the old c does not matter. The summed size must not be 0.
+     * c = mask(alpha op(a) op(b)) + beta c; op transposes when told. Any mix of fp32 / bf16 with
+     * fp32 sums: two fp32 operands are multiplied in fp32; other pairs in the type of
+     * device.compute. With beta 0 the old c does not matter. The summed size must not be 0.
      */
     qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
-                         bool trans_b, float beta, qp_mat_t c);
+                         bool trans_b, float beta, qp_mat_t c, qp_mask_t mask);
 
     /* --- elementwise and rows ----------------------------------------------------------------- */
     /** out [T, D] = rows of table [V, D] (fp32 or bf16) named by token [T] int32. */
     qp_error_t (*embed)(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
     /** out row i = in row index[i] (int32) ; index may repeat. */
     qp_error_t (*gather_rows)(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
-    /** out = x * rsqrt(mean(x^2) + eps) * weight [D] fp32; rstd [T] fp32 is kept for backward. */
-    qp_error_t (*rmsnorm_forward)(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x,
-                                  qp_dptr_t weight, float eps);
+    /** Writes x->copy; a linear that takes \a x does so too. */
+    qp_error_t (*input)(qp_queue_t *q, const qp_input_t *x);
     /** dx (+= with accumulate) from dy, x, rstd; no weight gradient. */
     qp_error_t (*rmsnorm_backward)(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
                                    qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
@@ -171,17 +217,12 @@ typedef struct qp_ops {
      */
     qp_error_t (*rope)(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table,
                        qp_dptr_t position, bool inverse);
-    /** out [T, F] = silu(gate) * up, gate_up [T, 2F] = gate then up. */
-    qp_error_t (*swiglu_forward)(qp_queue_t *q, qp_mat_t out, qp_mat_t gate_up);
-    /** dgate_up from dout and gate_up; dgate_up may alias gate_up. */
-    qp_error_t (*swiglu_backward)(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dout,
-                                  qp_mat_t gate_up);
     /**
-     * out = mask(x) / (1 - p), or out += with accumulate. Element (t, c) is kept when the uniform
-     * word c of key {seed, step, sample[t], position[t], site} is >= p.
+     * Draws a mask [T, n_col]: element (t, c) is kept when half c of key {seed, step, sample[t],
+     * position[t], site} is >= p 2^16 (halves of 16 bits, the lower one of a word first).
      */
-    qp_error_t (*dropout)(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p,
-                          const qp_philox_key_t *key, const qp_ragged_t *batch, bool accumulate);
+    qp_error_t (*dropout)(qp_queue_t *q, qp_dptr_t bits, int64_t n_col, float p,
+                          const qp_philox_key_t *key, const qp_ragged_t *batch);
     /** y = alpha x + beta y, any of fp32 / bf16 (a cast is alpha 1, beta 0). */
     qp_error_t (*axpby)(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
 

@@ -24,20 +24,18 @@ TIMED(weight_pack,
        const float *bias),
       q, w, plain, scale, bias)
 TIMED(linear_forward,
-      (qp_queue_t * q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w, bool accumulate), q, y, x, w,
-      accumulate)
+      (qp_queue_t * q, qp_mat_t y, const qp_input_t *x, const qp_weight_t *w, qp_mat_t add), q, y,
+      x, w, add)
 TIMED(linear_backward,
-      (qp_queue_t * q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w, bool accumulate), q, dx, dy,
-      w, accumulate)
+      (qp_queue_t * q, qp_mat_t dx, const qp_input_t *dy, const qp_weight_t *w, qp_mat_t add), q,
+      dx, dy, w, add)
 TIMED(matmul,
       (qp_queue_t * q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b, bool trans_b, float beta,
-       qp_mat_t c),
-      q, alpha, a, trans_a, b, trans_b, beta, c)
+       qp_mat_t c, qp_mask_t mask),
+      q, alpha, a, trans_a, b, trans_b, beta, c, mask)
 TIMED(embed, (qp_queue_t * q, qp_mat_t out, qp_mat_t table, qp_dptr_t token), q, out, table, token)
 TIMED(gather_rows, (qp_queue_t * q, qp_mat_t out, qp_mat_t in, qp_dptr_t index), q, out, in, index)
-TIMED(rmsnorm_forward,
-      (qp_queue_t * q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x, qp_dptr_t weight, float eps), q,
-      out, rstd, x, weight, eps)
+TIMED(input, (qp_queue_t * q, const qp_input_t *x), q, x)
 TIMED(rmsnorm_backward,
       (qp_queue_t * q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x, qp_dptr_t rstd, qp_dptr_t weight,
        bool accumulate),
@@ -46,13 +44,10 @@ TIMED(rope,
       (qp_queue_t * q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table, qp_dptr_t position,
        bool inverse),
       q, qkv, a, table, position, inverse)
-TIMED(swiglu_forward, (qp_queue_t * q, qp_mat_t out, qp_mat_t gate_up), q, out, gate_up)
-TIMED(swiglu_backward, (qp_queue_t * q, qp_mat_t dgate_up, qp_mat_t dout, qp_mat_t gate_up), q,
-      dgate_up, dout, gate_up)
 TIMED(dropout,
-      (qp_queue_t * q, qp_mat_t out, qp_mat_t x, float p, const qp_philox_key_t *key,
-       const qp_ragged_t *batch, bool accumulate),
-      q, out, x, p, key, batch, accumulate)
+      (qp_queue_t * q, qp_dptr_t bits, int64_t n_col, float p, const qp_philox_key_t *key,
+       const qp_ragged_t *batch),
+      q, bits, n_col, p, key, batch)
 TIMED(axpby, (qp_queue_t * q, float alpha, qp_mat_t x, float beta, qp_mat_t y), q, alpha, x, beta,
       y)
 TIMED(attention_forward,
@@ -103,11 +98,9 @@ void qp_device_time_ops(qp_device_t *device)
     table->matmul = matmul;
     table->embed = embed;
     table->gather_rows = gather_rows;
-    table->rmsnorm_forward = rmsnorm_forward;
+    table->input = input;
     table->rmsnorm_backward = rmsnorm_backward;
     table->rope = rope;
-    table->swiglu_forward = swiglu_forward;
-    table->swiglu_backward = swiglu_backward;
     table->dropout = dropout;
     table->axpby = axpby;
     table->attention_forward = attention_forward;

@@ -10,40 +10,39 @@ typedef struct {
     bool last;   /* the input of the group at hand needs no gradient */
 } step_t;
 
-/* dx = dy W plus the adapter's part; the adapter's gradients. x is looked at by the adapter only.
+/*
+ * dx = dy W plus the adapter's part; the adapter's gradients. x is the group's input, computed
+ * again where the adapter looks at it; then dy_copy is where dy goes for the adapter, if it is no
+ * matrix in C yet.
  */
-static qp_error_t linear_backward(const step_t *step, qp_group_t group, qp_mat_t dx, qp_mat_t dy,
-                                  qp_mat_t x)
+static qp_error_t linear_backward(const step_t *step, qp_group_t group, qp_mat_t dx, qp_input_t dy,
+                                  qp_mat_t dy_copy, qp_input_t x)
 {
     const qp_flow_t *flow = step->flow;
-    if (step->last)
+    const bool has_lora = qp_lora_has(flow, step->layer, group);
+    if (has_lora && (dy.kind != QP_INPUT_PLAIN || dy.x.dtype != flow->dtype))
+        dy.copy = dy_copy;
+    if (step->last) {
         dx.data = (qp_dptr_t){0};
-    else
-        QP_TRY(flow->ops->linear_backward(flow->q, dx, dy, &step->weights->group[group], false));
-    return qp_lora_backward(flow, step->layer, group, dx, dy, x);
+        if (!qp_dptr_is_null(dy.copy.data))
+            QP_TRY(flow->ops->input(flow->q, &dy));
+    } else {
+        QP_TRY(flow->ops->linear_backward(flow->q, dx, &dy, &step->weights->group[group],
+                                          (qp_mat_t){0}));
+    }
+    if (!has_lora)
+        return NULL;
+    qp_lora_tap(flow, step->layer, step->state, group, &x);
+    if (!qp_dptr_is_null(x.copy.data))
+        QP_TRY(flow->ops->input(flow->q, &x));
+    return qp_lora_backward(flow, step->layer, group, dx,
+                            qp_dptr_is_null(dy.copy.data) ? dy.x : dy.copy, &x);
 }
 
-/* The gradient of a group that ends in the residual, in the compute dtype. */
-static qp_error_t residual_gradient(const qp_flow_t *flow, qp_mat_t *dy)
+/* The gradient of a group that ends in the residual. */
+static qp_input_t residual_gradient(const qp_flow_t *flow)
 {
-    *dy = qp_flow_mat(flow, flow->scratch.dresidual, flow->scratch.dresidual.n_col);
-    if (flow->dtype == QP_F32)
-        return NULL;
-    qp_mat_t residual = *dy;
-    *dy = qp_flow_mat(flow, flow->scratch.dout, residual.n_col);
-    return flow->ops->axpby(flow->q, 1.0f, residual, 0.0f, *dy);
-}
-
-/* The normed input of a group again, if the adapter wants it. */
-static qp_error_t normed_input(const step_t *step, qp_group_t group, qp_mat_t residual,
-                               qp_dptr_t rstd, qp_dptr_t weight, qp_mat_t *x)
-{
-    const qp_flow_t *flow = step->flow;
-    *x = qp_flow_mat(flow, flow->scratch.normed, residual.n_col);
-    if (!qp_lora_has(flow, step->layer, group))
-        return NULL;
-    return flow->ops->rmsnorm_forward(flow->q, *x, rstd, residual, weight,
-                                      flow->base->config.rms_norm_eps);
+    return qp_input(qp_flow_mat(flow, flow->scratch.dresidual, flow->scratch.dresidual.n_col));
 }
 
 /* dresidual += gradient through the norm */
@@ -59,46 +58,45 @@ static qp_error_t down_backward(const step_t *step)
 {
     const qp_flow_t *flow = step->flow;
     int64_t d_ff = flow->base->config.d_ff;
-    qp_mat_t dy, gate_up = qp_flow_mat(flow, step->state->gate_up, 2 * d_ff);
-    qp_mat_t swiglu = qp_flow_mat(flow, flow->scratch.swiglu, d_ff);
-    qp_mat_t dswiglu = qp_flow_mat(flow, flow->scratch.dswiglu, d_ff);
-    QP_TRY(residual_gradient(flow, &dy));
-    if (qp_lora_has(flow, step->layer, QP_GROUP_DOWN))
-        QP_TRY(flow->ops->swiglu_forward(flow->q, swiglu, gate_up));
-    return linear_backward(step, QP_GROUP_DOWN, dswiglu, dy, swiglu);
+    qp_input_t swiglu = {.kind = QP_INPUT_SWIGLU,
+                         .x = qp_flow_mat(flow, step->state->gate_up, 2 * d_ff)};
+    return linear_backward(step, QP_GROUP_DOWN, qp_flow_mat(flow, flow->scratch.dswiglu, d_ff),
+                           residual_gradient(flow),
+                           qp_flow_mat(flow, flow->scratch.dout, step->in.n_col), swiglu);
 }
 
 static qp_error_t gate_up_backward(const step_t *step)
 {
     const qp_flow_t *flow = step->flow;
     const qp_layer_state_t *state = step->state;
+    const qp_dptr_t weight = step->weights->post_norm;
     int64_t d_ff = flow->base->config.d_ff;
     qp_mat_t gate_up = qp_flow_mat(flow, state->gate_up, 2 * d_ff);
-    qp_mat_t dswiglu = qp_flow_mat(flow, flow->scratch.dswiglu, d_ff);
     qp_mat_t mid = qp_flow_mat(flow, state->mid, step->in.n_col);
-    qp_mat_t x, dx = qp_flow_mat(flow, flow->scratch.din, step->in.n_col);
-    QP_TRY(flow->ops->swiglu_backward(flow->q, gate_up, dswiglu, gate_up));
-    QP_TRY(
-        normed_input(step, QP_GROUP_GATE_UP, mid, state->post_rstd, step->weights->post_norm, &x));
-    QP_TRY(linear_backward(step, QP_GROUP_GATE_UP, dx, gate_up, x));
-    if (step->last)
-        return NULL;
-    return norm_backward(step, dx, mid, state->post_rstd, step->weights->post_norm);
+    qp_mat_t dx = qp_flow_mat(flow, flow->scratch.din, step->in.n_col);
+    qp_input_t dy = {.kind = QP_INPUT_SWIGLU_GRADIENT,
+                     .x = gate_up,
+                     .dout = qp_flow_mat(flow, flow->scratch.dswiglu, d_ff)};
+    QP_TRY(linear_backward(step, QP_GROUP_GATE_UP, dx, dy, gate_up,
+                           qp_layer_norm(flow, mid, weight, state->post_rstd)));
+    return step->last ? NULL : norm_backward(step, dx, mid, state->post_rstd, weight);
 }
 
 static qp_error_t o_backward(const step_t *step)
 {
     const qp_flow_t *flow = step->flow;
     qp_mat_t attention = qp_flow_mat(flow, step->state->attention, step->state->attention.n_col);
-    qp_mat_t dy, dattention = qp_flow_mat(flow, flow->scratch.din, attention.n_col);
-    QP_TRY(residual_gradient(flow, &dy));
-    return linear_backward(step, QP_GROUP_O, dattention, dy, attention);
+    return linear_backward(step, QP_GROUP_O, qp_flow_mat(flow, flow->scratch.din, attention.n_col),
+                           residual_gradient(flow),
+                           qp_flow_mat(flow, flow->scratch.dout, step->in.n_col),
+                           qp_input(attention));
 }
 
 static qp_error_t qkv_backward(const step_t *step)
 {
     const qp_flow_t *flow = step->flow;
     const qp_layer_state_t *state = step->state;
+    const qp_dptr_t weight = step->weights->input_norm;
     qp_mat_t qkv = qp_flow_mat(flow, state->qkv, state->qkv.n_col);
     qp_mat_t dqkv = qp_flow_mat(flow, flow->scratch.dqkv, qkv.n_col);
     qp_mat_t attention = qp_flow_mat(flow, state->attention, state->attention.n_col);
@@ -107,13 +105,10 @@ static qp_error_t qkv_backward(const step_t *step)
                                          &flow->attention, &flow->batch));
     QP_TRY(flow->ops->rope(flow->q, dqkv, &flow->attention, flow->base->rope, flow->batch.position,
                            true));
-    qp_mat_t x, dx = qp_flow_mat(flow, flow->scratch.din, step->in.n_col);
-    QP_TRY(normed_input(step, QP_GROUP_QKV, step->in, state->input_rstd, step->weights->input_norm,
-                        &x));
-    QP_TRY(linear_backward(step, QP_GROUP_QKV, dx, dqkv, x));
-    if (step->last)
-        return NULL;
-    return norm_backward(step, dx, step->in, state->input_rstd, step->weights->input_norm);
+    qp_mat_t dx = qp_flow_mat(flow, flow->scratch.din, step->in.n_col);
+    QP_TRY(linear_backward(step, QP_GROUP_QKV, dx, qp_input(dqkv), (qp_mat_t){0},
+                           qp_layer_norm(flow, step->in, weight, state->input_rstd)));
+    return step->last ? NULL : norm_backward(step, dx, step->in, state->input_rstd, weight);
 }
 
 static qp_error_t (*const BACKWARD[QP_N_GROUP])(const step_t *) = {

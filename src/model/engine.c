@@ -25,7 +25,7 @@ static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64
     int64_t n = engine->max_token, n_seq = engine->config.max_active;
     qp_arena_t arena = {.start = start};
     lay_out_cache(engine, &arena);
-    engine->state = qp_layer_state_take(&arena, engine->base, n);
+    engine->state = qp_layer_state_take(&arena, engine->base, NULL, n);
     engine->residual = engine->state.mid; /* one residual runs through the layers in place */
     engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, target, r, n, false);
     engine->last = qp_arena_mat(&arena, QP_F32, n_seq, config->d_model);

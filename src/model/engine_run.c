@@ -160,8 +160,9 @@ static qp_error_t forward(qp_engine_t *engine)
     qp_mat_t last = qp_mat_rows(engine->last, 0, n_seq);
     qp_mat_t hidden = qp_mat_rows(engine->hidden, 0, n_seq);
     QP_TRY(ops->gather_rows(flow->q, last, residual, engine->row));
-    QP_TRY(ops->rmsnorm_forward(flow->q, hidden, engine->rstd, last, base->norm,
-                                base->config.rms_norm_eps));
+    qp_input_t norm = qp_layer_norm(flow, last, base->norm, engine->rstd);
+    norm.copy = hidden;
+    QP_TRY(ops->input(flow->q, &norm));
     return ops->lm_logits(flow->q, qp_mat_rows(engine->logits, 0, n_seq), hidden, base->lm_head);
 }
 

@@ -13,27 +13,27 @@
 /**
  * What backward needs of a layer's forward beside the layer's input. The rest (normed inputs, the
  * output of swiglu, dropped inputs and inner activations of adapters) is cheap and made again.
+ * Dropout's masks are kept: a bit is cheaper to keep than to draw.
  */
 typedef struct {
-    qp_mat_t mid;         /**< [T, D] fp32 residual after attention */
-    qp_dptr_t input_rstd; /**< [T] fp32 of the norm before attention */
-    qp_dptr_t post_rstd;  /**< [T] fp32 of the norm before the MLP */
-    qp_mat_t qkv;         /**< [T, (H + 2G) E] C, after rope */
-    qp_mat_t attention;   /**< [T, H E] C */
-    qp_dptr_t lse;        /**< [H, T] fp32 */
-    qp_mat_t gate_up;     /**< [T, 2F] C; backward overwrites it with its gradient */
+    qp_mat_t mid;               /**< [T, D] fp32 residual after attention */
+    qp_dptr_t input_rstd;       /**< [T] fp32 of the norm before attention */
+    qp_dptr_t post_rstd;        /**< [T] fp32 of the norm before the MLP */
+    qp_mat_t qkv;               /**< [T, (H + 2G) E] C, after rope */
+    qp_mat_t attention;         /**< [T, H E] C */
+    qp_dptr_t lse;              /**< [H, T] fp32 */
+    qp_mat_t gate_up;           /**< [T, 2F] C; backward may overwrite it with its gradient */
+    qp_dptr_t mask[QP_N_GROUP]; /**< [T, qp_mask_words(n_in)] of groups with targets, if training */
 } qp_layer_state_t;
 
 /** Scratch that all layers share. */
 typedef struct {
-    qp_mat_t normed;  /**< [T, D] C */
-    qp_mat_t swiglu;  /**< [T, F] C */
-    qp_mat_t dropped; /**< [T, largest n_in of a target] C: input of an adapter, or its gradient */
-    qp_mat_t inner;   /**< [T, 3r] C: u = x A^T of a group's targets side by side */
+    qp_mat_t adapter_input; /**< [T, largest n_in of a target] C: what an adapter reads */
+    qp_mat_t inner;         /**< [T, 3r] C: u = x A^T of a group's targets side by side */
     /* backward only */
     qp_mat_t dinner;    /**< [T, 3r] C */
     qp_mat_t dresidual; /**< [T, D] fp32 */
-    qp_mat_t dout;      /**< [T, D] C: dresidual as the products take it */
+    qp_mat_t dout;      /**< [T, D] C: dresidual where products of an adapter take it */
     qp_mat_t din;       /**< [T + 1, max(D, H E)] C: gradient of a group's input */
     qp_mat_t dswiglu;   /**< [T, F] C */
     qp_mat_t dqkv;      /**< [T, (H + 2G) E] C */
@@ -59,8 +59,9 @@ typedef struct {
 /** The flow of a base without a batch yet. */
 qp_flow_t qp_flow(const qp_base_t *base);
 
-/** Buffers for max_token tokens. */
-qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base, int64_t max_token);
+/** Buffers for max_token tokens, with masks for the inputs of these linears (NULL: none). */
+qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
+                                     const bool masked[QP_N_LINEAR], int64_t max_token);
 /** For adapters of rank r on these targets. backward false: forward buffers only. */
 qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
                                          const bool target[QP_N_LINEAR], int64_t r,
@@ -73,6 +74,10 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *bas
 qp_error_t qp_layer_forward(const qp_flow_t *flow, int64_t layer, const qp_layer_state_t *state,
                             qp_mat_t in, qp_mat_t out);
 
+/** RMS norm of a residual, as the input of a linear. */
+qp_input_t qp_layer_norm(const qp_flow_t *flow, qp_mat_t residual, qp_dptr_t weight,
+                         qp_dptr_t rstd);
+
 /**
  * Turns scratch.dresidual from the gradient of the layer's output into that of its input, and adds
  * the adapter's gradients. \a last is the group whose input needs no gradient: nothing below it is
@@ -81,14 +86,24 @@ qp_error_t qp_layer_forward(const qp_flow_t *flow, int64_t layer, const qp_layer
 qp_error_t qp_layer_backward(const qp_flow_t *flow, int64_t layer, const qp_layer_state_t *state,
                              qp_mat_t in, qp_group_t last);
 
-/** y += scaling * dropout(x) A^T B^T for the targets of a group; nothing without targets. */
-qp_error_t qp_lora_forward(const qp_flow_t *flow, int64_t layer, qp_group_t group, qp_mat_t y,
-                           qp_mat_t x);
-/** True if the group has targets: backward must then have its input x. */
+/** True if the group has targets. */
 bool qp_lora_has(const qp_flow_t *flow, int64_t layer, qp_group_t group);
-/** Adds to the gradients of A and B, and to dx unless it has no data. */
+/** Draws the layer's masks for this batch, if there is dropout. */
+qp_error_t qp_lora_draw_masks(const qp_flow_t *flow, int64_t layer, const qp_layer_state_t *state);
+/**
+ * Makes \a x, input of a group, leave what the adapter reads, x dropped out, where qp_lora_input()
+ * finds it; nothing without targets.
+ */
+void qp_lora_tap(const qp_flow_t *flow, int64_t layer, const qp_layer_state_t *state,
+                 qp_group_t group, qp_input_t *x);
+/** What the adapter reads, once \a x was computed. */
+qp_mat_t qp_lora_input(const qp_input_t *x);
+/** y += scaling * x A^T B^T for the targets of a group; nothing without targets. */
+qp_error_t qp_lora_forward(const qp_flow_t *flow, int64_t layer, qp_group_t group, qp_mat_t y,
+                           const qp_input_t *x);
+/** Adds to the gradients of A and B, and to dx unless it has no data; dy in C. */
 qp_error_t qp_lora_backward(const qp_flow_t *flow, int64_t layer, qp_group_t group, qp_mat_t dx,
-                            qp_mat_t dy, qp_mat_t x);
+                            qp_mat_t dy, const qp_input_t *x);
 
 /** Tokens in the vocabulary, positions in the table of angles? */
 qp_error_t qp_model_check_batch(const qp_base_t *base, const qp_model_batch_t *batch);

@@ -18,8 +18,9 @@ qp_error_t qp_model_forward(qp_workspace_t *ws, const qp_role_t *role,
     for (int64_t l = 0; l < base->config.n_layer; l++)
         QP_TRY(qp_layer_forward(flow, l, &ws->state[l], ws->input[l], ws->input[l + 1]));
     qp_mat_t last = qp_flow_mat(flow, ws->input[base->config.n_layer], base->config.d_model);
-    return flow->ops->rmsnorm_forward(flow->q, qp_model_hidden(ws), ws->rstd, last, base->norm,
-                                      base->config.rms_norm_eps);
+    qp_input_t norm = qp_layer_norm(flow, last, base->norm, ws->rstd);
+    norm.copy = qp_model_hidden(ws);
+    return flow->ops->input(flow->q, &norm);
 }
 
 qp_mat_t qp_model_hidden(const qp_workspace_t *ws)
@@ -97,7 +98,7 @@ static qp_error_t head(qp_workspace_t *ws, int64_t n, float weight)
     const qp_ops_t *ops = flow->ops;
     int64_t d_model = ws->base->config.d_model;
     size_t bytes = qp_bytes(n, sizeof(int32_t));
-    qp_mat_t picked = qp_mat(flow->scratch.normed.data, flow->dtype, n, d_model);
+    qp_mat_t picked = qp_mat_rows(ws->picked, 0, n);
     qp_mat_t dpicked = {0};
     qp_dptr_t dlogprob = {0};
     QP_TRY(ops->upload(flow->q, ws->row, ws->host_row, bytes));

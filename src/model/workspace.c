@@ -2,12 +2,13 @@
 
 #include "base/mem.h"
 
-qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base, int64_t max_token)
+qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
+                                     const bool masked[QP_N_LINEAR], int64_t max_token)
 {
     const qp_llama_config_t *config = &base->config;
     qp_dtype_t dtype = qp_device_dtype(base->device);
     int64_t n_qkv = qp_group_n_out(config, QP_GROUP_QKV);
-    qp_layer_state_t state;
+    qp_layer_state_t state = {0};
     state.mid = qp_arena_mat(arena, QP_F32, max_token, config->d_model);
     state.input_rstd = qp_arena_vector(arena, max_token);
     state.post_rstd = qp_arena_vector(arena, max_token);
@@ -15,6 +16,13 @@ qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base, i
     state.attention = qp_arena_mat(arena, dtype, max_token, config->n_head * config->head_dim);
     state.lse = qp_arena_vector(arena, config->n_head * max_token);
     state.gate_up = qp_arena_mat(arena, dtype, max_token, 2 * config->d_ff);
+    for (int l = 0; masked != NULL && l < QP_N_LINEAR; l++) {
+        qp_dptr_t *mask = &state.mask[qp_linear_group((qp_linear_t)l)];
+        if (masked[l] && qp_dptr_is_null(*mask))
+            *mask = qp_arena_take(
+                arena, qp_bytes(max_token * qp_mask_words(qp_linear_n_in(config, (qp_linear_t)l)),
+                                sizeof(uint64_t)));
+    }
     return state;
 }
 
@@ -32,9 +40,7 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *bas
         n_target_in = target[l] && n_in > n_target_in ? n_in : n_target_in;
     }
     qp_layer_scratch_t scratch = {0};
-    scratch.normed = qp_arena_mat(arena, dtype, max_token, config->d_model);
-    scratch.swiglu = qp_arena_mat(arena, dtype, max_token, config->d_ff);
-    scratch.dropped = qp_arena_mat(arena, dtype, max_token, n_target_in);
+    scratch.adapter_input = qp_arena_mat(arena, dtype, max_token, n_target_in);
     scratch.inner = qp_arena_mat(arena, dtype, max_token, 3 * r);
     if (!backward)
         return scratch;
@@ -47,12 +53,14 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *bas
     return scratch;
 }
 
-static void lay_out_layers(qp_workspace_t *ws, qp_arena_t *arena)
+static void lay_out_layers(qp_workspace_t *ws, const bool target[QP_N_LINEAR], qp_arena_t *arena)
 {
+    const bool *masked = ws->backward ? target : NULL;
     int64_t n_layer = ws->base->config.n_layer, d_model = ws->base->config.d_model;
     for (int64_t l = 0; l < n_layer; l++) {
         bool own = l == 0 || (ws->backward && ws->recompute == QP_RECOMPUTE_NONE);
-        ws->state[l] = own ? qp_layer_state_take(arena, ws->base, ws->max_token) : ws->state[0];
+        ws->state[l] =
+            own ? qp_layer_state_take(arena, ws->base, masked, ws->max_token) : ws->state[0];
     }
     for (int64_t l = 0; l <= n_layer; l++) /* without backward one residual runs through in place */
         ws->input[l] =
@@ -64,9 +72,10 @@ static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_
 {
     qp_arena_t arena = {.start = start};
     int64_t n = ws->max_token;
-    lay_out_layers(ws, &arena);
+    lay_out_layers(ws, target, &arena);
     ws->flow.scratch = qp_layer_scratch_take(&arena, ws->base, target, r, n, ws->backward);
     ws->hidden = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
+    ws->picked = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
     ws->rstd = qp_arena_vector(&arena, n);
     ws->token = qp_arena_vector(&arena, n);
     ws->position = qp_arena_vector(&arena, n);

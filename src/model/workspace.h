@@ -14,6 +14,7 @@ struct qp_workspace {
     qp_mat_t *input;   /**< [n_layer + 1] of [T, D] fp32: layer inputs, then the last output */
     qp_layer_state_t *state; /**< [n_layer]; all the same one when recomputed or not kept */
     qp_mat_t hidden;         /**< [T, D] C after the last norm */
+    qp_mat_t picked;         /**< [T, D] C: rows of hidden that count in the loss */
     qp_dptr_t rstd;          /**< [T] of the last norm */
     qp_dptr_t token, position, sample; /**< [T] the batch on the device */
     qp_dptr_t cu_seqlens;              /**< [T + 1] */

@@ -72,7 +72,8 @@ static double bench_product(const bench_t *b)
     enum { N = 2048 };
     qp_mat_t x = random_mat(b, b->dtype, N, N), w = random_mat(b, b->dtype, N, N);
     qp_mat_t y = random_mat(b, QP_F32, N, N);
-    double speed = MEASURE(2.0 * N * N * N, b->ops->matmul(b->q, 1.0f, x, false, w, true, 0.0f, y));
+    double speed = MEASURE(2.0 * N * N * N,
+                           b->ops->matmul(b->q, 1.0f, x, false, w, true, 0.0f, y, (qp_mask_t){0}));
     print_line("product 2048^3", speed, speed);
     b->ops->release(b->device, &x.data);
     b->ops->release(b->device, &w.data);

@@ -113,8 +113,10 @@ static void run_linear(void *context)
 {
     const linear_t *l = context;
     qp_queue_t *q = qp_device_queue(l->device);
-    must(l->backward ? l->device->ops->linear_backward(q, l->x, l->y, &l->w, false)
-                     : l->device->ops->linear_forward(q, l->y, l->x, &l->w, false));
+    const qp_ops_t *ops = l->device->ops;
+    const qp_input_t input = qp_input(l->backward ? l->y : l->x);
+    must((l->backward ? ops->linear_backward : ops->linear_forward)(q, l->backward ? l->x : l->y,
+                                                                    &input, &l->w, (qp_mat_t){0}));
 }
 
 static qp_mat_t new_matrix(qp_device_t *device, qp_dtype_t dtype, int64_t n_row, int64_t n_col)

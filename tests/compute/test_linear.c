@@ -153,6 +153,28 @@ static float quantise_twin(uint8_t *q, const linear_t *l, const tensor_t *x, int
     return scale;
 }
 
+/* --- calls of the ops ------------------------------------------------------------------------- */
+
+static const qp_mat_t nothing = {0};
+
+static void run_linear(qp_device_t *device, const linear_t *l, bool back, qp_mat_t y, qp_mat_t x,
+                       qp_mat_t add)
+{
+    const qp_input_t input = qp_input(x);
+    CHECK_OK((back ? device->ops->linear_backward
+                   : device->ops->linear_forward)(qp_device_queue(device), y, &input, &l->w, add));
+}
+
+static void forward(qp_device_t *device, const linear_t *l, qp_mat_t y, qp_mat_t x)
+{
+    run_linear(device, l, false, y, x, nothing);
+}
+
+static void backward(qp_device_t *device, const linear_t *l, qp_mat_t dx, qp_mat_t dy)
+{
+    run_linear(device, l, true, dx, dy, nothing);
+}
+
 /* --- fp32 and bf16 bases ---------------------------------------------------------------------- */
 
 static const struct {
@@ -161,27 +183,38 @@ static const struct {
              {5, 320, 576}, {130, 192, 128}, {600, 128, 64}, {1, 576, 1536}};
 enum { N_SIZE = sizeof sizes / sizeof sizes[0] };
 
-/* One linear both ways; the result may be added. */
-static void test_both_ways(qp_device_t *device, const linear_t *l, qp_dtype_t dtype, int64_t n_row,
-                           bool accumulate, tol_t limit, double factor, const char *what)
+/* What a linear's result is added to. */
+typedef enum { ADD_NOTHING, ADD_ITSELF, ADD_OTHER, N_ADD } add_t;
+
+/* One linear one way; the result may be added to what y holds or to what stands elsewhere. */
+static void test_one_way(qp_device_t *device, const linear_t *l, qp_dtype_t dtype, int64_t n_row,
+                         bool back, add_t adds, double most, const char *what)
 {
-    qp_queue_t *q = qp_device_queue(device);
-    for (int backward = 0; backward < 2; backward++) {
-        const int64_t n_in = backward ? l->w.n_out : l->w.n_in;
-        const int64_t n_out = backward ? l->w.n_in : l->w.n_out;
-        tensor_t x = make_normal(device, dtype, n_row, n_in, 1);
-        tensor_t y = accumulate ? make_normal(device, dtype, n_row, n_out, 2)
-                                : make_tensor(device, dtype, n_row, n_out);
-        (backward ? backward_twin : forward_twin)(y.x, x.x, l, n_row, accumulate);
-        CHECK_OK((backward ? device->ops->linear_backward
-                           : device->ops->linear_forward)(q, y.m, x.m, &l->w, accumulate));
-        const double error = tensor_error(&y, y.x), most = factor * tolerance(limit, dtype);
-        CHECK_MSG(error <= most, "%s %s, %lld rows [%lld, %lld]: error %.3g, limit %.3g", what,
-                  backward ? "backward" : "forward", (long long)n_row, (long long)l->w.n_out,
-                  (long long)l->w.n_in, error, most);
-        free_tensor(&x);
-        free_tensor(&y);
-    }
+    const int64_t n_in = back ? l->w.n_out : l->w.n_in, n_out = back ? l->w.n_in : l->w.n_out;
+    tensor_t x = make_normal(device, dtype, n_row, n_in, 1);
+    tensor_t other = make_normal(device, dtype, n_row, n_out, 2);
+    tensor_t y = make_tensor(device, dtype, n_row, n_out);
+    tensor_t *result = adds == ADD_ITSELF ? &other : &y;
+    double *expected = QP_NEW("test", double, n_row *n_out);
+    memcpy(expected, other.x, (size_t)(n_row * n_out) * sizeof *expected);
+    (back ? backward_twin : forward_twin)(expected, x.x, l, n_row, adds != ADD_NOTHING);
+    run_linear(device, l, back, result->m, x.m, adds == ADD_NOTHING ? nothing : other.m);
+    const double error = tensor_error(result, expected);
+    CHECK_MSG(error <= most, "%s %s, add %d, %lld rows [%lld, %lld]: error %.3g, limit %.3g", what,
+              back ? "backward" : "forward", (int)adds, (long long)n_row, (long long)l->w.n_out,
+              (long long)l->w.n_in, error, most);
+    QP_FREE(expected);
+    free_tensor(&x);
+    free_tensor(&y);
+    free_tensor(&other);
+}
+
+static void test_both_ways(qp_device_t *device, const linear_t *l, qp_dtype_t dtype, int64_t n_row,
+                           add_t adds, tol_t limit, double factor, const char *what)
+{
+    for (int back = 0; back < 2; back++)
+        test_one_way(device, l, dtype, n_row, back == 1, adds, factor * tolerance(limit, dtype),
+                     what);
 }
 
 static void test_float_kinds(void)
@@ -194,8 +227,9 @@ static void test_float_kinds(void)
             for (size_t s = 0; s < N_SIZE; s++) {
                 linear_t l = make_linear(device, (qp_weight_kind_t)kind, sizes[s].n_out,
                                          sizes[s].n_in, s % 2 == 0, mode);
-                test_both_ways(device, &l, qp_device_dtype(device), sizes[s].n_row, s % 3 == 0,
-                               TOL_REDUCTION, 1.0, kind == QP_WEIGHT_F32 ? "fp32" : "bf16");
+                test_both_ways(device, &l, qp_device_dtype(device), sizes[s].n_row,
+                               (add_t)(s % N_ADD), TOL_REDUCTION, 1.0,
+                               kind == QP_WEIGHT_F32 ? "fp32" : "bf16");
                 free_linear(device, &l);
             }
         qp_device_close(&device);
@@ -209,9 +243,8 @@ static void test_backward_is_the_transpose(void)
     linear_t l = make_linear(device, QP_WEIGHT_F32, 96, 160, false, (qp_linear_mode_t){0});
     tensor_t x = make_normal(device, QP_F32, 1, 160, 1), dy = make_normal(device, QP_F32, 1, 96, 2);
     tensor_t y = make_tensor(device, QP_F32, 1, 96), dx = make_tensor(device, QP_F32, 1, 160);
-    qp_queue_t *q = qp_device_queue(device);
-    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
-    CHECK_OK(device->ops->linear_backward(q, dx.m, dy.m, &l.w, false));
+    forward(device, &l, y.m, x.m);
+    backward(device, &l, dx.m, dy.m);
     double a = 0.0, b = 0.0;
     for (int64_t i = 0; i < 96; i++)
         a += dy.x[i] * get_element(&y, 0, i);
@@ -237,7 +270,7 @@ static void test_integers_are_exact(qp_device_t *device, size_t s, qp_weight_kin
     linear_t l = make_linear(device, kind, n_out, n_in, true, int8_mode);
     tensor_t x = make_normal(device, QP_F32, n_row, n_in, 5);
     tensor_t y = make_tensor(device, QP_F32, n_row, n_out);
-    CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y.m, x.m, &l.w, false));
+    forward(device, &l, y.m, x.m);
     uint8_t *u = QP_NEW("test", uint8_t, n_in);
     int64_t n_wrong = 0;
     for (int64_t r = 0; r < n_row; r++) {
@@ -276,13 +309,13 @@ static void test_int8_kinds(void)
                 test_integers_are_exact(device, s, (qp_weight_kind_t)kind);
                 linear_t l = make_linear(device, (qp_weight_kind_t)kind, sizes[s].n_out,
                                          sizes[s].n_in, s % 2 == 0, int8_mode);
-                test_both_ways(device, &l, dtype, sizes[s].n_row, s % 3 == 0, TOL_REDUCTION,
+                test_both_ways(device, &l, dtype, sizes[s].n_row, (add_t)(s % N_ADD), TOL_REDUCTION,
                                to_quantised, "int8");
                 l.w.mode = weight_only;
                 /* operand and rotation rounded, then the result: two roundings more than a product
                  */
-                test_both_ways(device, &l, dtype, sizes[s].n_row, s % 3 == 0, TOL_REDUCTION, 2.0,
-                               "weight-only");
+                test_both_ways(device, &l, dtype, sizes[s].n_row, (add_t)(s % N_ADD), TOL_REDUCTION,
+                               2.0, "weight-only");
                 free_linear(device, &l);
             }
         qp_device_close(&device);
@@ -316,7 +349,7 @@ static void test_outliers(qp_device_t *device, int64_t n_row, int64_t n_out, int
             y.x[r * n_out + o] = sum;
         }
     }
-    CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y.m, x.m, &l.w, false));
+    forward(device, &l, y.m, x.m);
     CHECK_TENSOR(&y, y.x, TOL_REDUCTION, "outliers, %lld rows [%lld, %lld]", (long long)n_row,
                  (long long)n_out, (long long)n_in);
     QP_FREE(u);
@@ -331,17 +364,16 @@ static void test_outliers(qp_device_t *device, int64_t n_row, int64_t n_out, int
 static void test_rows_stand_alone(void)
 {
     qp_device_t *device = open_compute(QP_COMPUTE_AUTO, 2);
-    qp_queue_t *q = qp_device_queue(device);
     enum { ROWS = 150, BAD = 7, OUT = 128, IN = 192 };
     linear_t l = make_linear(device, QP_WEIGHT_INT8, OUT, IN, false, int8_mode);
     tensor_t x = make_normal(device, QP_BF16, ROWS, IN, 5);
     tensor_t y = make_tensor(device, QP_BF16, ROWS, OUT),
              part = make_tensor(device, QP_BF16, 3, OUT);
-    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
-    CHECK_OK(device->ops->linear_forward(q, part.m, qp_mat_rows(x.m, 140, 3), &l.w, false));
+    forward(device, &l, y.m, x.m);
+    forward(device, &l, part.m, qp_mat_rows(x.m, 140, 3));
     CHECK(same_rows(&y, 140, &part, 3));
     set_element(&x, BAD, 100, NAN);
-    CHECK_OK(device->ops->linear_forward(q, y.m, x.m, &l.w, false));
+    forward(device, &l, y.m, x.m);
     for (int64_t r = 0; r < ROWS; r++)
         CHECK_MSG(isfinite(get_element(&y, r, 0)) == (r != BAD), "row %lld", (long long)r);
     free_tensor(&x);
@@ -358,13 +390,13 @@ static void test_repeatable(qp_weight_kind_t kind, qp_linear_mode_t mode)
     tensor_t x = make_normal(one, QP_BF16, 300, 576, 5), dx = make_tensor(one, QP_BF16, 300, 576);
     tensor_t y = make_tensor(one, QP_BF16, 300, 320), dx2 = make_tensor(one, QP_BF16, 300, 576);
     tensor_t y2 = make_tensor(one, QP_BF16, 300, 320);
-    CHECK_OK(one->ops->linear_forward(qp_device_queue(one), y.m, x.m, &l.w, false));
-    CHECK_OK(one->ops->linear_backward(qp_device_queue(one), dx.m, y.m, &l.w, false));
+    forward(one, &l, y.m, x.m);
+    backward(one, &l, dx.m, y.m);
     const int64_t alive = qp_mem_alive();
     for (int i = 0; i < 4; i++) {
         qp_device_t *device = i < 2 ? one : three;
-        CHECK_OK(device->ops->linear_forward(qp_device_queue(device), y2.m, x.m, &l.w, false));
-        CHECK_OK(device->ops->linear_backward(qp_device_queue(device), dx2.m, y.m, &l.w, false));
+        forward(device, &l, y2.m, x.m);
+        backward(device, &l, dx2.m, y.m);
         CHECK_MSG(same_rows(&y, 0, &y2, 300), "forward, kind %d, run %d", (int)kind, i);
         CHECK_MSG(same_rows(&dx, 0, &dx2, 300), "backward, kind %d, run %d", (int)kind, i);
         CHECK(i >= 2 || qp_mem_alive() == alive);
@@ -413,6 +445,59 @@ static void test_quantise(void)
     CHECK(isnan(qp_cpu_absmax(bad, 2)) && isnan(qp_cpu_absmax_below(bad, 2, 6.0f)));
 }
 
+/* A linear of a function of rows is the linear of that function's result, which it also writes;
+ * float products may round differently where rows lie elsewhere. */
+static void test_inputs(qp_weight_kind_t kind)
+{
+    qp_device_t *device = open_compute(QP_COMPUTE_AUTO, 2);
+    qp_queue_t *q = qp_device_queue(device);
+    enum { ROWS = 150, OUT = 320, IN = 192 };
+    linear_t l = make_linear(device, kind, OUT, IN, true, int8_mode);
+    tensor_t x = make_normal(device, QP_F32, ROWS, 2 * IN, 1),
+             dout = make_normal(device, QP_F32, ROWS, OUT / 2, 2),
+             gate_up = make_normal(device, QP_F32, ROWS, OUT, 3),
+             weight = make_normal(device, QP_F32, 1, IN, 4);
+    qp_mat_t half = x.m;
+    half.n_col = IN;
+    const qp_input_t input[] = {
+        {.kind = QP_INPUT_RMSNORM, .x = half, .weight = weight.m.data, .eps = 1e-5f},
+        {.kind = QP_INPUT_SWIGLU, .x = x.m},
+        {.kind = QP_INPUT_SWIGLU_GRADIENT, .x = gate_up.m, .dout = dout.m},
+    };
+    for (int i = 0; i < 3; i++) {
+        const bool back = input[i].kind == QP_INPUT_SWIGLU_GRADIENT;
+        const int64_t n = back ? OUT : IN, n_out = back ? IN : OUT;
+        tensor_t copy = make_tensor(device, QP_F32, ROWS, n),
+                 again = make_tensor(device, QP_F32, ROWS, n);
+        tensor_t y = make_tensor(device, QP_F32, ROWS, n_out),
+                 plain = make_tensor(device, QP_F32, ROWS, n_out);
+        tensor_t rstd = make_tensor(device, QP_F32, 1, ROWS);
+        qp_input_t with_copy = input[i];
+        with_copy.copy = copy.m;
+        with_copy.rstd = rstd.m.data;
+        CHECK_OK((back ? device->ops->linear_backward
+                       : device->ops->linear_forward)(q, y.m, &with_copy, &l.w, nothing));
+        run_linear(device, &l, back, plain.m, copy.m, nothing);
+        for (int64_t e = 0; e < ROWS * n_out; e++)
+            plain.x[e] = get_element(&plain, e / n_out, e % n_out);
+        CHECK_TENSOR(&y, plain.x, TOL_REDUCTION, "kind %d, input %d", (int)kind, i);
+        CHECK_MSG(!is_int8(kind) || same_rows(&y, 0, &plain, ROWS), "kind %d, input %d", (int)kind,
+                  i);
+        with_copy.copy = again.m;
+        CHECK_OK(device->ops->input(q, &with_copy));
+        CHECK_MSG(same_rows(&copy, 0, &again, ROWS), "copy, kind %d, input %d", (int)kind, i);
+        tensor_t *all[] = {&copy, &again, &y, &plain, &rstd};
+        for (int t = 0; t < 5; t++)
+            free_tensor(all[t]);
+    }
+    free_tensor(&x);
+    free_tensor(&dout);
+    free_tensor(&gate_up);
+    free_tensor(&weight);
+    free_linear(device, &l);
+    qp_device_close(&device);
+}
+
 int main(void)
 {
     test_hadamard();
@@ -430,5 +515,7 @@ int main(void)
     test_repeatable(QP_WEIGHT_LLM_INT8, int8_mode);
     test_repeatable(QP_WEIGHT_INT8, weight_only);
     test_repeatable(QP_WEIGHT_BF16, int8_mode);
+    for (int kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_LLM_INT8; kind++)
+        test_inputs((qp_weight_kind_t)kind);
     return qp_test_end();
 }

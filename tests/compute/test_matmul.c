@@ -3,6 +3,8 @@
  */
 #include "cpu_testing.h"
 
+static const qp_mask_t no_mask = {0};
+
 /* [m, k] x [k, n]; tiles are 128 x 256, depth is cut at 512 where a is transposed. */
 static const struct {
     int64_t m, n, k;
@@ -44,7 +46,8 @@ static void test_product(qp_device_t *device, const case_t *t)
     tensor_t c = t->beta == 0.0f ? make_tensor(device, t->c, t->m, t->n)
                                  : make_normal(device, t->c, t->m, t->n, 3);
     twin(c.x, (double)t->alpha, &a, t->trans_a, &b, t->trans_b, (double)t->beta, t->m, t->n, t->k);
-    CHECK_OK(device->ops->matmul(q, t->alpha, a.m, t->trans_a, b.m, t->trans_b, t->beta, c.m));
+    CHECK_OK(
+        device->ops->matmul(q, t->alpha, a.m, t->trans_a, b.m, t->trans_b, t->beta, c.m, no_mask));
     CHECK_TENSOR(&c, c.x, TOL_REDUCTION, "%s%s x %s%s -> %s, [%lld, %lld, %lld], alpha %g beta %g",
                  qp_dtype_name(t->a), t->trans_a ? "^T" : "", qp_dtype_name(t->b),
                  t->trans_b ? "^T" : "", qp_dtype_name(t->c), (long long)t->m, (long long)t->n,
@@ -88,7 +91,8 @@ static void test_mixed_in_bf16(void)
     for (int64_t i = 0; i < 40 * 70; i++)
         a.x[i] = (double)qp_bf16_to_f32(qp_f32_to_bf16((float)a.x[i]));
     twin(c.x, 1.0, &a, false, &b, false, 0.0, 40, 30, 70);
-    CHECK_OK(device->ops->matmul(qp_device_queue(device), 1.0f, a.m, false, b.m, false, 0.0f, c.m));
+    CHECK_OK(device->ops->matmul(qp_device_queue(device), 1.0f, a.m, false, b.m, false, 0.0f, c.m,
+                                 no_mask));
     CHECK_TENSOR(&c, c.x, TOL_REDUCTION, "mixed pair in bf16 compute");
     free_tensor(&a);
     free_tensor(&b);
@@ -104,17 +108,18 @@ static void test_repeatable(qp_compute_t compute, qp_dtype_t dtype)
     for (int trans = 0; trans < 2; trans++) {
         tensor_t a = operand(one, dtype, M, K, trans, 1), b = make_normal(one, dtype, K, N, 2);
         tensor_t c = make_tensor(one, dtype, M, N), again = make_tensor(one, dtype, M, N);
-        CHECK_OK(one->ops->matmul(qp_device_queue(one), 1.0f, a.m, trans, b.m, false, 0.0f, c.m));
+        CHECK_OK(one->ops->matmul(qp_device_queue(one), 1.0f, a.m, trans, b.m, false, 0.0f, c.m,
+                                  no_mask));
         const int64_t alive = qp_mem_alive();
         for (int i = 0; i < 20; i++) {
             CHECK_OK(one->ops->matmul(qp_device_queue(one), 1.0f, a.m, trans, b.m, false, 0.0f,
-                                      again.m));
+                                      again.m, no_mask));
             CHECK(same_rows(&c, 0, &again, M));
         }
         CHECK(qp_mem_alive() == alive);
         for (int i = 0; i < 20; i++) {
             CHECK_OK(three->ops->matmul(qp_device_queue(three), 1.0f, a.m, trans, b.m, false, 0.0f,
-                                        again.m));
+                                        again.m, no_mask));
             CHECK(same_rows(&c, 0, &again, M));
         }
         tensor_t *all[] = {&a, &b, &c, &again};

@@ -143,7 +143,13 @@ static void check_rmsnorm(qp_device_t *device, qp_dtype_t out_dtype, qp_dtype_t 
     tensor_t dx = make_normal(device, in_dtype, n_row, n_col, 4);
     tensor_t rstd = make_tensor(device, QP_F32, 1, n_row);
     double *expected = QP_NEW("test", double, n_row *n_col);
-    CHECK_OK(device->ops->rmsnorm_forward(q, y.m, rstd.m.data, x.m, w.m.data, (float)rms_eps));
+    const qp_input_t norm = {.kind = QP_INPUT_RMSNORM,
+                             .x = x.m,
+                             .weight = w.m.data,
+                             .rstd = rstd.m.data,
+                             .eps = (float)rms_eps,
+                             .copy = y.m};
+    CHECK_OK(device->ops->input(q, &norm));
     rmsnorm_twin(expected, x.x, w.x, n_row, n_col);
     CHECK_TENSOR(&y, expected, TOL_REDUCTION, "rmsnorm %lld x %lld", (long long)n_row,
                  (long long)n_col);
@@ -194,13 +200,17 @@ static void check_swiglu(qp_device_t *device, qp_dtype_t out_dtype, qp_dtype_t i
             d[i * 2 * n_col + j] = dy * up * (silu(gate + h) - silu(gate - h)) / (2 * h);
             d[(i * 2 + 1) * n_col + j] = dy * silu(gate);
         }
-    CHECK_OK(device->ops->swiglu_forward(q, out.m, gate_up.m));
+    qp_input_t input = {.kind = QP_INPUT_SWIGLU, .x = gate_up.m, .copy = out.m};
+    CHECK_OK(device->ops->input(q, &input));
     CHECK_TENSOR(&out, y, TOL_ELEMENT, "swiglu %lld x %lld", (long long)n_row, (long long)n_col);
     tensor_t grad = make_tensor(device, in_dtype, n_row, 2 * n_col);
-    CHECK_OK(device->ops->swiglu_backward(q, grad.m, dout.m, gate_up.m));
+    input = (qp_input_t){
+        .kind = QP_INPUT_SWIGLU_GRADIENT, .x = gate_up.m, .dout = dout.m, .copy = grad.m};
+    CHECK_OK(device->ops->input(q, &input));
     CHECK_TENSOR(&grad, d, TOL_ELEMENT, "swiglu backward %lld x %lld", (long long)n_row,
                  (long long)n_col);
-    CHECK_OK(device->ops->swiglu_backward(q, gate_up.m, dout.m, gate_up.m));
+    input.copy = gate_up.m;
+    CHECK_OK(device->ops->input(q, &input));
     CHECK_MSG(same_rows(&gate_up, 0, &grad, n_row), "swiglu backward in place");
     QP_FREE(y);
     QP_FREE(d);
@@ -271,37 +281,77 @@ static void test_rope_rotates_halves(qp_device_t *device)
     }
 }
 
-/* The mask is that of qp_philox_uniform(), whatever the width and the batch. */
+/* Half c of the key's stream. */
+static uint32_t half_word(const qp_philox_key_t *key, int64_t c)
+{
+    uint32_t word[4];
+    qp_philox(key, (uint32_t)(c / 8), word);
+    return word[c % 8 / 2] >> (c % 2 * 16) & 0xffffu;
+}
+
+/* What is left of x under the mask, by the definition; counts what is kept. */
+static int64_t dropout_twin(double *x, const batch_t *batch, int64_t n_col, double p,
+                            const qp_philox_key_t *key)
+{
+    int64_t n_kept = 0;
+    for (int64_t s = 0; s < batch->r.n_seq; s++)
+        for (int32_t t = batch->cu_seqlens[s]; t < batch->cu_seqlens[s + 1]; t++)
+            for (int64_t c = 0; c < n_col; c++) {
+                qp_philox_key_t at = *key;
+                at.sample = 100u + (uint32_t)s;
+                at.position = (uint32_t)(t - batch->cu_seqlens[s]);
+                const bool kept = half_word(&at, c) >= p * 0x1p16;
+                n_kept += kept;
+                x[t * n_col + c] *= kept ? 1.0 / (1.0 - p) : 0.0;
+            }
+    return n_kept;
+}
+
+/* A copy and a product under a mask: a function of the token, whatever the width and the batch. */
 static void test_dropout_is_keyed(qp_device_t *device)
 {
+    enum { K = 16 };
     const int32_t length[] = {5, 17, 1};
     const float p = 0.3f;
+    const qp_philox_key_t key = {.seed = 1, .step = 2, .site = 1030};
+    qp_queue_t *q = qp_device_queue(device);
     batch_t batch = make_batch(device, 3, length, NULL);
-    for (int64_t n_col = 1; n_col < 200; n_col += 66) {
-        tensor_t x = make_normal(device, QP_BF16, batch.r.n_token, n_col, 1);
-        tensor_t y = make_normal(device, QP_F32, batch.r.n_token, n_col, 2);
-        double *expected = QP_NEW("test", double, batch.r.n_token *n_col);
-        int64_t n_kept = 0;
-        for (int s = 0; s < 3; s++)
-            for (int i = 0; i < length[s]; i++)
-                for (int64_t c = 0; c < n_col; c++) {
-                    qp_philox_key_t key = {1, 2, 100u + (uint32_t)s, (uint32_t)i, 1030};
-                    int64_t at = (batch.cu_seqlens[s] + i) * n_col + c;
-                    bool kept = qp_philox_uniform(&key, (uint64_t)c) >= p;
-                    n_kept += kept;
-                    expected[at] = y.x[at] + (kept ? x.x[at] / (1.0 - (double)p) : 0.0);
-                }
-        qp_philox_key_t key = {.seed = 1, .step = 2, .site = 1030};
-        CHECK_OK(device->ops->dropout(qp_device_queue(device), y.m, x.m, p, &key, &batch.r, true));
-        CHECK_TENSOR(&y, expected, TOL_ELEMENT, "dropout += %lld", (long long)n_col);
-        CHECK_OK(device->ops->dropout(qp_device_queue(device), y.m, x.m, p, &key, &batch.r, false));
-        for (int64_t i = 0; i < batch.r.n_token * n_col; i++)
-            expected[i] -= y.x[i];
-        CHECK_TENSOR(&y, expected, TOL_ELEMENT, "dropout %lld", (long long)n_col);
+    const int64_t n_row = batch.r.n_token;
+    for (int64_t n_col = 1; n_col < 400; n_col += 66) {
+        tensor_t x = make_normal(device, QP_BF16, n_row, n_col, 1);
+        tensor_t y = make_tensor(device, QP_F32, n_row, n_col);
+        tensor_t a = make_normal(device, QP_F32, n_row, K, 2),
+                 b = make_normal(device, QP_F32, K, n_col, 3),
+                 c = make_normal(device, QP_F32, n_row, n_col, 4);
+        double *expected = QP_NEW("test", double, n_row *n_col);
+        qp_mask_t mask = {.scale = 1.0f / (1.0f - p)};
+        CHECK_OK(device->ops->alloc(
+            device, "test", (size_t)(n_row * qp_mask_words(n_col)) * sizeof(uint64_t), &mask.bits));
+        CHECK_OK(device->ops->dropout(q, mask.bits, n_col, p, &key, &batch.r));
+
+        memcpy(expected, x.x, (size_t)(n_row * n_col) * sizeof *expected);
+        const int64_t n_kept = dropout_twin(expected, &batch, n_col, (double)p, &key);
         if (n_col > 100)
-            CHECK(fabs((double)n_kept / (double)(batch.r.n_token * n_col) - 0.7) < 0.03);
-        free_tensor(&x);
-        free_tensor(&y);
+            CHECK(fabs((double)n_kept / (double)(n_row * n_col) - 0.7) < 0.03);
+        const qp_input_t input = {.x = x.m, .copy = y.m, .mask = mask};
+        CHECK_OK(device->ops->input(q, &input));
+        CHECK_TENSOR(&y, expected, TOL_ELEMENT, "dropout %lld", (long long)n_col);
+
+        for (int64_t i = 0; i < n_row * n_col; i++) {
+            expected[i] = 0.0;
+            for (int64_t k = 0; k < K; k++)
+                expected[i] += a.x[i / n_col * K + k] * b.x[k * n_col + i % n_col];
+        }
+        dropout_twin(expected, &batch, n_col, (double)p, &key);
+        for (int64_t i = 0; i < n_row * n_col; i++)
+            expected[i] += c.x[i];
+        CHECK_OK(device->ops->matmul(q, 1.0f, a.m, false, b.m, false, 1.0f, c.m, mask));
+        CHECK_TENSOR(&c, expected, TOL_REDUCTION, "masked product %lld", (long long)n_col);
+
+        device->ops->release(device, &mask.bits);
+        tensor_t *all[] = {&x, &y, &a, &b, &c};
+        for (int t = 0; t < 5; t++)
+            free_tensor(all[t]);
         QP_FREE(expected);
     }
     free_batch(device, &batch);

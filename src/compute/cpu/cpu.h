@@ -37,6 +37,7 @@
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
     QP_SCRATCH_GEMM,       /* cpu_dnnl: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ROWS,       /* cpu_input, cpu_linear: one row in fp32 per thread */
     QP_SCRATCH_ACTIVATION, /* cpu_linear: rows of x or dy in the type of the product */
     QP_SCRATCH_ROW_SCALE,  /* cpu_linear: scales of those rows */
     QP_SCRATCH_OUTLIER,    /* cpu_linear: outlier columns of x and their numbers */
@@ -239,26 +240,22 @@ size_t qp_cpu_weight_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, b
 void qp_cpu_weight_bind(qp_weight_t *w, bool has_bias, qp_dptr_t storage);
 qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
-qp_error_t qp_cpu_linear_forward(qp_queue_t *q, qp_mat_t y, qp_mat_t x, const qp_weight_t *w,
-                                 bool accumulate);
-qp_error_t qp_cpu_linear_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, const qp_weight_t *w,
-                                  bool accumulate);
+qp_error_t qp_cpu_linear_forward(qp_queue_t *q, qp_mat_t y, const qp_input_t *x,
+                                 const qp_weight_t *w, qp_mat_t add);
+qp_error_t qp_cpu_linear_backward(qp_queue_t *q, qp_mat_t dx, const qp_input_t *dy,
+                                  const qp_weight_t *w, qp_mat_t add);
 qp_error_t qp_cpu_matmul(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
-                         bool trans_b, float beta, qp_mat_t c);
+                         bool trans_b, float beta, qp_mat_t c, qp_mask_t mask);
 
 qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
 qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
-qp_error_t qp_cpu_rmsnorm_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x,
-                                  qp_dptr_t weight, float eps);
+qp_error_t qp_cpu_input(qp_queue_t *q, const qp_input_t *x);
 qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
                                    qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
 qp_error_t qp_cpu_rope(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table,
                        qp_dptr_t position, bool inverse);
-qp_error_t qp_cpu_swiglu_forward(qp_queue_t *q, qp_mat_t out, qp_mat_t gate_up);
-qp_error_t qp_cpu_swiglu_backward(qp_queue_t *q, qp_mat_t dgate_up, qp_mat_t dout,
-                                  qp_mat_t gate_up);
-qp_error_t qp_cpu_dropout(qp_queue_t *q, qp_mat_t out, qp_mat_t x, float p,
-                          const qp_philox_key_t *key, const qp_ragged_t *batch, bool accumulate);
+qp_error_t qp_cpu_dropout(qp_queue_t *q, qp_dptr_t bits, int64_t n_col, float p,
+                          const qp_philox_key_t *key, const qp_ragged_t *batch);
 qp_error_t qp_cpu_axpby(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
 
 qp_error_t qp_cpu_attention_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,

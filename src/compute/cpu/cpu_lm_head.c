@@ -77,7 +77,7 @@ static qp_error_t forward_chunk(qp_queue_t *q, const chunk_t *c, qp_mat_t hidden
     for (int64_t first = 0; first < head.n_row; first += VOCAB_CHUNK) {
         int64_t n = qp_cpu_min(head.n_row - first, VOCAB_CHUNK);
         QP_TRY(qp_cpu_matmul(q, 1.0f, hidden, false, qp_mat_rows(head, first, n), true, 0.0f,
-                             qp_mat_cols(c->logits, first, n)));
+                             qp_mat_cols(c->logits, first, n), (qp_mask_t){0}));
 #pragma omp parallel for num_threads(qp_cpu_device(q)->n_thread)
         for (int64_t r = 0; r < c->n_row; r++) {
             int64_t target = c->target[r] - first;
@@ -99,7 +99,7 @@ static qp_error_t backward_chunk(qp_queue_t *q, const chunk_t *c, const float *d
             gradient_row(c, r, first, n, c->target[r] < 0 ? 0.0f : dlogprob[r]);
         QP_TRY(qp_cpu_matmul(q, 1.0f, qp_mat_cols(c->dlogits, 0, n), false,
                              qp_mat_rows(head, first, n), false, first == 0 ? 0.0f : 1.0f,
-                             c->dhidden));
+                             c->dhidden, (qp_mask_t){0}));
     }
     return qp_cpu_axpby(q, 1.0f, c->dhidden, 0.0f, dhidden);
 }
@@ -177,5 +177,5 @@ qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, q
 
 qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head)
 {
-    return qp_cpu_matmul(q, 1.0f, hidden, false, head, true, 0.0f, logits);
+    return qp_cpu_matmul(q, 1.0f, hidden, false, head, true, 0.0f, logits, (qp_mask_t){0});
 }

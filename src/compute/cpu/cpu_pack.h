@@ -5,9 +5,9 @@
  *
  * bf16 is packed where oneDNN likes it so (qp_cpu_device_t.packed_bf16): blocks of 64 columns x 32
  * rows, all blocks of the first 64 columns first, missing rows and columns zero; inside a block
- * element [i / 2][j][i % 2] is b[i][j] (oneDNN's BA16a64b2a). Everything else stays row-major. The
- * result of a product with a packed operand must be dense (ldc = n): else oneDNN has only plain
- * loops for it, and qp_cpu_gemm_get() fails.
+ * element [i / 2][j][i % 2] is b[i][j] (oneDNN's BA16a64b2a). Everything else stays row-major. In
+ * a product with a packed operand the others must be dense (lda = k, ldc = n): else oneDNN has only
+ * plain loops for it, and qp_cpu_gemm_get() fails. Below k = 32 plain operands are faster.
  */
 #ifndef QP_COMPUTE_CPU_PACK_H
 #define QP_COMPUTE_CPU_PACK_H

@@ -1,4 +1,4 @@
-/* Rows: look-up, gathering, RMS norm, scaled addition and casts. */
+/* Rows: look-up, gathering, gradient of RMS norm, scaled addition and casts. */
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_math.h"
 
@@ -37,41 +37,7 @@ qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t t
     return qp_cpu_gather_rows(q, out, table, token);
 }
 
-/* --- RMS norm --------------------------------------------------------------------------------- */
-
-/* Returns 1 / sqrt(mean(x^2) + eps). */
-QP_CPU_CLONES static float rmsnorm_row(const qp_mat_t *out, const qp_mat_t *in, int64_t row,
-                                       const float *restrict weight, float eps)
-{
-    float x[QP_CPU_CHUNK], sum = 0.0f;
-    int64_t n = in->n_col;
-    for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
-        int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
-        qp_cpu_load(x, in->dtype, qp_cpu_at(in, row, i), m);
-#pragma omp simd reduction(+ : sum)
-        for (int64_t j = 0; j < m; j++)
-            sum += x[j] * x[j];
-    }
-    float rstd = 1.0f / sqrtf(sum / (float)n + eps);
-    for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
-        int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
-        qp_cpu_load(x, in->dtype, qp_cpu_at(in, row, i), m);
-        for (int64_t j = 0; j < m; j++)
-            x[j] = x[j] * rstd * weight[i + j];
-        qp_cpu_store(qp_cpu_at(out, row, i), out->dtype, x, m);
-    }
-    return rstd;
-}
-
-qp_error_t qp_cpu_rmsnorm_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t rstd, qp_mat_t x,
-                                  qp_dptr_t weight, float eps)
-{
-    QP_ASSERT(out.n_row == x.n_row && out.n_col == x.n_col);
-#pragma omp parallel for num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
-    for (int64_t t = 0; t < x.n_row; t++)
-        qp_cpu_f32(rstd)[t] = rmsnorm_row(&out, &x, t, qp_cpu_f32(weight), eps);
-    return NULL;
-}
+/* --- gradient of RMS norm --------------------------------------------------------------------- */
 
 typedef struct {
     qp_mat_t dx, dy, x;

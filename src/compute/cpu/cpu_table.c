@@ -23,11 +23,9 @@ const qp_ops_t qp_ops_cpu = {
 
     QP_SLOT(embed),
     QP_SLOT(gather_rows),
-    QP_SLOT(rmsnorm_forward),
+    QP_SLOT(input),
     QP_SLOT(rmsnorm_backward),
     QP_SLOT(rope),
-    QP_SLOT(swiglu_forward),
-    QP_SLOT(swiglu_backward),
     QP_SLOT(dropout),
     QP_SLOT(axpby),
 

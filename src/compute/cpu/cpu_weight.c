@@ -30,6 +30,7 @@ static void bind(qp_weight_t *w, bool has_bias, qp_dptr_t *storage)
     w->data = take(storage, data_bytes(w->kind, w->n_out, w->n_in));
     w->scale = take(storage, int8 ? row_bytes : 0);
     w->row_sum = take(storage, int8 ? row_bytes : 0);
+    w->col_sum = take(storage, w->kind == QP_WEIGHT_INT8 ? qp_bytes(w->n_in, sizeof(int32_t)) : 0);
     w->bias = take(storage, has_bias ? row_bytes : 0);
 }
 
@@ -65,6 +66,26 @@ static void pack_block(int8_t *to, const int8_t *from, int64_t ld)
             memcpy(to + i * PACK + o * 4, from + o * ld + i, 4);
 }
 
+QP_CPU_CLONES static void sum_rows(int32_t *restrict sum, const int8_t *restrict from,
+                                   int64_t n_row, int64_t n_col)
+{
+    for (int64_t r = 0; r < n_row; r++) {
+        int32_t total = 0;
+        for (int64_t c = 0; c < n_col; c++)
+            total += from[r * n_col + c];
+        sum[r] = total;
+    }
+}
+
+QP_CPU_CLONES static void sum_columns(int32_t *restrict sum, const int8_t *restrict from,
+                                      int64_t n_row, int64_t n_col)
+{
+    memset(sum, 0, (size_t)n_col * sizeof *sum);
+    for (int64_t r = 0; r < n_row; r++)
+        for (int64_t c = 0; c < n_col; c++)
+            sum[c] += from[r * n_col + c];
+}
+
 qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias)
 {
@@ -81,14 +102,10 @@ qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *p
                 pack_block(block_at(w, o, i), from + (o * w->n_in + i) * PACK, w->n_in);
     if (scale != NULL) {
         memcpy(qp_cpu_pointer(w->scale), scale, (size_t)w->n_out * sizeof *scale);
-#pragma omp parallel for num_threads(device->n_thread)
-        for (int64_t o = 0; o < w->n_out; o++) {
-            int32_t sum = 0;
-            for (int64_t i = 0; i < w->n_in; i++)
-                sum += from[o * w->n_in + i];
-            qp_cpu_i32(w->row_sum)[o] = sum;
-        }
+        sum_rows(qp_cpu_i32(w->row_sum), from, w->n_out, w->n_in);
     }
+    if (!qp_dptr_is_null(w->col_sum))
+        sum_columns(qp_cpu_i32(w->col_sum), from, w->n_out, w->n_in);
     if (bias != NULL)
         memcpy(qp_cpu_pointer(w->bias), bias, (size_t)w->n_out * sizeof *bias);
     return NULL;
