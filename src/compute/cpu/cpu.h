@@ -47,8 +47,8 @@ typedef enum {
     QP_SCRATCH_ATTENTION,  /* cpu_attention: plan, blocks of keys and values */
     QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
     QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
-    QP_SCRATCH_HEAD,           /* cpu_lm_head: chunk of logits */
-    QP_SCRATCH_HEAD_ROWS,      /* cpu_lm_head: per-row statistics */
+    QP_SCRATCH_HEAD,           /* cpu_lm_head: slices of the head, logits of each thread */
+    QP_SCRATCH_HEAD_ROWS,      /* cpu_lm_head: rows, their statistics and sums */
     QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
@@ -223,7 +223,8 @@ qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a,
 /* dtype is that of products. */
 size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
 size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
-size_t qp_cpu_lm_head_scratch(const qp_pass_size_t *size, qp_dtype_t dtype);
+size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_dtype_t dtype);
 
 /* --- the functions behind qp_ops_cpu; contracts in ops.h -------------------------------------- */
 

@@ -109,7 +109,8 @@ size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *siz
     const qp_dtype_t dtype = qp_device_dtype(device);
     const int n_thread = (int)device->config.threads;
     return qp_cpu_linear_scratch(size, dtype, n_thread) +
-           qp_cpu_attention_scratch(size, dtype, n_thread) + qp_cpu_lm_head_scratch(size, dtype);
+           qp_cpu_attention_scratch(size, dtype, n_thread) +
+           qp_cpu_lm_head_scratch((const qp_cpu_device_t *)device, size, dtype);
 }
 
 void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
