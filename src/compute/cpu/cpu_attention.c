@@ -111,9 +111,9 @@ size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, in
     const size_t width = qp_dtype_bytes(dtype);
     const int64_t e = a->head_dim, n_block = 2 * (size->n_token / QP_KB + 1);
     const size_t kv = 2 * qp_bytes(n_block * a->n_kv_head * QP_KB * e, width);
-    const size_t row = qp_bytes(e, 2 * width + sizeof(float)) + 2 * sizeof(float);
-    const size_t tile = 2 * (size_t)(QP_QB * QP_KB) * (sizeof(float) + width) +
-                        2 * qp_bytes(QP_KB * e, sizeof(float));
+    const size_t row = qp_bytes(e, 4 * width + sizeof(float)) + 2 * sizeof(float);
+    const size_t tile = (size_t)(QP_QB * QP_KB) * (2 * sizeof(float) + 3 * width) +
+                        qp_bytes(QP_KB * e, 2 * sizeof(float) + 2 * width);
     const size_t task = size->backward ? qp_bytes(size->n_token, row) + tile : tile;
     const bool sums = size->backward && a->n_head > a->n_kv_head;
     const size_t sum = sums ? qp_bytes(2 * a->n_head * size->n_token * e, sizeof(float)) : 0;

@@ -1,38 +1,58 @@
 /*
  * Causal attention backward. One task is one (sequence, query head): it walks the blocks of keys,
  * and for each the blocks of queries that see it, recomputing the probabilities from lse. Blocks
- * are held transposed, [keys, queries], so that four of the five products need no transposition:
+ * are held transposed, [keys, queries], so that the second operands of all products are packed
+ * once for many uses (cpu_pack.h), but for dS^T:
  *
  *   P^T = exp(K Q^T - lse)      dV += P^T dO      dP^T = V dO^T
- *   dS^T = P^T (dP^T - delta)   dK += dS^T Q      dQ += dS K         delta = rowsum(dO * O)
+ *   dS^T = P^T (dP^T - delta)   dK += dS^T Q      dQ^T += K^T dS^T   delta = rowsum(dO * O)
  *
  * With grouped queries the heads of a group leave their dK and dV in fp32, and are summed in order.
  */
 #include "compute/cpu/cpu_attention.h"
+#include "compute/cpu/cpu_pack.h"
+
+/* Blocks of queries as second operands: [QB, E], and their transposes. */
+typedef struct {
+    char *plain, *trans; /* [all query blocks of a span] */
+} operand_t;
 
 typedef struct {
-    qp_block_t query, dout; /* [all query blocks of a span, E] */
-    float *dquery;          /* the same in fp32 */
-    float *lse, *delta;     /* [all query rows]; lse infinite in the rows that fill up */
-    float *score, *dscore;  /* [KB, QB] */
-    void *prob, *dprob;     /* [KB, QB] in the products' type: P^T, dS^T */
-    float *dk, *dv;         /* [KB, E] */
+    operand_t query, dout;
+    size_t plain_bytes, trans_bytes; /* of one block of an operand */
+    qp_block_t block;                /* [QB, E] on its way to be packed */
+    float *dquery;                   /* [query blocks, E, QB]: dQ^T */
+    float *lse, *delta;              /* [all query rows]; lse infinite in the rows that fill up */
+    void *key;                       /* [E, KB] K^T */
+    float *score, *dscore;           /* [KB, QB] */
+    void *prob, *dprob;              /* [KB, QB] in the products' type: P^T, dS^T */
+    void *packed;                    /* dS^T as a second operand */
+    float *dk, *dv;                  /* [KB, E] */
 } task_t;
 
-static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
+static size_t carve_task(task_t *t, const qp_blocks_t *b, const qp_cpu_device_t *device,
+                         char *memory)
 {
     char *at = memory;
-    int64_t e = b->a.head_dim, n_row = b->max_query_block * QP_QB;
-    size_t width = qp_dtype_bytes(b->dtype), tile = QP_QB * QP_KB;
-    t->query = (qp_block_t){qp_cpu_carve(&at, (size_t)(n_row * e) * width), b->dtype, n_row, e};
-    t->dout = (qp_block_t){qp_cpu_carve(&at, (size_t)(n_row * e) * width), b->dtype, n_row, e};
+    const int64_t e = b->a.head_dim, n_block = b->max_query_block, n_row = n_block * QP_QB;
+    const size_t width = qp_dtype_bytes(b->dtype), tile = QP_QB * QP_KB;
+    t->plain_bytes = qp_cpu_operand_bytes(device, b->dtype, QP_QB, e);
+    t->trans_bytes = qp_cpu_operand_bytes(device, b->dtype, e, QP_QB);
+    operand_t *const operand[] = {&t->query, &t->dout};
+    for (int i = 0; i < 2; i++) {
+        operand[i]->plain = qp_cpu_carve(&at, (size_t)n_block * t->plain_bytes);
+        operand[i]->trans = qp_cpu_carve(&at, (size_t)n_block * t->trans_bytes);
+    }
+    t->block = (qp_block_t){qp_cpu_carve(&at, (size_t)(QP_QB * e) * width), b->dtype, QP_QB, e};
     t->dquery = qp_cpu_carve(&at, (size_t)(n_row * e) * sizeof(float));
     t->lse = qp_cpu_carve(&at, (size_t)n_row * sizeof(float));
     t->delta = qp_cpu_carve(&at, (size_t)n_row * sizeof(float));
+    t->key = qp_cpu_carve(&at, (size_t)(QP_KB * e) * width);
     t->score = qp_cpu_carve(&at, tile * sizeof(float));
     t->dscore = qp_cpu_carve(&at, tile * sizeof(float));
     t->prob = qp_cpu_carve(&at, tile * width);
     t->dprob = qp_cpu_carve(&at, tile * width);
+    t->packed = qp_cpu_carve(&at, qp_cpu_operand_bytes(device, b->dtype, QP_KB, QP_QB));
     t->dk = qp_cpu_carve(&at, (size_t)(QP_KB * e) * sizeof(float));
     t->dv = qp_cpu_carve(&at, (size_t)(QP_KB * e) * sizeof(float));
     return (size_t)(at - memory);
@@ -40,7 +60,8 @@ static size_t carve_task(task_t *t, const qp_blocks_t *b, char *memory)
 
 typedef struct {
     const qp_blocks_t *b;
-    /* [KB, QB] = x y^T; [KB, E] += x y; [QB, E] += x^T y */
+    const qp_cpu_device_t *device;
+    /* [KB, QB] = K x^T; [KB, E] += dS^T x; [E, QB] += K^T dS^T */
     const qp_cpu_gemm_t *score[QP_N_BLOCK_SIZE], *key[QP_N_BLOCK_SIZE], *query[QP_N_BLOCK_SIZE];
     qp_mat_t qkv, out, dout, dqkv;
     const float *lse; /* [H, n_token] */
@@ -68,7 +89,8 @@ QP_CPU_CLONES static void probability_block(const task_t *t, int64_t j, int64_t 
 {
     const float *restrict lse = t->lse + i * QP_QB, *restrict delta = t->delta + i * QP_QB;
     int64_t ahead = j * QP_KB - i * QP_QB; /* of the first key before the first query */
-    size_t width = qp_dtype_bytes(t->query.dtype);
+    const qp_dtype_t dtype = t->block.dtype;
+    const size_t width = qp_dtype_bytes(dtype);
     for (int64_t r = 0; r < n_row; r++) {
         float *restrict p = t->score + r * QP_QB, *restrict d = t->dscore + r * QP_QB;
         for (int64_t c = 0; c < QP_QB; c++) {
@@ -78,8 +100,8 @@ QP_CPU_CLONES static void probability_block(const task_t *t, int64_t j, int64_t 
         }
         for (int64_t c = 0; c < qp_cpu_min(ahead + r, QP_QB); c++)
             p[c] = d[c] = 0.0f;
-        qp_store_operand((char *)t->prob + (size_t)(r * QP_QB) * width, t->query.dtype, p, QP_QB);
-        qp_store_operand((char *)t->dprob + (size_t)(r * QP_QB) * width, t->query.dtype, d, QP_QB);
+        qp_store_operand((char *)t->prob + (size_t)(r * QP_QB) * width, dtype, p, QP_QB);
+        qp_store_operand((char *)t->dprob + (size_t)(r * QP_QB) * width, dtype, d, QP_QB);
     }
 }
 
@@ -90,12 +112,52 @@ QP_CPU_CLONES static void store_rows(const qp_mat_t *to, int64_t first_row, int6
         qp_cpu_store(qp_cpu_at(to, first_row + r, first_col), to->dtype, from + r * n_col, n_col);
 }
 
+/* dQ of n_row rows from the transposed blocks. */
+QP_CPU_CLONES static void store_dquery(const qp_mat_t *to, int64_t first_row, int64_t first_col,
+                                       const float *from, int64_t n_row, int64_t n_col)
+{
+    for (int64_t r = 0; r < n_row; r++) {
+        const float *column = from + r / QP_QB * QP_QB * n_col + r % QP_QB;
+        float row[QP_CPU_CHUNK];
+        for (int64_t c = 0; c < n_col; c++)
+            row[c] = column[c * QP_QB];
+        qp_cpu_store(qp_cpu_at(to, first_row + r, first_col), to->dtype, row, n_col);
+    }
+}
+
+/* to [n_col, n_row] = transpose of from [n_row, n_col], elements of 2 or 4 bytes. */
+static void transpose(void *restrict to, const void *restrict from, qp_dtype_t dtype, int64_t n_row,
+                      int64_t n_col)
+{
+    for (int64_t c = 0; c < n_col; c++)
+        for (int64_t r = 0; r < n_row; r++)
+            if (dtype == QP_F32)
+                ((float *)to)[c * n_row + r] = ((const float *)from)[r * n_col + c];
+            else
+                ((uint16_t *)to)[c * n_row + r] = ((const uint16_t *)from)[r * n_col + c];
+}
+
+/* Columns from first_col on of a span's rows, block by block. */
+static void load_operand(const backward_t *f, const task_t *t, const operand_t *to,
+                         const qp_mat_t *from, const qp_span_t *s, int64_t first_col)
+{
+    const int64_t e = f->b->a.head_dim;
+    for (int64_t i = 0; i < s->n_query_block; i++) {
+        const int64_t first = i * QP_QB;
+        qp_block_load(&t->block, from, first_col, s->first_row + first,
+                      qp_cpu_min(s->n_query - first, QP_QB));
+        qp_cpu_operand_pack(f->device, to->plain + (size_t)i * t->plain_bytes, t->block.dtype,
+                            t->block.data, t->block.dtype, e, false, QP_QB, e);
+        qp_cpu_operand_pack(f->device, to->trans + (size_t)i * t->trans_bytes, t->block.dtype,
+                            t->block.data, t->block.dtype, e, true, e, QP_QB);
+    }
+}
+
 static void load_task(const backward_t *f, task_t *t, const qp_span_t *s, int64_t head)
 {
-    int64_t e = f->b->a.head_dim, n_row = s->n_query_block * QP_QB;
-    t->query.n_row = t->dout.n_row = n_row;
-    qp_block_load(&t->query, &f->qkv, head * e, s->first_row, s->n_query);
-    qp_block_load(&t->dout, &f->dout, head * e, s->first_row, s->n_query);
+    const int64_t e = f->b->a.head_dim, n_row = s->n_query_block * QP_QB;
+    load_operand(f, t, &t->query, &f->qkv, s, head * e);
+    load_operand(f, t, &t->dout, &f->dout, s, head * e);
     memset(t->dquery, 0, (size_t)(n_row * e) * sizeof(float));
     for (int64_t r = 0; r < n_row; r++) {
         bool real = r < s->n_query;
@@ -125,34 +187,46 @@ static void store_key_block(const backward_t *f, const task_t *t, const qp_span_
            (size_t)(n * e) * sizeof(float));
 }
 
+/* Block i of queries and one block of keys, j. */
+static qp_error_t backward_block(const backward_t *f, task_t *t, int thread, const qp_span_t *s,
+                                 int64_t j, int64_t i, const void *k, const void *v)
+{
+    const int64_t e = f->b->a.head_dim;
+    const size_t plain = (size_t)i * t->plain_bytes, trans = (size_t)i * t->trans_bytes;
+    const int64_t seen = qp_cpu_min(s->n_key, (i + 1) * QP_QB) - j * QP_KB;
+    const qp_block_size_t size = qp_block_size(seen);
+    const void *dprob = t->dprob;
+    QP_TRY(qp_cpu_gemm_run(f->score[size], thread, k, t->query.trans + trans, t->score));
+    QP_TRY(qp_cpu_gemm_run(f->score[size], thread, v, t->dout.trans + trans, t->dscore));
+    probability_block(t, j, i, qp_block_keys((int)size), f->b->a.scale);
+    QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->prob, t->dout.plain + plain, t->dv));
+    QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->dprob, t->query.plain + plain, t->dk));
+    if (size == QP_WHOLE_BLOCK) {
+        dprob = t->packed;
+        qp_cpu_operand_pack(f->device, t->packed, f->b->dtype, t->dprob, f->b->dtype, QP_QB, false,
+                            QP_KB, QP_QB);
+    }
+    return qp_cpu_gemm_run(f->query[size], thread, t->key, dprob, t->dquery + i * QP_QB * e);
+}
+
 static qp_error_t backward_head(const backward_t *f, task_t *t, int thread, int64_t span,
                                 int64_t head)
 {
     const qp_blocks_t *b = f->b;
     const qp_span_t *s = &b->span[span];
-    int64_t e = b->a.head_dim, kv_head = head / b->group;
-    size_t query_bytes = (size_t)(QP_QB * e) * qp_dtype_bytes(b->dtype);
+    const int64_t e = b->a.head_dim, kv_head = head / b->group;
     load_task(f, t, s, head);
     for (int64_t j = 0; j < s->n_key_block; j++) {
         const void *k = qp_key_block(b, b->k, s->first_key_block + j, kv_head);
         const void *v = qp_key_block(b, b->v, s->first_key_block + j, kv_head);
+        transpose(t->key, k, b->dtype, QP_KB, e);
         memset(t->dk, 0, (size_t)(QP_KB * e) * sizeof(float));
         memset(t->dv, 0, (size_t)(QP_KB * e) * sizeof(float));
-        for (int64_t i = j * QP_KB / QP_QB; i < s->n_query_block; i++) {
-            const char *query = (const char *)t->query.data + (size_t)i * query_bytes;
-            const char *dout = (const char *)t->dout.data + (size_t)i * query_bytes;
-            const int64_t seen = qp_cpu_min(s->n_key, (i + 1) * QP_QB) - j * QP_KB;
-            const qp_block_size_t size = qp_block_size(seen);
-            QP_TRY(qp_cpu_gemm_run(f->score[size], thread, k, query, t->score));
-            QP_TRY(qp_cpu_gemm_run(f->score[size], thread, v, dout, t->dscore));
-            probability_block(t, j, i, qp_block_keys((int)size), b->a.scale);
-            QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->prob, dout, t->dv));
-            QP_TRY(qp_cpu_gemm_run(f->key[size], thread, t->dprob, query, t->dk));
-            QP_TRY(qp_cpu_gemm_run(f->query[size], thread, t->dprob, k, t->dquery + i * QP_QB * e));
-        }
+        for (int64_t i = j * QP_KB / QP_QB; i < s->n_query_block; i++)
+            QP_TRY(backward_block(f, t, thread, s, j, i, k, v));
         store_key_block(f, t, s, head, j);
     }
-    store_rows(&f->dqkv, s->first_row, head * e, t->dquery, s->n_query, e);
+    store_dquery(&f->dqkv, s->first_row, head * e, t->dquery, s->n_query, e);
     return NULL;
 }
 
@@ -182,12 +256,16 @@ static qp_error_t prepare_products(backward_t *f, qp_cpu_device_t *device)
         int64_t n = qp_block_keys(size);
         qp_cpu_gemm_spec_t spec = {.a = dtype, .b = dtype, .c = QP_F32, .alpha = 1.0f};
         qp_cpu_gemm_spec_t score = spec, key = spec, query = spec;
-        score.m = n, score.n = QP_QB, score.k = e, score.trans_b = true;
-        score.lda = e, score.ldb = e, score.ldc = QP_QB;
+        score.m = n, score.n = QP_QB, score.k = e;
+        score.lda = e, score.ldc = QP_QB;
+        qp_cpu_operand_describe(device, &score, true);
         key.m = n, key.n = e, key.k = QP_QB, key.accumulate = true;
-        key.lda = QP_QB, key.ldb = e, key.ldc = e;
-        query.m = QP_QB, query.n = e, query.k = n, query.trans_a = true, query.accumulate = true;
-        query.lda = QP_QB, query.ldb = e, query.ldc = e;
+        key.lda = QP_QB, key.ldc = e;
+        qp_cpu_operand_describe(device, &key, false);
+        query.m = e, query.n = QP_QB, query.k = n, query.accumulate = true;
+        query.lda = QP_KB, query.ldb = QP_QB, query.ldc = QP_QB;
+        if (size == QP_WHOLE_BLOCK) /* the halves of K^T's rows do not stand together */
+            qp_cpu_operand_describe(device, &query, false);
         QP_TRY(qp_cpu_gemm_get(device, &score, &f->score[size]));
         QP_TRY(qp_cpu_gemm_get(device, &key, &f->key[size]));
         QP_TRY(qp_cpu_gemm_get(device, &query, &f->query[size]));
@@ -199,7 +277,7 @@ static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)
 {
     const qp_blocks_t *b = f->b;
     task_t measure;
-    size_t bytes = carve_task(&measure, b, NULL);
+    size_t bytes = carve_task(&measure, b, device, NULL);
     char *memory =
         qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, bytes * (size_t)device->n_thread);
     qp_error_t error = NULL;
@@ -207,7 +285,7 @@ static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)
     {
         int thread = omp_get_thread_num();
         task_t task;
-        carve_task(&task, b, memory + (size_t)thread * bytes);
+        carve_task(&task, b, device, memory + (size_t)thread * bytes);
 #pragma omp for collapse(2) schedule(dynamic)
         for (int64_t s = 0; s < b->n_span; s++)
             for (int64_t h = 0; h < b->a.n_head; h++)
@@ -238,8 +316,13 @@ qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout
     qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
                               .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
     qp_blocks_load_keys(&b, device, &source);
-    backward_t f = {
-        .b = &b, .qkv = qkv, .out = out, .dout = dout, .dqkv = dqkv, .lse = qp_cpu_f32(lse)};
+    backward_t f = {.b = &b,
+                    .device = device,
+                    .qkv = qkv,
+                    .out = out,
+                    .dout = dout,
+                    .dqkv = dqkv,
+                    .lse = qp_cpu_f32(lse)};
     if (b.group > 1)
         f.group_sum = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM,
                                      qp_bytes(2 * a->n_head * n_token * e, sizeof(float)));
