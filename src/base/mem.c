@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/log.h"
 
@@ -17,6 +18,10 @@ typedef union {
     } is;
     char pad[ALIGNMENT];
 } header_t;
+
+/* From here on a block has pages of its own: large ones where the system has them, given by the
+ * memory next to the thread that first writes to them, and zero already. */
+static const size_t LARGE = 4 << 20;
 
 static const uint32_t MAGIC = 0x51555049u; /* "QUPI" */
 
@@ -59,16 +64,35 @@ static header_t *header_of(void *pointer)
     return header;
 }
 
-void *qp_alloc(const char *label, size_t bytes)
+/* Zeroed memory, or NULL. */
+static void *take(size_t bytes)
 {
     void *block = NULL;
-    size_t total = bytes + sizeof(header_t);
-    if (total < bytes || posix_memalign(&block, ALIGNMENT, total) != 0) {
+    if (bytes < LARGE)
+        return posix_memalign(&block, ALIGNMENT, bytes) == 0 ? memset(block, 0, bytes) : NULL;
+    block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED)
+        return NULL;
+    (void)madvise(block, bytes, MADV_HUGEPAGE); /* advice: failure is harmless */
+    return block;
+}
+
+static void give_back(void *block, size_t bytes)
+{
+    if (bytes < LARGE)
+        free(block);
+    else
+        QP_ASSERT(munmap(block, bytes) == 0);
+}
+
+void *qp_alloc(const char *label, size_t bytes)
+{
+    const size_t total = bytes + sizeof(header_t);
+    header_t *header = total < bytes ? NULL : take(total);
+    if (header == NULL) {
         qp_log_error_here("out of memory: %zu bytes for %s", bytes, label);
         abort();
     }
-    memset(block, 0, total);
-    header_t *header = block;
     header->is.bytes = bytes;
     header->is.magic = MAGIC;
     pthread_mutex_lock(&state.lock);
@@ -98,7 +122,7 @@ void qp_free(void *pointer)
     count(header->is.label, -(int64_t)header->is.bytes, -1);
     pthread_mutex_unlock(&state.lock);
     header->is.magic = 0;
-    free(header);
+    give_back(header, header->is.bytes + sizeof *header);
 }
 
 char *qp_strdup(const char *text)
