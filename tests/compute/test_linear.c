@@ -1,6 +1,7 @@
 /* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Frozen linears of every kind and mode, forward and backward, against twins in double precision
  * and in integers; sizes that oneDNN packs (multiples of 64) and sizes that it does not. */
+#include "compute/cpu/cpu_dnnl.h"
 #include "compute/cpu/cpu_quantise.h"
 #include "cpu_testing.h"
 
@@ -297,11 +298,23 @@ static void test_integers_are_exact(qp_device_t *device, size_t s, qp_weight_kin
  */
 static const double quantised = 0.012;
 
-static void test_int8_kinds(void)
+/* Where there is AMX oneDNN multiplies; elsewhere it still can. */
+static void leave_it_to_onednn(qp_device_t *device)
+{
+    qp_cpu_device_t *cpu = (qp_cpu_device_t *)device;
+    bool likes = false;
+    CHECK_OK(qp_cpu_dnnl_likes_packed(cpu, QP_I8, &likes));
+    if (likes)
+        cpu->int8_product = NULL;
+}
+
+static void test_int8_kinds(bool by_onednn)
 {
     FOR_COMPUTE(compute)
     {
         qp_device_t *device = open_compute(compute, 2);
+        if (by_onednn)
+            leave_it_to_onednn(device);
         const qp_dtype_t dtype = qp_device_dtype(device);
         const double to_quantised = quantised / tolerance(TOL_REDUCTION, dtype);
         for (int kind = QP_WEIGHT_INT8; kind <= QP_WEIGHT_LLM_INT8; kind++)
@@ -504,7 +517,8 @@ int main(void)
     test_quantise();
     test_float_kinds();
     test_backward_is_the_transpose();
-    test_int8_kinds();
+    test_int8_kinds(false);
+    test_int8_kinds(true);
     qp_device_t *device = open_compute(QP_COMPUTE_FP32, 2);
     test_outliers(device, 1, 17, 48);
     test_outliers(device, 130, 128, 192);

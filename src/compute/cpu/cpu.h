@@ -61,7 +61,7 @@ typedef struct {
     int n_thread;     /* = base.config.threads */
     bool packed_int8; /* int8 weights are packed (cpu_weight.h): something multiplies them so */
     bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), cpu_pack.h */
-    qp_cpu_int8_product_t int8_product; /* our own, of packed int8; NULL: oneDNN has one */
+    const qp_cpu_int8_product_t *int8_product; /* our own, of packed int8; NULL: oneDNN's */
     qp_cpu_gemm_cache_t *gemm;
     struct {
         void *data;
@@ -167,6 +167,25 @@ static inline void qp_cpu_store(void *to, qp_dtype_t dtype, const float *restric
     uint16_t *restrict half = to;
     for (int64_t i = 0; i < n; i++)
         half[i] = qp_f32_to_bf16(from[i]);
+}
+
+/**
+ * The same, faster, for results of arithmetic: such a NaN stays NaN, while one with all bits set,
+ * which only a file can bring, may not.
+ */
+static inline void qp_cpu_store_number(void *to, qp_dtype_t dtype, const float *restrict from,
+                                       int64_t n)
+{
+    if (dtype == QP_F32) {
+        memcpy(to, from, (size_t)n * sizeof *from);
+        return;
+    }
+    uint16_t *restrict half = to;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        half[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
 }
 
 /** to += from, in the type of to. */

@@ -36,10 +36,8 @@ static qp_error_t start(qp_cpu_device_t *device)
 {
     QP_TRY(qp_cpu_gemm_cache_create(device));
     QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_I8, &device->packed_int8));
-    if (!device->packed_int8) {
-        device->int8_product = qp_cpu_int8_product();
-        device->packed_int8 = device->int8_product != NULL;
-    }
+    device->int8_product = qp_cpu_int8_product();
+    device->packed_int8 |= device->int8_product != NULL;
     QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_BF16, &device->packed_bf16));
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->base.description, sizeof device->base.description,

@@ -1,6 +1,7 @@
 #include "compute/cpu/cpu_int8.h"
 
 #include "compute/cpu/cpu_dnnl.h"
+#include "compute/cpu/cpu_tile.h"
 #include "compute/cpu/cpu_weight.h"
 
 #if defined(__x86_64__)
@@ -8,11 +9,11 @@
 #include <immintrin.h>
 
 /*
- * Both products hold a block of a few rows x STRIP sums in registers. In each step a row gives one
- * dword, the same for all columns, and a column one dword of its own: four bytes of each with
- * AVX-VNNI, two 16-bit numbers with AVX2, whose byte product (vpmaddubsw) saturates.
+ * All products hold a block of a few rows x one strip of sums in registers. In each step a row
+ * gives one dword, the same for all columns, and a column one dword of its own: four bytes of each
+ * with VNNI, two 16-bit numbers with AVX2, whose byte product (vpmaddubsw) saturates.
  */
-enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8 };
+enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8, LANES_512 = 16 };
 
 /* Where the operands of a block stand: rows of a and steps of b so many bytes apart. */
 typedef struct {
@@ -66,6 +67,53 @@ DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 4, MADD_BYTES)
 DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 5, MADD_BYTES)
 DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 6, MADD_BYTES)
 
+/* The same with registers of 64 bytes, whose strip is a whole panel. The sums have names: gcc keeps
+ * an array of so many in memory. */
+#define ROWS_1(DO) DO(0)
+#define ROWS_2(DO) ROWS_1(DO) DO(1)
+#define ROWS_3(DO) ROWS_2(DO) DO(2)
+#define ROWS_4(DO) ROWS_3(DO) DO(3)
+#define ROWS_5(DO) ROWS_4(DO) DO(4)
+#define ROWS_6(DO) ROWS_5(DO) DO(5)
+#define SUMS_OF_ROW(r)                                                                  \
+    __m512i sum_##r##_0 = _mm512_setzero_si512(), sum_##r##_1 = _mm512_setzero_si512(), \
+            sum_##r##_2 = _mm512_setzero_si512(), sum_##r##_3 = _mm512_setzero_si512();
+#define STEP_OF_ROW(r)                                             \
+    memcpy(&dword, a + (r)*t->a_stride, sizeof dword);             \
+    all = _mm512_set1_epi32(dword);                                \
+    sum_##r##_0 = _mm512_dpbusd_epi32(sum_##r##_0, all, column_0); \
+    sum_##r##_1 = _mm512_dpbusd_epi32(sum_##r##_1, all, column_1); \
+    sum_##r##_2 = _mm512_dpbusd_epi32(sum_##r##_2, all, column_2); \
+    sum_##r##_3 = _mm512_dpbusd_epi32(sum_##r##_3, all, column_3);
+#define STORE_ROW(r)                                                     \
+    _mm512_storeu_si512(t->c + (r)*t->ldc, sum_##r##_0);                 \
+    _mm512_storeu_si512(t->c + (r)*t->ldc + LANES_512, sum_##r##_1);     \
+    _mm512_storeu_si512(t->c + (r)*t->ldc + 2 * LANES_512, sum_##r##_2); \
+    _mm512_storeu_si512(t->c + (r)*t->ldc + 3 * LANES_512, sum_##r##_3);
+#define DEFINE_BLOCK_512(n_row)                                                      \
+    __attribute__((target("avx512f,avx512vnni"))) static void block_avx512_##n_row(  \
+        const block_t *t)                                                            \
+    {                                                                                \
+        ROWS_##n_row(SUMS_OF_ROW) const char *a = t->a, *b = t->b;                   \
+        for (int64_t i = 0; i < t->n_step; i++, a += 4, b += (size_t)4 * PANEL) {    \
+            const __m512i column_0 = _mm512_loadu_si512(b);                          \
+            const __m512i column_1 = _mm512_loadu_si512(b + (size_t)4 * LANES_512);  \
+            const __m512i column_2 = _mm512_loadu_si512(b + (size_t)8 * LANES_512);  \
+            const __m512i column_3 = _mm512_loadu_si512(b + (size_t)12 * LANES_512); \
+            int32_t dword;                                                           \
+            __m512i all;                                                             \
+            ROWS_##n_row(STEP_OF_ROW)                                                \
+        }                                                                            \
+        ROWS_##n_row(STORE_ROW)                                                      \
+    }
+
+DEFINE_BLOCK_512(1)
+DEFINE_BLOCK_512(2)
+DEFINE_BLOCK_512(3)
+DEFINE_BLOCK_512(4)
+DEFINE_BLOCK_512(5)
+DEFINE_BLOCK_512(6)
+
 /* Blocks by their number of rows: as high as the registers allow. */
 typedef struct {
     int64_t max_row;
@@ -77,6 +125,10 @@ static const blocks_t with_avx2 = {4,
 static const blocks_t with_avx_vnni = {6,
                                        {NULL, block_avx_vnni_1, block_avx_vnni_2, block_avx_vnni_3,
                                         block_avx_vnni_4, block_avx_vnni_5, block_avx_vnni_6}};
+
+static const blocks_t with_avx512 = {6,
+                                     {NULL, block_avx512_1, block_avx512_2, block_avx512_3,
+                                      block_avx512_4, block_avx512_5, block_avx512_6}};
 
 /* All m rows of one strip, in blocks of nearly the same height. */
 static void strip(const blocks_t *blocks, block_t t, int64_t m)
@@ -106,6 +158,20 @@ static void product_avx_vnni(int32_t *c, const uint8_t *a, int64_t lda, const in
                         .b = column(b, j, k),
                         .a_stride = lda,
                         .b_stride = 4 * PANEL,
+                        .n_step = k / 4,
+                        .c = c + j,
+                        .ldc = n},
+              m);
+}
+
+static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
+                           int64_t n, int64_t k)
+{
+    for (int64_t j = 0; j < n; j += PANEL)
+        strip(&with_avx512,
+              (block_t){.a = (const char *)a,
+                        .b = column(b, j, k),
+                        .a_stride = lda,
                         .n_step = k / 4,
                         .c = c + j,
                         .ldc = n},
@@ -169,16 +235,27 @@ static void product_avx2(int32_t *c, const uint8_t *a, int64_t lda, const int8_t
         }
 }
 
-qp_cpu_int8_product_t qp_cpu_int8_product(void)
+const qp_cpu_int8_product_t *qp_cpu_int8_product(void)
 {
-    if (qp_cpu_dnnl_has(dnnl_cpu_isa_avx2_vnni))
-        return product_avx_vnni;
-    return qp_cpu_dnnl_has(dnnl_cpu_isa_avx2) ? product_avx2 : NULL;
+    static const struct {
+        dnnl_cpu_isa_t isa;
+        qp_cpu_int8_product_t product;
+    } table[] = {
+        {dnnl_cpu_isa_avx512_core_vnni, {product_avx512, 24, PANEL}},
+        {dnnl_cpu_isa_avx2_vnni, {product_avx_vnni, 24, PANEL}},
+        {dnnl_cpu_isa_avx2, {product_avx2, QP_CPU_ROWS, QP_CPU_COLS}}, /* widens both operands */
+    };
+    if (qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_amx))
+        return NULL;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (qp_cpu_dnnl_has(table[i].isa))
+            return &table[i].product;
+    return NULL;
 }
 
 #else
 
-qp_cpu_int8_product_t qp_cpu_int8_product(void)
+const qp_cpu_int8_product_t *qp_cpu_int8_product(void)
 {
     return NULL;
 }

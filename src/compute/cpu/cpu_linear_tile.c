@@ -3,8 +3,9 @@
 #include "compute/cpu/cpu_quantise.h"
 #include "compute/cpu/cpu_tile.h"
 
-/* Row pieces that share one copied panel, at most; fewer where that leaves too few tasks. */
-enum { GROUP = 8, TASKS = 16 };
+/* Row pieces that share one copied panel, at most; fewer where that leaves too few tasks. With few
+ * rows columns are cut finer, for the same reason. */
+enum { GROUP = 8, TASKS = 16, FEW_ROWS = 64 };
 
 /* Products of one kind, by size of row piece and column piece. */
 typedef struct {
@@ -60,8 +61,10 @@ static qp_error_t make_plan(plan_t *p, const qp_cpu_linear_t *l)
     *p = (plan_t){.l = l};
     p->panel = qp_cpu_panel_plan(l->device, l->w, is_int8(p) ? QP_I8 : l->dtype, l->backward);
     p->rows = qp_cpu_cut(l->n_row, QP_CPU_ROWS);
-    p->cols = qp_cpu_cut(l->n_col, QP_CPU_COLS);
     p->own_product = is_int8(p) && (!p->panel.packed || l->device->int8_product != NULL);
+    p->cols = qp_cpu_cut(l->n_col, p->own_product && p->panel.packed && l->n_row <= FEW_ROWS
+                                       ? QP_CPU_PACK
+                                       : QP_CPU_COLS);
     p->group = qp_cpu_min(GROUP, p->rows.n_piece * p->cols.n_piece / TASKS);
     p->group = p->group > 0 ? p->group : 1;
     p->n_group = (p->rows.n_piece + p->group - 1) / p->group;
@@ -120,7 +123,16 @@ static lane_t lane_of(const plan_t *p, int thread)
     return lane;
 }
 
-/* --- a tile to y ------------------------------------------------------------------------------ */
+/* --- products to y ---------------------------------------------------------------------------- */
+
+/* A part of a tile: rows [row, row + m) and columns [col, col + n) of y. */
+typedef struct {
+    int64_t row, m, col, n;
+    const void *product; /* [m, n] int32 or fp32 */
+    const float *thin;   /* what outlier columns add, rows thin_ld apart, or NULL */
+    int64_t thin_ld;
+    const int32_t *offset; /* [n] of an int8 product */
+} part_t;
 
 /* Whole numbers to fp32, with the row's scale and, if given, the columns' scales. */
 static inline void from_int8(float *restrict f, const int32_t *restrict acc,
@@ -141,57 +153,79 @@ static inline void add_row(float *restrict f, const float *restrict x, int64_t n
         f[j] += x[j];
 }
 
-/* Adds a row of a matrix, fp32 or bf16. */
-static inline void add_matrix_row(float *restrict f, const void *x, qp_dtype_t dtype, int64_t n)
+/* to = f + add, in the types of the matrices; add may be to, or NULL. */
+static inline void store_row(void *to, qp_dtype_t dtype, const float *restrict f, const void *add,
+                             qp_dtype_t add_dtype, int64_t n)
 {
-    if (dtype == QP_F32) {
-        add_row(f, x, n);
-        return;
+    _Alignas(64) float sum[QP_CPU_COLS];
+    if (add != NULL) {
+        if (add_dtype == QP_F32)
+            for (int64_t j = 0; j < n; j++)
+                sum[j] = f[j] + ((const float *)add)[j];
+        else
+            for (int64_t j = 0; j < n; j++)
+                sum[j] = f[j] + qp_bf16_to_f32(((const uint16_t *)add)[j]);
+        f = sum;
     }
-    const uint16_t *restrict half = x;
-    for (int64_t j = 0; j < n; j++)
-        f[j] += qp_bf16_to_f32(half[j]);
+    qp_cpu_store_number(to, dtype, f, n);
 }
 
-/* Rows [row, row + m) of the result, columns [col, col + n), from the tile. */
-QP_CPU_CLONES static void finish_tile(const plan_t *p, const lane_t *lane, int64_t row, int64_t m,
-                                      int64_t col, int64_t n)
+/* n is t->n, which the compiler may know. */
+static inline __attribute__((always_inline)) void finish_rows(const plan_t *p, const part_t *t,
+                                                              const int64_t n)
 {
     const qp_cpu_linear_t *l = p->l;
     const qp_weight_t *w = l->w;
+    const bool int8 = is_int8(p);
     const float *scale =
-        l->backward || !qp_cpu_weight_is_int8(w) ? NULL : qp_cpu_f32(w->scale) + col;
-    const float *bias = l->backward || qp_dptr_is_null(w->bias) ? NULL : qp_cpu_f32(w->bias) + col;
-    const bool has_thin = l->n_outlier > 0, adds = !qp_dptr_is_null(l->add.data);
-    const bool scales_last = scale != NULL && (has_thin || !is_int8(p));
+        l->backward || !qp_cpu_weight_is_int8(w) ? NULL : qp_cpu_f32(w->scale) + t->col;
+    const float *scale_last = t->thin != NULL || !int8 ? scale : NULL;
+    const float *bias =
+        l->backward || qp_dptr_is_null(w->bias) ? NULL : qp_cpu_f32(w->bias) + t->col;
+    const bool adds = !qp_dptr_is_null(l->add.data);
     const int64_t unrotate =
         l->backward && w->kind == QP_WEIGHT_INT8 ? qp_cpu_hadamard_block(w->n_in) : 0;
     _Alignas(64) float f[QP_CPU_COLS];
-    for (int64_t i = 0; i < m; i++) {
-        if (is_int8(p))
-            from_int8(f, (int32_t *)lane->tile + i * n, lane->offset, l->row_scale[row + i],
-                      scales_last ? NULL : scale, n);
+    for (int64_t i = 0; i < t->m; i++) {
+        const int64_t row = t->row + i;
+        if (int8)
+            from_int8(f, (const int32_t *)t->product + i * n, t->offset, l->row_scale[row],
+                      scale_last == NULL ? scale : NULL, n);
         else
-            memcpy(f, (float *)lane->tile + i * n, (size_t)n * sizeof *f);
-        if (has_thin)
-            add_row(f, lane->thin_tile + i * n, n);
-        if (scales_last)
-            qp_cpu_scale(f, scale, n);
+            memcpy(f, (const float *)t->product + i * n, (size_t)n * sizeof *f);
+        if (t->thin != NULL)
+            add_row(f, t->thin + i * t->thin_ld, n);
+        if (scale_last != NULL)
+            qp_cpu_scale(f, scale_last, n);
         if (bias != NULL)
             add_row(f, bias, n);
         if (unrotate > 0)
             qp_cpu_hadamard(f, n, unrotate);
-        if (adds)
-            add_matrix_row(f, qp_cpu_at(&l->add, row + i, col), l->add.dtype, n);
-        qp_cpu_store(qp_cpu_at(&l->y, row + i, col), l->y.dtype, f, n);
+        store_row(qp_cpu_at(&l->y, row, t->col), l->y.dtype, f,
+                  adds ? qp_cpu_at(&l->add, row, t->col) : NULL, l->add.dtype, n);
     }
+}
+
+QP_CPU_CLONES static void finish_part(const plan_t *p, const part_t *t)
+{
+    if (t->n == QP_CPU_PACK)
+        finish_rows(p, t, QP_CPU_PACK);
+    else
+        finish_rows(p, t, t->n);
 }
 
 /* --- tiles ------------------------------------------------------------------------------------ */
 
+/* A tile: row piece \a piece times a panel of columns. */
+typedef struct {
+    qp_cpu_cut_kind_t row_kind, col_kind;
+    int64_t row, m, col, n;
+    const void *a, *panel;
+} tile_t;
+
 /* c [m, n] = a [m, k] b [n, k]^T in integers, where the weights are not packed. */
-QP_CPU_CLONES static void int8_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,
-                                       const int8_t *restrict b, int64_t m, int64_t n, int64_t k)
+QP_CPU_CLONES static void plain_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,
+                                        const int8_t *restrict b, int64_t m, int64_t n, int64_t k)
 {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
@@ -202,38 +236,71 @@ QP_CPU_CLONES static void int8_product(int32_t *restrict c, const uint8_t *restr
         }
 }
 
-static qp_error_t multiply(const plan_t *p, const qp_cpu_gemm_t *gemm, int thread, const void *a,
-                           const void *b, void *c, int64_t m, int64_t n)
+/* Calls the lines of a part of a matrix into the cache. */
+static void prefetch_part(const qp_mat_t *matrix, const part_t *t)
 {
-    if (!p->own_product)
-        return qp_cpu_gemm_run(gemm, thread, a, b, c);
-    if (p->panel.packed)
-        p->l->device->int8_product(c, a, p->l->lda, b, m, n, p->l->k);
-    else
-        int8_product(c, a, p->l->lda, b, m, n, p->l->k);
-    return NULL;
+    enum { LINE = 64 };
+    if (qp_dptr_is_null(matrix->data))
+        return;
+    const int64_t bytes = t->n * (int64_t)qp_dtype_bytes(matrix->dtype);
+    for (int64_t i = 0; i < t->m; i++)
+        for (int64_t b = 0; b < bytes; b += LINE)
+            __builtin_prefetch((char *)qp_cpu_at(matrix, t->row + i, t->col) + b, 1);
 }
 
-/* Rows of piece number \a piece times one panel. */
-static qp_error_t run_tile(const plan_t *p, int thread, const lane_t *lane, const void *panel,
-                           int64_t piece, int64_t col_piece)
+/*
+ * Our own int8 product, part by part: each is finished while it is in the cache. Where the result
+ * goes is called there before the product, which takes long enough for it to come.
+ */
+static void run_parts(const plan_t *p, const lane_t *lane, const tile_t *tile)
+{
+    static const qp_cpu_int8_product_t plain = {plain_product, QP_CPU_ROWS, QP_CPU_COLS};
+    const qp_cpu_linear_t *l = p->l;
+    const qp_cpu_int8_product_t *product = p->panel.packed ? l->device->int8_product : &plain;
+    for (int64_t j = 0; j < tile->n; j += product->n_col)
+        for (int64_t i = 0; i < tile->m; i += product->n_row) {
+            const part_t part = {.row = tile->row + i,
+                                 .m = qp_cpu_min(product->n_row, tile->m - i),
+                                 .col = tile->col + j,
+                                 .n = qp_cpu_min(product->n_col, tile->n - j),
+                                 .product = lane->tile,
+                                 .thin =
+                                     l->n_outlier > 0 ? lane->thin_tile + i * tile->n + j : NULL,
+                                 .thin_ld = tile->n,
+                                 .offset = lane->offset + j};
+            prefetch_part(&l->y, &part);
+            if (l->add.data.address != l->y.data.address)
+                prefetch_part(&l->add, &part);
+            product->run(lane->tile, (const uint8_t *)tile->a + i * l->lda, l->lda,
+                         (const int8_t *)tile->panel + j * l->k, part.m, part.n, l->k);
+            finish_part(p, &part);
+        }
+}
+
+static qp_error_t run_tile(const plan_t *p, int thread, const lane_t *lane, const tile_t *t)
 {
     const qp_cpu_linear_t *l = p->l;
-    const qp_cpu_cut_kind_t i = qp_cpu_cut_kind(&p->rows, piece);
-    const qp_cpu_cut_kind_t j = qp_cpu_cut_kind(&p->cols, col_piece);
-    const int64_t row = qp_cpu_cut_first(&p->rows, piece), m = p->rows.size[i];
-    const int64_t col = qp_cpu_cut_first(&p->cols, col_piece), n = p->cols.size[j];
-    const char *a = (const char *)l->a + (size_t)(row * l->lda) * qp_dtype_bytes(l->dtype);
-    void *c = p->direct ? qp_cpu_at(&l->y, row, col) : lane->tile;
-    QP_TRY(multiply(p, p->whole.gemm[i][j], thread, a, panel, c, m, n));
     if (l->n_outlier > 0) {
         const char *thin =
-            (const char *)l->thin + (size_t)(row * l->n_thin) * qp_dtype_bytes(l->thin_dtype);
-        QP_TRY(
-            qp_cpu_gemm_run(p->thin.gemm[i][j], thread, thin, lane->thin_panel, lane->thin_tile));
+            (const char *)l->thin + (size_t)(t->row * l->n_thin) * qp_dtype_bytes(l->thin_dtype);
+        QP_TRY(qp_cpu_gemm_run(p->thin.gemm[t->row_kind][t->col_kind], thread, thin,
+                               lane->thin_panel, lane->thin_tile));
     }
+    if (p->own_product) {
+        run_parts(p, lane, t);
+        return NULL;
+    }
+    void *c = p->direct ? qp_cpu_at(&l->y, t->row, t->col) : lane->tile;
+    QP_TRY(qp_cpu_gemm_run(p->whole.gemm[t->row_kind][t->col_kind], thread, t->a, t->panel, c));
     if (!p->direct)
-        finish_tile(p, lane, row, m, col, n);
+        finish_part(p, &(part_t){.row = t->row,
+                                 .m = t->m,
+                                 .col = t->col,
+                                 .n = t->n,
+                                 .product = c,
+                                 .thin = l->n_outlier > 0 ? lane->thin_tile : NULL,
+                                 .thin_ld = t->n,
+                                 .offset = lane->offset});
     return NULL;
 }
 
@@ -252,18 +319,24 @@ static void make_thin_panel(const plan_t *p, const lane_t *lane, int64_t col, in
 static qp_error_t run_task(const plan_t *p, int thread, int64_t col_piece, int64_t group)
 {
     const qp_cpu_linear_t *l = p->l;
-    const qp_cpu_cut_kind_t j = qp_cpu_cut_kind(&p->cols, col_piece);
-    const int64_t col = qp_cpu_cut_first(&p->cols, col_piece), n = p->cols.size[j];
+    tile_t tile = {.col_kind = qp_cpu_cut_kind(&p->cols, col_piece),
+                   .col = qp_cpu_cut_first(&p->cols, col_piece)};
+    tile.n = p->cols.size[tile.col_kind];
     const lane_t lane = lane_of(p, thread);
-    const void *panel = qp_cpu_panel(&p->panel, l->device, l->w, col, n, lane.panel);
-    const int32_t *sum = qp_cpu_i32(l->backward ? l->w->col_sum : l->w->row_sum);
-    for (int64_t c = 0; is_int8(p) && c < n; c++)
-        lane.offset[c] = 128 * sum[col + c];
+    tile.panel = qp_cpu_panel(&p->panel, l->device, l->w, tile.col, tile.n, lane.panel);
+    const int32_t *sum = qp_cpu_i32(l->backward ? l->w->col_sum : l->w->row_sum) + tile.col;
+    for (int64_t c = 0; is_int8(p) && c < tile.n; c++)
+        lane.offset[c] = 128 * sum[c];
     if (l->n_outlier > 0)
-        make_thin_panel(p, &lane, col, n);
+        make_thin_panel(p, &lane, tile.col, tile.n);
     const int64_t end = qp_cpu_min((group + 1) * p->group, p->rows.n_piece);
-    for (int64_t piece = group * p->group; piece < end; piece++)
-        QP_TRY(run_tile(p, thread, &lane, panel, piece, col_piece));
+    for (int64_t piece = group * p->group; piece < end; piece++) {
+        tile.row_kind = qp_cpu_cut_kind(&p->rows, piece);
+        tile.row = qp_cpu_cut_first(&p->rows, piece);
+        tile.m = p->rows.size[tile.row_kind];
+        tile.a = (const char *)l->a + (size_t)(tile.row * l->lda) * qp_dtype_bytes(l->dtype);
+        QP_TRY(run_tile(p, thread, &lane, &tile));
+    }
     return NULL;
 }
 
@@ -275,6 +348,10 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
     plan.lanes =
         qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)l->device->n_thread * plan.lane_bytes);
     const int64_t n_prepared = l->prepared ? l->n_row : 0;
+    const int64_t n_task = plan.n_group * plan.cols.n_piece;
+    /* Few tasks of few rows: each thread reads one stretch of the weights. */
+    const int chunk =
+        l->n_row > FEW_ROWS ? 1 : (int)((n_task + l->device->n_thread - 1) / l->device->n_thread);
     qp_error_t error = NULL;
 #pragma omp parallel num_threads(l->device->n_thread)
     {
@@ -282,8 +359,8 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
 #pragma omp for
         for (int64_t r = 0; r < n_prepared; r++)
             qp_cpu_linear_prepare(l, thread, r);
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < plan.n_group * plan.cols.n_piece; task++)
+#pragma omp for schedule(dynamic, chunk)
+        for (int64_t task = 0; task < n_task; task++)
             qp_cpu_keep_error(&error, run_task(&plan, thread, task % plan.cols.n_piece,
                                                task / plan.cols.n_piece));
     }
