@@ -20,9 +20,8 @@ train_capped() {
 }
 
 before=$(train_capped)
-[ -x "$python" ] || quit "no PEFT in $QUIPU_PEERS: tools/setup --peers"
-"$python" tests/bench/peer_train.py --avx2 --limit 300 --modes "${QUIPU_MODES:-fp32,compile32,bf16,compile,bnb}" \
-    >"$work/peers" 2>"$work/peers.log" || true
-grep '^not measured' "$work/peers.log" >&2 || true
+: >"$work/peers"
+run_peers tests/bench/peer_train.py --avx2 --limit 600 \
+    --modes "${QUIPU_MODES:-fp32,compile32,bf16,compile,bnb}"
 after=$(train_capped)
 training_table "Training capped at AVX2, SmolLM2-135M, 4 x 1024 tokens" "$before" "$after" 1.5 <"$work/peers"

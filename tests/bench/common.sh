@@ -10,7 +10,6 @@ mkdir -p "$work"
 work=$(realpath "$work")
 steps=${QUIPU_STEPS:-8}
 export repeat=${QUIPU_REPEAT:-3}
-export python=$QUIPU_PEERS/bin/python
 gguf=$QUIPU_REAL/SmolLM2-135M-Instruct.Q4_1.gguf
 base=$work/base.h5
 
@@ -75,6 +74,16 @@ train_quipu() { # program
     /usr/bin/time -o "$work/peak" -f %M "$1" "$work/train.cfg" >"$work/train.log" 2>&1 </dev/null ||
         quit "$(reason "$work/train.log")"
     echo "$(best train tokens_per_second) $(awk '{ printf "%.0f", $1 * 1.024e-3 }' "$work/peak")"
+}
+
+# Adds the lines of a script of the peers to $work/peers; says which could not be measured.
+run_peers() { # script, arguments...
+    if [ ! -x "$QUIPU_PEERS/bin/python" ]; then
+        echo "$(basename "$0"): no peers in $QUIPU_PEERS: tools/setup --peers makes them" >&2
+        return 0
+    fi
+    "$QUIPU_PEERS/bin/python" "$@" >>"$work/peers" 2>"$work/peers.log" || tail -n 1 "$work/peers.log" >&2
+    grep '^not measured' "$work/peers.log" >&2 || true
 }
 
 # A number from an expression of awk.

@@ -37,12 +37,7 @@ DECK
 }
 
 generate_quipu "Quipu int8, before the peers" >"$work/peers"
-if [ -x "$python" ]; then
-    "$python" tests/bench/peer_generate.py --repeat "$repeat" >>"$work/peers" 2>"$work/peers.log" || true
-    grep '^not measured' "$work/peers.log" >&2 || true
-else
-    echo "generate.sh: no peers in $QUIPU_PEERS: tools/setup --peers" >&2
-fi
+run_peers tests/bench/peer_generate.py --repeat "$repeat"
 generate_quipu "Quipu int8, after the peers" >>"$work/peers"
 
 awk -F'\t' '

@@ -9,9 +9,7 @@ make_base
 make_training train "$base"
 
 before=$(train_quipu quipu)
-[ -x "$python" ] || quit "no PEFT in $QUIPU_PEERS: tools/setup --peers"
-"$python" tests/bench/peer_train.py --modes "${QUIPU_MODES:-fp32,bf16,compile,bnb}" \
-    >"$work/peers" 2>"$work/peers.log" || true
-grep '^not measured' "$work/peers.log" >&2 || true
+: >"$work/peers"
+run_peers tests/bench/peer_train.py --modes "${QUIPU_MODES:-fp32,bf16,compile,bnb}"
 after=$(train_quipu quipu)
 training_table "Training, SmolLM2-135M, 4 x 1024 tokens" "$before" "$after" 3 <"$work/peers"
