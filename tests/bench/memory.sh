@@ -5,6 +5,7 @@ set -euo pipefail
 # shellcheck source=tests/bench/common.sh
 . "$(dirname "$0")/common.sh"
 shape=${QUIPU_SHAPE:-7b}
+recompute=${QUIPU_RECOMPUTE:-auto}
 steps=2
 make_base
 make_training train "$base"
@@ -29,12 +30,12 @@ row() { # name, per billion parameters [bar], added per billion [bar]
         "$(calc "$plan / $peak")"
 }
 {
-    size=(--set data.seq_length=512 --set batch.micro_sequences=1)
+    size=(--set "device.recompute=$recompute" --set data.seq_length=512 --set batch.micro_sequences=1)
     watch_training 1 random "${size[@]}" --set batch.global_sequences=1
     one=$peak
-    row "$shape, 1 rank, 1 x 512 tokens" "$(calc "$peak / 1000 / $billions") (bar: 1.2)"
+    row "$shape, 1 rank, 1 x 512 tokens, recompute $recompute" "$(calc "$peak / 1000 / $billions") (bar: 1.2)"
     watch_training 2 random "${size[@]}" --set batch.global_sequences=2
-    row "$shape, 2 ranks, 1 x 512 tokens each" "$(calc "$peak / 1000 / $billions")" \
+    row "$shape, 2 ranks, 1 x 512 tokens each, recompute $recompute" "$(calc "$peak / 1000 / $billions")" \
         "$(calc "($peak - $one) / 1000 / $billions") (bar: 0.2)"
     watch_training 1 train
     row "SmolLM2-135M, 1 rank, 4 x 1024 tokens"
