@@ -1,5 +1,5 @@
-# Shared by tools/setup, tools/test and tools/quickstart; sourced, with the root of the tree as the
-# working folder.
+# Shared by tools/setup, tools/test, tools/quickstart and tests/bench; sourced, with the root of the
+# tree as the working folder.
 # shellcheck shell=bash
 
 # Everything that is fetched or made outside the build goes here, never into the repository.
@@ -48,6 +48,18 @@ make_peers() {
         sentencepiece gguf numpy h5py bitsandbytes
     "$QUIPU_PEERS/bin/pip" install -q llama-cpp-python ||
         echo "llama-cpp-python could not be built: generation is compared without it" >&2
+}
+
+# The pages of the Debian FAQ: this system's, or else those of the package, unpacked into a folder
+# (images of containers leave documentation out). Prints where they are.
+debian_faq() { # folder
+    local faq=/usr/share/doc/debian/FAQ
+    if [ ! -f "$faq/choosing.en.html" ]; then
+        faq=$1/debian-faq/usr/share/doc/debian/FAQ
+        [ -d "$faq" ] || (cd "$1" && apt-get download -q debian-faq >&2 &&
+            dpkg -x debian-faq_*.deb debian-faq) || return 1
+    fi
+    echo "$faq"
 }
 
 configure() { # folder, cmake arguments...
