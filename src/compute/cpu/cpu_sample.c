@@ -20,7 +20,8 @@ static inline int32_t order_of(float x)
 /* One row being drawn from. */
 typedef struct {
     const float *logit;
-    float *weight; /* exp((logit - top) / temperature); 0 outside the kept set */
+    float
+        *weight; /* exp(logit - top), then of (logit - top) / temperature; 0 outside the kept set */
     int64_t n;
     float top;      /* largest logit */
     double log_sum; /* log of the sum of exp(logit - top) */
@@ -43,6 +44,31 @@ QP_CPU_CLONES static double mass_at_most(const row_t *row, int32_t order)
     return mass;
 }
 
+/* Sum of a chunk's weights. */
+static inline double chunk_mass(const float *restrict weight, int64_t n)
+{
+    float mass = 0.0f;
+#pragma omp simd reduction(+ : mass)
+    for (int64_t i = 0; i < n; i++)
+        mass += weight[i];
+    return (double)mass;
+}
+
+QP_CPU_CLONES static double mass_of(const row_t *row)
+{
+    double mass = 0.0;
+    for (int64_t i = 0; i < row->n; i += QP_CPU_CHUNK)
+        mass += chunk_mass(row->weight + i, qp_cpu_min(row->n - i, QP_CPU_CHUNK));
+    return mass;
+}
+
+QP_CPU_CLONES static void weigh_row(const row_t *row, float temperature)
+{
+    float *restrict weight = row->weight, scale = 1.0f / temperature;
+    for (int64_t i = 0; i < row->n; i++)
+        weight[i] = qp_cpu_expf((row->logit[i] - row->top) * scale);
+}
+
 /* Finds the top; false if a logit is NaN or infinite, or all are -infinity. */
 QP_CPU_CLONES static bool scan_row(row_t *row)
 {
@@ -53,20 +79,12 @@ QP_CPU_CLONES static bool scan_row(row_t *row)
 #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < row->n; i++)
         top = row->logit[i] > top ? row->logit[i] : top;
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < row->n; i++)
-        sum += (double)qp_cpu_expf(row->logit[i] - top);
     row->top = top;
-    row->log_sum = log(sum);
-    return !bad && top > -INFINITY;
-}
-
-QP_CPU_CLONES static void weigh_row(const row_t *row, float temperature)
-{
-    float *restrict weight = row->weight, scale = 1.0f / temperature;
-    for (int64_t i = 0; i < row->n; i++)
-        weight[i] = qp_cpu_expf((row->logit[i] - row->top) * scale);
+    if (bad || top == -INFINITY)
+        return false;
+    weigh_row(row, 1.0f);
+    row->log_sum = log(mass_of(row));
+    return true;
 }
 
 /* Keeps the k largest; all that equal the smallest of them stay, as in HF's TopKLogitsWarper. */
@@ -118,21 +136,26 @@ static void keep_top_p(const row_t *row, double p)
         }
 }
 
-/* The first token whose cumulative weight, in order of ids, exceeds u times the whole. */
+/* The first token of positive weight whose cumulative weight, in order of ids, exceeds u times the
+ * whole. */
 static int64_t draw(const row_t *row, double u)
 {
-    double whole = 0.0, sum = 0.0;
+    const double limit = u * mass_of(row);
+    double sum = 0.0;
     int64_t last = 0;
-    for (int64_t i = 0; i < row->n; i++)
-        whole += (double)row->weight[i];
-    for (int64_t i = 0; i < row->n; i++) {
-        if (row->weight[i] <= 0.0f)
-            continue;
-        sum += (double)row->weight[i];
-        last = i;
-        if (sum > u * whole)
-            break;
+    for (int64_t i = 0; i < row->n; i += QP_CPU_CHUNK) {
+        const int64_t end = qp_cpu_min(row->n, i + QP_CPU_CHUNK);
+        const double after = sum + chunk_mass(row->weight + i, end - i);
+        for (int64_t j = i; after > limit && j < end && sum <= limit; j++) {
+            sum += (double)row->weight[j];
+            last = row->weight[j] > 0.0f ? j : last;
+        }
+        if (after > limit)
+            return last;
+        sum = after;
     }
+    for (last = row->n - 1; last > 0 && row->weight[last] <= 0.0f; last--)
+        ; /* u = 1 to rounding */
     return last;
 }
 
@@ -148,7 +171,8 @@ static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_
 {
     if (sampling->temperature == 0.0f)
         return largest(row);
-    weigh_row(row, sampling->temperature);
+    if (sampling->temperature != 1.0f)
+        weigh_row(row, sampling->temperature);
     if (sampling->top_k > 0 && sampling->top_k < row->n)
         keep_top_k(row, sampling->top_k);
     if (sampling->top_p < 1.0f)
