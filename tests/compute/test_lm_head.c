@@ -127,21 +127,66 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dt
     QP_FREE(target);
 }
 
-static void test_logits(qp_device_t *device)
+/* The head's rows stand together, as a model's do, or apart. */
+static void check_logits(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dtype, int64_t n,
+                         int64_t d, int64_t v, bool together)
 {
-    enum { N = 5, D = 33, V = 77 };
-    tensor_t hidden = make_normal(device, QP_F32, N, D, 1),
-             head = make_normal(device, QP_BF16, V, D, 2);
-    tensor_t logits = make_tensor(device, QP_F32, N, V);
-    double expected[N * V] = {0};
-    for (int i = 0; i < N * V; i++)
-        for (int k = 0; k < D; k++)
-            expected[i] += hidden.x[i / V * D + k] * head.x[i % V * D + k];
-    CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m, head.m));
-    CHECK_TENSOR(&logits, expected, TOL_REDUCTION, "logits");
+    tensor_t hidden = make_normal(device, dtype, n, d, 1),
+             head = make_normal(device, head_dtype, v, d, 2);
+    tensor_t logits = make_tensor(device, QP_F32, n, v);
+    const size_t width = qp_dtype_bytes(head_dtype);
+    qp_mat_t dense = qp_mat((qp_dptr_t){0}, head_dtype, v, d);
+    CHECK_OK(device->ops->alloc(device, "test", qp_bytes(v * d, width), &dense.data));
+    for (int64_t i = 0; i < v; i++)
+        memcpy((char *)dense.data.address + (size_t)(i * d) * width,
+               (char *)head.m.data.address + (size_t)(i * head.m.ld) * width, (size_t)d * width);
+    double *expected = QP_NEW("test", double, n *v);
+    for (int64_t i = 0; i < n * v; i++)
+        for (int64_t k = 0; k < d; k++)
+            expected[i] += hidden.x[i / v * d + k] * head.x[i % v * d + k];
+    CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m,
+                                    together ? dense : head.m));
+    CHECK_TENSOR(&logits, expected, TOL_REDUCTION, "logits of %lld rows [%lld, %lld]", (long long)n,
+                 (long long)v, (long long)d);
+    QP_FREE(expected);
+    device->ops->release(device, &dense.data);
     free_tensor(&hidden);
     free_tensor(&head);
     free_tensor(&logits);
+}
+
+/* Few rows and many, whole and broken blocks of the vocabulary. */
+static void test_logits(qp_device_t *device)
+{
+    static const int64_t n_row[] = {1, 5, 16, 17, 40, 70};
+    const qp_dtype_t dtype = qp_device_dtype(device);
+    check_logits(device, dtype, QP_BF16, 5, 33, 77, false);
+    for (size_t i = 0; i < sizeof n_row / sizeof n_row[0]; i++) {
+        check_logits(device, QP_F32, QP_F32, n_row[i], 33, 77, true);
+        check_logits(device, dtype, QP_BF16, n_row[i], 64, 531, true);
+    }
+}
+
+/* Alone or among others, to the bit. */
+static void test_logits_stand_alone(qp_device_t *device)
+{
+    enum { N = 11, D = 96, V = 300 };
+    tensor_t hidden = make_normal(device, qp_device_dtype(device), N, D, 1);
+    tensor_t all = make_tensor(device, QP_F32, N, V), one = make_tensor(device, QP_F32, 1, V);
+    uint16_t *numbers = QP_NEW("test", uint16_t, V * D);
+    for (int64_t i = 0; i < V * D; i++)
+        numbers[i] = qp_f32_to_bf16(0.37f * (float)(i * 31 % 17) - 3.0f);
+    qp_dptr_t head = upload_bytes(device, numbers, V * D * sizeof *numbers);
+    qp_queue_t *q = qp_device_queue(device);
+    const qp_mat_t rows = qp_mat(head, QP_BF16, V, D);
+    CHECK_OK(device->ops->lm_logits(q, all.m, hidden.m, rows));
+    CHECK_OK(device->ops->lm_logits(q, one.m, qp_mat_rows(hidden.m, 7, 1), rows));
+    CHECK(same_rows(&all, 7, &one, 1));
+    QP_FREE(numbers);
+    device->ops->release(device, &head);
+    free_tensor(&hidden);
+    free_tensor(&all);
+    free_tensor(&one);
 }
 
 int main(void)
@@ -155,6 +200,11 @@ int main(void)
     }
     check_head(device, QP_F32, QP_BF16, 9, 40, 700);
     test_logits(device);
+    test_logits_stand_alone(device);
+    qp_device_close(&device);
+    device = open_compute(QP_COMPUTE_AUTO, 2);
+    test_logits(device);
+    test_logits_stand_alone(device);
     qp_device_close(&device);
     return qp_test_end();
 }
