@@ -90,6 +90,10 @@ typedef struct {
     const int32_t *n_past;      /**< host [n_seq]: tokens already in the cache before this batch */
     const int32_t *block_table; /**< host [n_seq, table_ld] block numbers */
     int64_t table_ld;
+    /** The first n_decode sequences (of a few new tokens, mostly one) are computed as is best for
+     *  reading the cache, the others in blocks: a token's bits do not depend on how many come with
+     *  it. */
+    int64_t n_decode;
     qp_dptr_t n_past_device, block_table_device; /**< the same on the device */
 } qp_kv_map_t;
 

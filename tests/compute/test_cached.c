@@ -1,6 +1,7 @@
 /* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Attention over the paged cache: prefill in parts and token by token gives what training attention
- * gives, and a sequence's bits do not depend on its neighbours. */
+ * gives, and a sequence's bits do not depend on its neighbours, nor those of a prompt on the parts
+ * it comes in. */
 #include "cpu_testing.h"
 
 enum { N_SEQ = 3, BLOCK = 16, TABLE = 40, N_BLOCK = N_SEQ * TABLE };
@@ -17,8 +18,13 @@ static const case_t cases[] = {
 };
 enum { N_CASE = sizeof cases / sizeof cases[0] };
 
-/* New tokens per sequence and call: long and short prefill, decode, a prefill on top of a past. */
-static const int32_t calls[][N_SEQ] = {{300, 9, 1}, {1, 1, 1}, {7, 140, 8}, {1, 1, 1}, {1, 2, 290}};
+/* New tokens per sequence and call: long and short prefill, decode, a prefill on top of a past. The
+ * first n_decode sequences go the way of decoding. */
+static const struct {
+    int n_decode;
+    int32_t n_new[N_SEQ];
+} calls[] = {{0, {300, 9, 1}}, {3, {1, 1, 1}}, {1, {7, 140, 8}},
+             {3, {1, 300, 1}}, {0, {1, 1, 1}}, {2, {1, 2, 290}}};
 enum { N_CALL = sizeof calls / sizeof calls[0] };
 
 typedef struct {
@@ -52,7 +58,7 @@ static void copy_rows(tensor_t *to, int64_t to_row, const tensor_t *from, int64_
 
 /* One call for sequences [first, end): appends and attends; out rows go to their place in all. */
 static void call_cached(qp_device_t *device, const case_t *c, cache_t *cache, const int32_t *n_new,
-                        int first, int end, const tensor_t *qkv, const int64_t *start,
+                        int n_decode, int first, int end, const tensor_t *qkv, const int64_t *start,
                         tensor_t *all)
 {
     qp_queue_t *q = qp_device_queue(device);
@@ -63,7 +69,8 @@ static void call_cached(qp_device_t *device, const case_t *c, cache_t *cache, co
         copy_rows(&in, batch.cu_seqlens[s - first], qkv, start[s] + cache->n_past[s], n_new[s]);
     qp_kv_map_t map = {.n_past = cache->n_past + first,
                        .block_table = cache->table + first * TABLE,
-                       .table_ld = TABLE};
+                       .table_ld = TABLE,
+                       .n_decode = n_decode};
     CHECK_OK(device->ops->kv_append(q, &cache->kv, in.m, &c->a, &batch.r, &map));
     CHECK_OK(device->ops->attention_cached(q, out.m, in.m, &cache->kv, &c->a, &batch.r, &map));
     for (int s = first; s < end; s++)
@@ -79,7 +86,7 @@ static void check_case(qp_device_t *device, qp_device_t *other, const case_t *c)
     int64_t start[N_SEQ];
     for (int i = 0; i < N_CALL; i++)
         for (int s = 0; s < N_SEQ; s++)
-            length[s] += calls[i][s];
+            length[s] += calls[i].n_new[s];
     batch_t batch = make_batch(device, N_SEQ, length, NULL);
     int64_t n = batch.r.n_token, n_q = c->a.n_head * c->a.head_dim;
     for (int s = 0; s < N_SEQ; s++)
@@ -95,11 +102,13 @@ static void check_case(qp_device_t *device, qp_device_t *other, const case_t *c)
     init_cache(&together, device, c);
     init_cache(&apart, other, c);
     for (int i = 0; i < N_CALL; i++) {
-        call_cached(device, c, &together, calls[i], 0, N_SEQ, &qkv, start, &cached);
+        const int32_t *n_new = calls[i].n_new;
+        call_cached(device, c, &together, n_new, calls[i].n_decode, 0, N_SEQ, &qkv, start, &cached);
         for (int s = 0; s < N_SEQ; s++)
-            call_cached(other, c, &apart, calls[i], s, s + 1, &qkv, start, &alone);
+            call_cached(other, c, &apart, n_new, s < calls[i].n_decode, s, s + 1, &qkv, start,
+                        &alone);
         for (int s = 0; s < N_SEQ; s++)
-            together.n_past[s] = apart.n_past[s] = together.n_past[s] + calls[i][s];
+            together.n_past[s] = apart.n_past[s] = together.n_past[s] + n_new[s];
     }
     double *expected = QP_NEW("test", double, n *n_q);
     for (int64_t i = 0; i < n * n_q; i++)
@@ -115,12 +124,39 @@ static void check_case(qp_device_t *device, qp_device_t *other, const case_t *c)
     free_batch(device, &batch);
 }
 
+/* A prompt whose first part is in the cache already. */
+static void check_parts(qp_device_t *device, const case_t *c)
+{
+    static const int32_t n_whole[] = {331, 0, 0}, none[] = {0, 0, 0};
+    static const int32_t parts[][N_SEQ] = {{45}, {19}, {1}, {200}, {2}, {64}};
+    const int64_t start[N_SEQ] = {0}, n_q = c->a.n_head * c->a.head_dim;
+    tensor_t qkv =
+        make_normal(device, c->dtype, n_whole[0], n_q + 2 * c->a.n_kv_head * c->a.head_dim, 1);
+    tensor_t whole = make_tensor(device, c->dtype, n_whole[0], n_q);
+    tensor_t in_parts = make_tensor(device, c->dtype, n_whole[0], n_q);
+    cache_t cache;
+    init_cache(&cache, device, c);
+    call_cached(device, c, &cache, n_whole, 0, 0, 1, &qkv, start, &whole);
+    memcpy(cache.n_past, none, sizeof none);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        call_cached(device, c, &cache, parts[i], 0, 0, 1, &qkv, start, &in_parts);
+        cache.n_past[0] += parts[i][0];
+    }
+    CHECK_MSG(same_rows(&whole, 0, &in_parts, n_whole[0]), "bits in parts, head_dim %d",
+              (int)c->a.head_dim);
+    tensor_t *all[] = {&qkv, &whole, &in_parts, &cache.k, &cache.v};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        free_tensor(all[i]);
+}
+
 int main(void)
 {
     qp_device_t *device = open_device(2), *other = open_device(1);
     for (int i = 0; i < N_CASE; i++)
-        if (cases[i].dtype == QP_F32 || has_bf16())
+        if (cases[i].dtype == QP_F32 || has_bf16()) {
             check_case(device, other, &cases[i]);
+            check_parts(device, &cases[i]);
+        }
     qp_device_close(&device);
     qp_device_close(&other);
     return qp_test_end();
