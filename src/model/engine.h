@@ -17,6 +17,7 @@ typedef struct {
     bool do_sample;               /**< false: greedy */
     int64_t max_active;           /**< sequences decoded together */
     int64_t max_prefill;          /**< prompt tokens per batch */
+    int64_t num_return_sequences; /**< answers to each prompt; the engine itself takes requests */
 } qp_generate_config_t;
 
 extern const qp_deck_group_t qp_generate_deck;
