@@ -82,7 +82,10 @@ typedef struct {
  * block_table[t / block_len], row t % block_len. All layers share the table.
  */
 typedef struct {
-    qp_mat_t k, v; /**< [n_block * block_len, G*E] bf16 or fp32 */
+    qp_mat_t k, v; /**< [n_block * block_len, G*E] bf16, fp32 or int8 */
+    /** int8: [n_block * block_len, G] fp32, absmax / 127 over a row's kv head; x is q scale with
+     *  q = rn(127 x / absmax), half to even. Otherwise no data. */
+    qp_mat_t k_scale, v_scale;
     int64_t block_len;
 } qp_kv_t;
 

@@ -4,41 +4,13 @@
  * past is cut into depend on that sequence alone.
  */
 #include "compute/cpu/cpu_attention.h"
+#include "compute/cpu/cpu_kv.h"
 
 enum {
-    TILE = 16,   /* keys that are in fp32 at a time */
+    TILE = 16,   /* keys that are in fp32 at a time, while the next ones are fetched */
     PIECE = 256, /* keys of one task */
     MANY = 2048  /* keys whose blocks are there together, of one sequence or more */
 };
-
-/* --- the cache -------------------------------------------------------------------------------- */
-
-static int64_t cache_row(const qp_kv_t *kv, const qp_kv_map_t *map, int64_t seq, int64_t t)
-{
-    int64_t block = map->block_table[seq * map->table_ld + t / kv->block_len];
-    return block * kv->block_len + t % kv->block_len;
-}
-
-qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
-                            const qp_ragged_t *batch, const qp_kv_map_t *map)
-{
-    int64_t n_kv = a->n_kv_head * a->head_dim, n_q = a->n_head * a->head_dim;
-    QP_ASSERT(kv->k.n_col == n_kv && kv->v.n_col == n_kv && qkv.n_col == n_q + 2 * n_kv);
-    qp_mat_t k = qp_mat_cols(qkv, n_q, n_kv), v = qp_mat_cols(qkv, n_q + n_kv, n_kv);
-#pragma omp parallel for schedule(dynamic) num_threads(qp_cpu_threads(q, batch->n_token *n_kv))
-    for (int64_t s = 0; s < batch->n_seq; s++) {
-        int64_t first = batch->cu_seqlens_host[s], n = batch->cu_seqlens_host[s + 1] - first;
-        for (int64_t i = 0; i < n; i++) {
-            int64_t row = cache_row(kv, map, s, map->n_past[s] + i);
-            QP_ASSERT(row >= 0 && row < kv->k.n_row);
-            qp_cpu_convert(qp_cpu_at(&kv->k, row, 0), kv->k.dtype, qp_cpu_at(&k, first + i, 0),
-                           k.dtype, n_kv);
-            qp_cpu_convert(qp_cpu_at(&kv->v, row, 0), kv->v.dtype, qp_cpu_at(&v, first + i, 0),
-                           v.dtype, n_kv);
-        }
-    }
-    return NULL;
-}
 
 /* --- decoding --------------------------------------------------------------------------------- */
 
@@ -97,6 +69,7 @@ static void plan_decode(decode_t *d, const qp_ragged_t *batch)
 
 /* One thread's memory: a tile of keys or values in fp32, the group's queries and scores. */
 typedef struct {
+    int64_t *row; /* [PIECE + TILE] rows of the cache; the last one is there TILE times more */
     float *tile;  /* [TILE, E] */
     float *query; /* [group, E] */
     float *score; /* [group, PIECE] */
@@ -105,6 +78,7 @@ typedef struct {
 static size_t carve_lane(lane_t *lane, const decode_t *d, char *memory)
 {
     char *at = memory;
+    lane->row = qp_cpu_carve(&at, (PIECE + TILE) * sizeof *lane->row);
     lane->tile = qp_cpu_carve(&at, (size_t)(TILE * d->a.head_dim) * sizeof(float));
     lane->query = qp_cpu_carve(&at, (size_t)(d->group * d->a.head_dim) * sizeof(float));
     lane->score = qp_cpu_carve(&at, (size_t)(d->group * PIECE) * sizeof(float));
@@ -160,37 +134,71 @@ static inline void softmax_piece(float *restrict score, int64_t n, float *top, f
     *sum = total;
 }
 
-/* Up to TILE rows of one kv head in fp32. */
+static void find_rows(const decode_t *d, const piece_t *p, int64_t *row)
+{
+    qp_cpu_kv_rows(row, d->kv, d->map, p->seq, p->first, p->n);
+    for (int64_t i = 0; i < TILE; i++)
+        row[p->n + i] = row[p->n - 1];
+}
+
+/* Up to TILE rows of one kv head in fp32. Rows of different heads lie between them, so the next
+ * tile would have to be waited for. */
 static inline void load_tile(float *tile, const qp_mat_t *from, const int64_t *row, int64_t kv_head,
                              int64_t n, int64_t e)
 {
-    for (int64_t i = 0; i < n; i++)
-        qp_cpu_load(tile + i * e, from->dtype, qp_cpu_at(from, row[i], kv_head * e), e);
+    const qp_dtype_t dtype = from->dtype;
+    const int64_t width = (int64_t)qp_dtype_bytes(dtype), ld = from->ld * width;
+    const char *base = qp_cpu_at(from, 0, kv_head * e);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t b = 0; b < e * width; b += 64)
+            __builtin_prefetch(base + row[i + TILE] * ld + b);
+        qp_cpu_kv_load(tile + i * e, dtype, base + row[i] * ld, e);
+    }
 }
 
-QP_CPU_CLONES static void run_piece(const decode_t *d, const piece_t *p, const lane_t *lane)
+/* x *= scales of the rows, if they have any */
+static inline void scale_rows(float *restrict x, const qp_mat_t *scale, const int64_t *row,
+                              int64_t kv_head, int64_t n)
 {
-    int64_t e = d->a.head_dim, group = d->group, row[PIECE];
-    float *restrict out = d->partial.out + p->partial * e;
-    for (int64_t i = 0; i < p->n; i++)
-        row[i] = cache_row(d->kv, d->map, p->seq, p->first + i);
-    qp_cpu_load(lane->query, d->qkv.dtype, qp_cpu_at(&d->qkv, p->row, p->kv_head * group * e),
-                group * e);
+    if (qp_dptr_is_null(scale->data))
+        return;
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= qp_cpu_kv_scale(scale, row[i], kv_head);
+}
+
+/* Scores of the piece's keys for every head of the group. */
+static inline void score_piece(const decode_t *d, const piece_t *p, const lane_t *lane)
+{
+    int64_t e = d->a.head_dim;
     for (int64_t i = 0; i < p->n; i += TILE) {
         int64_t n = qp_cpu_min(p->n - i, TILE);
-        load_tile(lane->tile, &d->kv->k, row + i, p->kv_head, n, e);
-        for (int64_t h = 0; h < group; h++)
+        load_tile(lane->tile, &d->kv->k, lane->row + i, p->kv_head, n, e);
+        for (int64_t h = 0; h < d->group; h++)
             for (int64_t k = 0; k < n; k++)
                 lane->score[h * PIECE + i + k] =
                     dot(lane->query + h * e, lane->tile + k * e, e) * d->a.scale;
     }
-    for (int64_t h = 0; h < group; h++)
-        softmax_piece(lane->score + h * PIECE, p->n, &d->partial.top[p->partial + h],
+}
+
+QP_CPU_CLONES static void run_piece(const decode_t *d, const piece_t *p, const lane_t *lane)
+{
+    int64_t e = d->a.head_dim, group = d->group;
+    float *restrict out = d->partial.out + p->partial * e;
+    find_rows(d, p, lane->row);
+    qp_cpu_load(lane->query, d->qkv.dtype, qp_cpu_at(&d->qkv, p->row, p->kv_head * group * e),
+                group * e);
+    score_piece(d, p, lane);
+    for (int64_t h = 0; h < group; h++) {
+        float *score = lane->score + h * PIECE;
+        scale_rows(score, &d->kv->k_scale, lane->row, p->kv_head, p->n);
+        softmax_piece(score, p->n, &d->partial.top[p->partial + h],
                       &d->partial.sum[p->partial + h]);
+        scale_rows(score, &d->kv->v_scale, lane->row, p->kv_head, p->n);
+    }
     memset(out, 0, (size_t)(group * e) * sizeof(float));
     for (int64_t i = 0; i < p->n; i += TILE) {
         int64_t n = qp_cpu_min(p->n - i, TILE);
-        load_tile(lane->tile, &d->kv->v, row + i, p->kv_head, n, e);
+        load_tile(lane->tile, &d->kv->v, lane->row + i, p->kv_head, n, e);
         for (int64_t h = 0; h < group; h++)
             add_rows(out + h * e, lane->tile, lane->score + h * PIECE + i, n, e);
     }
@@ -279,9 +287,13 @@ static qp_error_t attend_blocks(const decode_t *d, qp_cpu_device_t *device,
                                   .cu_seqlens_host = batch->cu_seqlens_host + first};
         qp_blocks_t b;
         qp_blocks_init(&b, device, &d->a, d->qkv.dtype, &part, map->n_past + first, 1);
-        const qp_key_source_t source = {d->kv->k, d->kv->v,
-                                        map->block_table + first * map->table_ld, map->table_ld,
-                                        d->kv->block_len};
+        const qp_key_source_t source = {.k = d->kv->k,
+                                        .v = d->kv->v,
+                                        .k_scale = d->kv->k_scale,
+                                        .v_scale = d->kv->v_scale,
+                                        .block_table = map->block_table + first * map->table_ld,
+                                        .table_ld = map->table_ld,
+                                        .block_len = d->kv->block_len};
         qp_blocks_load_keys(&b, device, &source);
         QP_TRY(qp_blocks_forward(&b, device, &d->out, NULL, &d->qkv));
     }
