@@ -9,12 +9,18 @@ static int64_t max_i64(int64_t a, int64_t b)
 static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
 {
     const qp_llama_config_t *config = &engine->base->config;
-    int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN;
-    int64_t n_col = config->n_kv_head * config->head_dim;
+    const bool int8 = engine->config.kv_cache_dtype == QP_KV_CACHE_INT8;
+    const qp_dtype_t dtype = int8 ? QP_I8 : engine->flow.dtype;
+    const int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN, n_head = config->n_kv_head;
     for (int64_t l = 0; l < config->n_layer; l++) {
-        engine->kv[l].k = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
-        engine->kv[l].v = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
-        engine->kv[l].block_len = QP_KV_BLOCK_LEN;
+        qp_kv_t *kv = &engine->kv[l];
+        *kv = (qp_kv_t){.block_len = QP_KV_BLOCK_LEN};
+        kv->k = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        kv->v = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        if (int8) {
+            kv->k_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+            kv->v_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+        }
     }
 }
 

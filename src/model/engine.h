@@ -10,13 +10,16 @@
 
 #include "model/model.h"
 
+typedef enum { QP_KV_CACHE_AUTO, QP_KV_CACHE_INT8 } qp_kv_cache_dtype_t;
+
 typedef struct {
     int64_t max_new_tokens;
     double temperature, top_p;
     int64_t top_k;
-    bool do_sample;               /**< false: greedy */
-    int64_t max_active;           /**< sequences decoded together */
-    int64_t max_prefill;          /**< prompt tokens per batch */
+    bool do_sample;      /**< false: greedy */
+    int64_t max_active;  /**< sequences decoded together */
+    int64_t max_prefill; /**< prompt tokens per batch */
+    int kv_cache_dtype;  /**< qp_kv_cache_dtype_t: "auto|int8"; auto: as products are computed */
     int64_t num_return_sequences; /**< answers to each prompt; the engine itself takes requests */
 } qp_generate_config_t;
 

@@ -50,13 +50,17 @@ void qp_engine_share(qp_engine_t *engine, qp_slot_t *slot, const qp_slot_t *from
 /* The first n rows of a block, in all layers. */
 static qp_error_t copy_rows(qp_engine_t *engine, int32_t to, int32_t from, int64_t n)
 {
+    const int64_t to_row = (int64_t)to * QP_KV_BLOCK_LEN,
+                  from_row = (int64_t)from * QP_KV_BLOCK_LEN;
     for (int64_t l = 0; l < engine->base->config.n_layer; l++) {
-        const qp_mat_t mat[] = {engine->kv[l].k, engine->kv[l].v};
+        const qp_kv_t *kv = &engine->kv[l];
+        const qp_mat_t *const mat[] = {&kv->k, &kv->v, &kv->k_scale, &kv->v_scale};
         for (size_t m = 0; m < sizeof mat / sizeof *mat; m++)
-            QP_TRY(engine->flow.ops->copy(
-                engine->flow.q, qp_mat_rows(mat[m], (int64_t)to * QP_KV_BLOCK_LEN, n).data,
-                qp_mat_rows(mat[m], (int64_t)from * QP_KV_BLOCK_LEN, n).data,
-                qp_bytes(n * mat[m].ld, qp_dtype_bytes(mat[m].dtype))));
+            if (!qp_dptr_is_null(mat[m]->data))
+                QP_TRY(engine->flow.ops->copy(
+                    engine->flow.q, qp_mat_rows(*mat[m], to_row, n).data,
+                    qp_mat_rows(*mat[m], from_row, n).data,
+                    qp_bytes(n * mat[m]->ld, qp_dtype_bytes(mat[m]->dtype))));
     }
     return NULL;
 }

@@ -91,6 +91,13 @@ quipu_on 2 wrong --set generate.num_return_sequences=3 --set generate.do_sample=
 check "several greedy answers: exit code 2" test "$code" -eq 2
 check "several greedy answers: says why" logged "3 answers to a prompt are all the same without do_sample"
 
+for ranks in 1 2; do
+    quipu_on "$ranks" "int8-$ranks" --set generate.kv_cache_dtype=int8
+    check "an int8 cache on $ranks ranks ends well" test "$code" -eq 0
+done
+check "an int8 cache: the same answers on 2 ranks" cmp -s runs/int8-1/answers.jsonl runs/int8-2/answers.jsonl
+check "an int8 cache: other answers" not cmp -s runs/int8-1/answers.jsonl runs/generate1/answers.jsonl
+
 # A prompt of n tokens with four answers: n are computed, and the last one three times more.
 printf '{"prompt": "Question: malt hop yeast water barley wheat foam glass cask keg cellar brewer?"}\n' >one.jsonl
 quipu_on 1 shared --set generate.num_return_sequences=4 --set prompts.input=one.jsonl
