@@ -82,7 +82,10 @@ typedef struct {
  * block_table[t / block_len], row t % block_len. All layers share the table.
  */
 typedef struct {
-    qp_mat_t k, v; /**< [n_block * block_len, G*E] bf16 or fp32 */
+    qp_mat_t k, v; /**< [n_block * block_len, G*E] bf16, fp32 or int8 */
+    /** int8: [n_block * block_len, G] fp32, absmax / 127 over a row's kv head; x is q scale with
+     *  q = rn(127 x / absmax), half to even. Otherwise no data. */
+    qp_mat_t k_scale, v_scale;
     int64_t block_len;
 } qp_kv_t;
 
@@ -90,6 +93,10 @@ typedef struct {
     const int32_t *n_past;      /**< host [n_seq]: tokens already in the cache before this batch */
     const int32_t *block_table; /**< host [n_seq, table_ld] block numbers */
     int64_t table_ld;
+    /** The first n_decode sequences (of a few new tokens, mostly one) are computed as is best for
+     *  reading the cache, the others in blocks: a token's bits do not depend on how many come with
+     *  it. */
+    int64_t n_decode;
     qp_dptr_t n_past_device, block_table_device; /**< the same on the device */
 } qp_kv_map_t;
 

@@ -9,12 +9,18 @@ static int64_t max_i64(int64_t a, int64_t b)
 static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
 {
     const qp_llama_config_t *config = &engine->base->config;
-    int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN;
-    int64_t n_col = config->n_kv_head * config->head_dim;
+    const bool int8 = engine->config.kv_cache_dtype == QP_KV_CACHE_INT8;
+    const qp_dtype_t dtype = int8 ? QP_I8 : engine->flow.dtype;
+    const int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN, n_head = config->n_kv_head;
     for (int64_t l = 0; l < config->n_layer; l++) {
-        engine->kv[l].k = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
-        engine->kv[l].v = qp_arena_mat(arena, engine->flow.dtype, n_row, n_col);
-        engine->kv[l].block_len = QP_KV_BLOCK_LEN;
+        qp_kv_t *kv = &engine->kv[l];
+        *kv = (qp_kv_t){.block_len = QP_KV_BLOCK_LEN};
+        kv->k = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        kv->v = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        if (int8) {
+            kv->k_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+            kv->v_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+        }
     }
 }
 
@@ -28,19 +34,17 @@ static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64
     engine->state = qp_layer_state_take(&arena, engine->base, NULL, n);
     engine->residual = engine->state.mid; /* one residual runs through the layers in place */
     engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, target, r, n, false);
-    engine->last = qp_arena_mat(&arena, QP_F32, n_seq, config->d_model);
     engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
     engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
     engine->rstd = qp_arena_vector(&arena, n_seq);
     engine->token = qp_arena_vector(&arena, n);
     engine->position = qp_arena_vector(&arena, n);
     engine->sample = qp_arena_vector(&arena, n);
-    engine->cu_seqlens = qp_arena_vector(&arena, n_seq + 1);
-    engine->row = qp_arena_vector(&arena, n_seq);
+    engine->cu_seqlens = qp_arena_vector(&arena, engine->max_seq + 1);
     engine->drawn = qp_arena_vector(&arena, n_seq);
     engine->logprob = qp_arena_vector(&arena, n_seq);
-    engine->map.n_past_device = qp_arena_vector(&arena, n_seq);
-    engine->map.block_table_device = qp_arena_vector(&arena, n_seq * engine->table_ld);
+    engine->map.n_past_device = qp_arena_vector(&arena, engine->max_seq);
+    engine->map.block_table_device = qp_arena_vector(&arena, engine->max_seq * engine->table_ld);
     return arena.used_bytes;
 }
 
@@ -51,14 +55,14 @@ static void allocate_host(qp_engine_t *engine)
     for (int64_t s = 0; s < n_seq; s++)
         engine->slot[s].block = QP_NEW("engine", int32_t, engine->table_ld);
     engine->free_block = QP_NEW("engine", int32_t, engine->n_block);
-    engine->batch_slot = QP_NEW("engine", qp_slot_t *, n_seq);
+    engine->n_holder = QP_NEW("engine", int32_t, engine->n_block);
+    engine->draw_slot = QP_NEW("engine", qp_slot_t *, n_seq);
     engine->host_token = QP_NEW("engine", int32_t, n);
     engine->host_position = QP_NEW("engine", int32_t, n);
     engine->host_sample = QP_NEW("engine", uint32_t, n);
-    engine->host_cu_seqlens = QP_NEW("engine", int32_t, n_seq + 1);
-    engine->host_row = QP_NEW("engine", int32_t, n_seq);
-    engine->host_past = QP_NEW("engine", int32_t, n_seq);
-    engine->host_table = QP_NEW("engine", int32_t, n_seq * engine->table_ld);
+    engine->host_cu_seqlens = QP_NEW("engine", int32_t, engine->max_seq + 1);
+    engine->host_past = QP_NEW("engine", int32_t, engine->max_seq);
+    engine->host_table = QP_NEW("engine", int32_t, engine->max_seq * engine->table_ld);
     engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
     engine->host_drawn = QP_NEW("engine", int32_t, n_seq);
@@ -66,6 +70,12 @@ static void allocate_host(qp_engine_t *engine)
     engine->map.n_past = engine->host_past;
     engine->map.block_table = engine->host_table;
     engine->map.table_ld = engine->table_ld;
+}
+
+/* A prompt that is longer than max_prefill is computed alone; the rest is decoding. */
+int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length)
+{
+    return max_i64(config->max_prefill, max_length) + config->max_active;
 }
 
 /* Everything but memory. */
@@ -81,7 +91,8 @@ static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora,
     engine->base = base;
     engine->config = *config;
     engine->max_length = max_length;
-    engine->max_token = max_i64(max_i64(config->max_prefill, max_length), config->max_active);
+    engine->max_token = qp_engine_max_token(config, max_length);
+    engine->max_seq = 2 * config->max_active;
     engine->table_ld = (max_length + QP_KV_BLOCK_LEN - 1) / QP_KV_BLOCK_LEN;
     engine->n_block = engine->table_ld * config->max_active;
     engine->flow = qp_flow(base);
@@ -133,28 +144,12 @@ void qp_engine_destroy(qp_engine_t **out)
     engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
-    void *host[] = {engine->slot,       engine->free_block,      engine->batch_slot,
-                    engine->host_token, engine->host_position,   engine->host_sample,
-                    engine->host_row,   engine->host_cu_seqlens, engine->host_past,
-                    engine->host_table, engine->draw_sample,     engine->draw_position,
-                    engine->host_drawn, engine->host_logprob,    engine->kv};
+    void *host[] = {engine->slot,        engine->free_block,      engine->n_holder,
+                    engine->draw_slot,   engine->host_token,      engine->host_position,
+                    engine->host_sample, engine->host_cu_seqlens, engine->host_past,
+                    engine->host_table,  engine->draw_sample,     engine->draw_position,
+                    engine->host_drawn,  engine->host_logprob,    engine->kv};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         qp_free(host[i]);
     QP_FREE(*out);
-}
-
-void qp_engine_grow(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token)
-{
-    while (slot->n_block * QP_KV_BLOCK_LEN < n_token) {
-        QP_ASSERT(engine->n_free_block > 0); /* there are blocks for max_active longest sequences */
-        slot->block[slot->n_block++] = engine->free_block[--engine->n_free_block];
-    }
-}
-
-void qp_engine_release(qp_engine_t *engine, qp_slot_t *slot)
-{
-    while (slot->n_block > 0)
-        engine->free_block[engine->n_free_block++] = slot->block[--slot->n_block];
-    slot->request = -1;
-    slot->n_past = 0;
 }

@@ -1,13 +1,16 @@
 /**
  * \file engine.h
- * The generation engine: continuous batching of ragged sequences over a paged KV cache. Finished
- * sequences are replaced at once; prefill runs as large ragged products, decode as one token of
- * every active sequence. It serves job.method = "generate", samples.jsonl and rollouts.
+ * The generation engine: continuous batching of ragged sequences over a paged KV cache. A batch is
+ * one token of every active sequence and the prompts that take the places of finished ones. What a
+ * prompt has in common with another is computed once. It serves job.method = "generate",
+ * samples.jsonl and rollouts.
  */
 #ifndef QP_MODEL_ENGINE_H
 #define QP_MODEL_ENGINE_H
 
 #include "model/model.h"
+
+typedef enum { QP_KV_CACHE_AUTO, QP_KV_CACHE_INT8 } qp_kv_cache_dtype_t;
 
 typedef struct {
     int64_t max_new_tokens;
@@ -15,7 +18,9 @@ typedef struct {
     int64_t top_k;
     bool do_sample;      /**< false: greedy */
     int64_t max_active;  /**< sequences decoded together */
-    int64_t max_prefill; /**< tokens per prefill batch */
+    int64_t max_prefill; /**< prompt tokens per batch */
+    int kv_cache_dtype;  /**< qp_kv_cache_dtype_t: "auto|int8"; auto: as products are computed */
+    int64_t num_return_sequences; /**< answers to each prompt; the engine itself takes requests */
 } qp_generate_config_t;
 
 extern const qp_deck_group_t qp_generate_deck;
@@ -28,6 +33,8 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
 void qp_engine_destroy(qp_engine_t **engine);
 size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length);
+/** Most tokens of one batch. */
+int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length);
 
 typedef struct {
     const int32_t *prompt;
@@ -38,13 +45,15 @@ typedef struct {
     int32_t *token;
     float *logprob; /**< of each generated token, unwarped distribution */
     int64_t n_token;
-    bool stopped; /**< ended by EOS (kept as the last token) rather than by length */
+    int64_t n_shared; /**< prompt tokens that another prompt's computation gave */
+    bool stopped;     /**< ended by EOS (kept as the last token) rather than by length */
 } qp_request_t;
 
 /**
  * Answers all requests; results do not depend on what else is in the batch nor on max_active (up to
  * the rounding of products of another number of rows). The token at position p of a sequence is
- * drawn with {seed, step} of \a key, the request's sample and p. eos < 0: never stop. Rank-local.
+ * drawn with {seed, step} of \a key, the request's sample and p. eos < 0: never stop. Prompts are
+ * taken in lexicographic order, so that those with a common prefix meet. Rank-local.
  */
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
                          int64_t n_request, int32_t eos, const qp_philox_key_t *key);

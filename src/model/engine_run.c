@@ -3,27 +3,12 @@
 #include "base/mem.h"
 #include "model/engine_state.h"
 
-/* One run: the requests and how far they are. */
-typedef struct {
-    qp_engine_t *engine;
-    qp_request_t *request;
-    int64_t n_request, next; /* next to be admitted */
-    int64_t n_active;
-    int32_t eos;
-    qp_philox_key_t key;
-} run_t;
-
-static int64_t longest_answer(const qp_engine_t *engine, const qp_request_t *request)
-{
-    return request->max_new_tokens > 0 ? request->max_new_tokens : engine->config.max_new_tokens;
-}
-
-static qp_error_t check_requests(const run_t *run)
+static qp_error_t check_requests(const qp_engine_run_t *run)
 {
     const qp_engine_t *engine = run->engine;
     for (int64_t i = 0; i < run->n_request; i++) {
         const qp_request_t *request = &run->request[i];
-        int64_t n_new = longest_answer(engine, request);
+        int64_t n_new = qp_engine_longest_answer(engine, request);
         if (request->n_prompt < 1)
             return QP_ERROR(QP_INPUT, "prompt %lld is empty", (long long)i);
         if (request->n_prompt + n_new > engine->max_length)
@@ -43,75 +28,60 @@ static qp_error_t check_requests(const run_t *run)
 
 /* --- building a batch ------------------------------------------------------------------------- */
 
-/* Adds the next n tokens of a slot's sequence to the batch. */
-static void batch_add(qp_engine_t *engine, qp_slot_t *slot, uint32_t sample, const int32_t *token,
-                      int64_t n)
+static int64_t n_known(const qp_slot_t *slot)
 {
-    int64_t first = engine->n_token, seq = engine->n_seq;
-    qp_engine_grow(engine, slot, slot->n_past + n);
-    for (int64_t i = 0; i < n; i++) {
-        engine->host_token[first + i] = token[i];
-        engine->host_position[first + i] = (int32_t)(slot->n_past + i);
-        engine->host_sample[first + i] = sample;
+    return slot->request->n_prompt + slot->request->n_token;
+}
+
+static int32_t token_at(const qp_request_t *request, int64_t t)
+{
+    return t < request->n_prompt ? request->prompt[t] : request->token[t - request->n_prompt];
+}
+
+/* Tokens [from, end) of the slot as a sequence of the batch. */
+static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from, int64_t end)
+{
+    int64_t seq = engine->n_seq++;
+    for (int64_t t = from, i = engine->n_token; t < end; t++, i++) {
+        engine->host_token[i] = token_at(slot->request, t);
+        engine->host_position[i] = (int32_t)t;
+        engine->host_sample[i] = slot->request->sample;
     }
-    engine->batch_slot[seq] = slot;
-    engine->host_past[seq] = (int32_t)slot->n_past;
-    engine->host_cu_seqlens[seq + 1] = (int32_t)(first + n);
-    engine->host_row[seq] = (int32_t)(first + n - 1);
-    engine->draw_sample[seq] = sample;
-    engine->draw_position[seq] = (uint32_t)(slot->n_past + n);
+    engine->n_token += end - from;
+    engine->host_past[seq] = (int32_t)from;
+    engine->host_cu_seqlens[seq + 1] = (int32_t)engine->n_token;
     memcpy(engine->host_table + seq * engine->table_ld, slot->block,
            qp_bytes(slot->n_block, sizeof *slot->block));
-    engine->flow.has_past = engine->flow.has_past || slot->n_past > 0;
-    slot->n_past += n;
-    engine->n_token += n;
-    engine->n_seq++;
 }
 
-static void batch_clear(qp_engine_t *engine)
+/*
+ * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
+ * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
+ */
+static qp_error_t build_batch(qp_engine_t *engine)
 {
-    engine->n_token = engine->n_seq = 0;
+    qp_slot_t *end = engine->slot + engine->config.max_active;
+    engine->n_token = engine->n_seq = engine->n_draw = 0;
     engine->host_cu_seqlens[0] = 0;
-    engine->flow.has_past = false;
-}
-
-static qp_slot_t *free_slot(qp_engine_t *engine)
-{
-    for (int64_t s = 0; s < engine->config.max_active; s++)
-        if (engine->slot[s].request < 0)
-            return &engine->slot[s];
-    return NULL;
-}
-
-/* Fills the batch with waiting prompts, as many as have a slot and fit. */
-static void admit(run_t *run)
-{
-    qp_engine_t *engine = run->engine;
-    qp_slot_t *slot;
-    while (run->next < run->n_request && (slot = free_slot(engine)) != NULL) {
-        qp_request_t *request = &run->request[run->next];
-        if (engine->n_token > 0 && engine->n_token + request->n_prompt > engine->config.max_prefill)
-            break;
-        slot->request = run->next++;
-        slot->max_new_tokens = longest_answer(engine, request);
-        request->token = QP_NEW("answers", int32_t, slot->max_new_tokens);
-        request->logprob = QP_NEW("answers", float, slot->max_new_tokens);
-        batch_add(engine, slot, request->sample, request->prompt, request->n_prompt);
-        run->n_active++;
-    }
-}
-
-/* The last drawn token of every active sequence. */
-static void continue_active(run_t *run)
-{
-    qp_engine_t *engine = run->engine;
-    for (int64_t s = 0; s < engine->config.max_active; s++) {
-        qp_slot_t *slot = &engine->slot[s];
-        if (slot->request < 0)
+    for (qp_slot_t *slot = engine->slot; slot < end; slot++) {
+        if (!slot->active)
             continue;
-        const qp_request_t *request = &run->request[slot->request];
-        batch_add(engine, slot, request->sample, &request->token[request->n_token - 1], 1);
+        int64_t n = n_known(slot), draw = engine->n_draw++;
+        QP_TRY(qp_engine_reserve(engine, slot, n));
+        engine->draw_slot[draw] = slot;
+        engine->draw_sample[draw] = slot->request->sample;
+        engine->draw_position[draw] = (uint32_t)n;
+        add_tokens(engine, slot, n - 1, n);
     }
+    for (qp_slot_t *slot = engine->slot; slot < end; slot++)
+        if (slot->active) {
+            int64_t n = n_known(slot);
+            if (slot->n_past < n - 1)
+                add_tokens(engine, slot, slot->n_past, n - 1);
+            slot->n_past = n;
+        }
+    engine->map.n_decode = engine->n_draw;
+    return NULL;
 }
 
 /* --- one batch through the model -------------------------------------------------------------- */
@@ -130,7 +100,6 @@ static qp_error_t upload_batch(qp_engine_t *engine)
         {engine->position, engine->host_position, n_token},
         {engine->sample, engine->host_sample, n_token},
         {engine->cu_seqlens, engine->host_cu_seqlens, n_seq + 1},
-        {engine->row, engine->host_row, n_seq},
         {engine->map.n_past_device, engine->host_past, n_seq},
         {engine->map.block_table_device, engine->host_table, n_seq * engine->table_ld},
     };
@@ -145,28 +114,27 @@ static qp_error_t upload_batch(qp_engine_t *engine)
     return NULL;
 }
 
-/* Logits of the last token of every sequence of the batch. */
+/* Logits of the last token of every active sequence. */
 static qp_error_t forward(qp_engine_t *engine)
 {
     const qp_flow_t *flow = &engine->flow;
     const qp_ops_t *ops = flow->ops;
     const qp_base_t *base = engine->base;
-    int64_t n_seq = engine->n_seq, d_model = base->config.d_model;
     QP_TRY(upload_batch(engine));
-    qp_mat_t residual = qp_flow_mat(flow, engine->residual, d_model);
+    qp_mat_t residual = qp_flow_mat(flow, engine->residual, base->config.d_model);
     QP_TRY(ops->embed(flow->q, residual, base->embedding, engine->token));
     for (int64_t l = 0; l < base->config.n_layer; l++)
         QP_TRY(qp_layer_forward(flow, l, &engine->state, residual, residual));
-    qp_mat_t last = qp_mat_rows(engine->last, 0, n_seq);
-    qp_mat_t hidden = qp_mat_rows(engine->hidden, 0, n_seq);
-    QP_TRY(ops->gather_rows(flow->q, last, residual, engine->row));
+    qp_mat_t last = qp_mat_rows(residual, 0, engine->n_draw);
+    qp_mat_t hidden = qp_mat_rows(engine->hidden, 0, engine->n_draw);
     qp_input_t norm = qp_layer_norm(flow, last, base->norm, engine->rstd);
     norm.copy = hidden;
     QP_TRY(ops->input(flow->q, &norm));
-    return ops->lm_logits(flow->q, qp_mat_rows(engine->logits, 0, n_seq), hidden, base->lm_head);
+    return ops->lm_logits(flow->q, qp_mat_rows(engine->logits, 0, engine->n_draw), hidden,
+                          base->lm_head);
 }
 
-static qp_error_t draw(run_t *run)
+static qp_error_t draw(qp_engine_run_t *run)
 {
     qp_engine_t *engine = run->engine;
     const qp_ops_t *ops = engine->flow.ops;
@@ -175,70 +143,65 @@ static qp_error_t draw(run_t *run)
     qp_sampling_t sampling = {.temperature = config->do_sample ? (float)config->temperature : 0.0f,
                               .top_k = config->do_sample ? config->top_k : 0,
                               .top_p = config->do_sample ? (float)config->top_p : 1.0f};
-    size_t bytes = qp_bytes(engine->n_seq, sizeof(int32_t));
+    size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
     QP_TRY(ops->sample(q, engine->drawn, engine->logprob,
-                       qp_mat_rows(engine->logits, 0, engine->n_seq), &sampling, &run->key,
+                       qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
                        engine->draw_sample, engine->draw_position));
     QP_TRY(ops->download(q, engine->host_drawn, engine->drawn, bytes));
     return ops->download(q, engine->host_logprob, engine->logprob, bytes);
 }
 
-/* Hands the drawn tokens to their requests; a finished sequence leaves its slot. */
-static void accept(run_t *run)
+/* Hands the drawn tokens to their requests. */
+static void accept(qp_engine_run_t *run)
 {
     qp_engine_t *engine = run->engine;
-    for (int64_t s = 0; s < engine->n_seq; s++) {
-        qp_slot_t *slot = engine->batch_slot[s];
-        qp_request_t *request = &run->request[slot->request];
+    for (int64_t s = 0; s < engine->n_draw; s++) {
+        qp_slot_t *slot = engine->draw_slot[s];
+        qp_request_t *request = slot->request;
         request->token[request->n_token] = engine->host_drawn[s];
         request->logprob[request->n_token] = engine->host_logprob[s];
         request->n_token++;
         request->stopped = run->eos >= 0 && engine->host_drawn[s] == run->eos;
-        if (request->stopped || request->n_token == slot->max_new_tokens) {
-            qp_engine_release(engine, slot);
+        slot->active =
+            !request->stopped && request->n_token < qp_engine_longest_answer(engine, request);
+        if (!slot->active)
             run->n_active--;
-        }
     }
 }
 
-static void start(run_t *run)
+static qp_error_t answer_all(qp_engine_run_t *run)
 {
     qp_engine_t *engine = run->engine;
-    for (int64_t b = 0; b < engine->n_block; b++)
-        engine->free_block[b] = (int32_t)(engine->n_block - 1 - b);
-    engine->n_free_block = engine->n_block;
-    for (int64_t s = 0; s < engine->config.max_active; s++) {
-        engine->slot[s].n_block = 0;
-        qp_engine_release(engine, &engine->slot[s]);
+    while (run->next < run->n_request || run->n_active > 0) {
+        qp_engine_admit(run);
+        QP_TRY(build_batch(engine));
+        QP_TRY(forward(engine));
+        QP_TRY(draw(run));
+        accept(run);
     }
-    for (int64_t i = 0; i < run->n_request; i++) {
-        run->request[i].token = NULL;
-        run->request[i].logprob = NULL;
-        run->request[i].n_token = 0;
-        run->request[i].stopped = false;
-    }
+    return NULL;
 }
 
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
                          int64_t n_request, int32_t eos, const qp_philox_key_t *key)
 {
-    run_t run = {
+    qp_engine_run_t run = {
         .engine = engine, .request = request, .n_request = n_request, .eos = eos, .key = *key};
     run.key.site = QP_SITE_SAMPLING;
     QP_ASSERT(role->base == engine->base);
     engine->flow.adapter = role->adapter;
     engine->flow.kv = engine->kv;
     engine->flow.map = &engine->map;
-    start(&run);
-    QP_TRY(check_requests(&run));
-    while (run.next < n_request || run.n_active > 0) {
-        batch_clear(engine);
-        admit(&run);
-        if (engine->n_seq == 0)
-            continue_active(&run);
-        QP_TRY(forward(engine));
-        QP_TRY(draw(&run));
-        accept(&run);
+    for (int64_t i = 0; i < n_request; i++) {
+        request[i].token = NULL;
+        request[i].logprob = NULL;
+        request[i].n_token = request[i].n_shared = 0;
+        request[i].stopped = false;
     }
-    return NULL;
+    QP_TRY(check_requests(&run));
+    qp_engine_clear(engine); /* another role's rows are of no use */
+    run.turn = qp_engine_turns(request, n_request);
+    qp_error_t error = answer_all(&run);
+    qp_free(run.turn);
+    return error;
 }

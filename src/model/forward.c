@@ -29,13 +29,13 @@ static qp_error_t attend(const qp_flow_t *flow, int64_t layer, const qp_layer_st
                          qp_mat_t out, qp_mat_t qkv)
 {
     const qp_ops_t *ops = flow->ops;
-    if (flow->kv != NULL)
-        QP_TRY(ops->kv_append(flow->q, &flow->kv[layer], qkv, &flow->attention, &flow->batch,
-                              flow->map));
-    if (flow->kv != NULL && flow->has_past)
-        return ops->attention_cached(flow->q, out, qkv, &flow->kv[layer], &flow->attention,
-                                     &flow->batch, flow->map);
-    return ops->attention_forward(flow->q, out, state->lse, qkv, &flow->attention, &flow->batch);
+    if (flow->kv == NULL)
+        return ops->attention_forward(flow->q, out, state->lse, qkv, &flow->attention,
+                                      &flow->batch);
+    QP_TRY(
+        ops->kv_append(flow->q, &flow->kv[layer], qkv, &flow->attention, &flow->batch, flow->map));
+    return ops->attention_cached(flow->q, out, qkv, &flow->kv[layer], &flow->attention,
+                                 &flow->batch, flow->map);
 }
 
 qp_input_t qp_layer_norm(const qp_flow_t *flow, qp_mat_t residual, qp_dptr_t weight, qp_dptr_t rstd)

@@ -51,9 +51,8 @@ typedef struct {
     qp_ragged_t batch;
     float dropout; /**< of adapter inputs; 0 when not training */
     qp_philox_key_t key;
-    const qp_kv_t *kv;      /**< [n_layer] caches to append to, or NULL */
+    const qp_kv_t *kv;      /**< [n_layer] caches to append to and to attend to, or NULL */
     const qp_kv_map_t *map; /**< of this batch */
-    bool has_past;          /**< false: no sequence of the batch has tokens in the cache yet */
 } qp_flow_t;
 
 /** The flow of a base without a batch yet. */

@@ -58,6 +58,13 @@ static const qp_deck_key_t generate_keys[] = {
      "Sequences decoded together.", QP_DECK_RESTART_OK},
     {"generate.max_prefill", QP_DECK_INT, FIELD(max_prefill), "2048", 1, 1 << 24, NULL, "tokens",
      "Prompt tokens computed together.", QP_DECK_RESTART_OK},
+    {"generate.kv_cache_dtype", QP_DECK_CHOICE, FIELD(kv_cache_dtype), "\"auto\"", 0, 0,
+     "auto|int8", "",
+     "Keys and values in the type of device.compute, or in int8 with a scale per "
+     "token and head.",
+     QP_DECK_RESTART_OK},
+    {"generate.num_return_sequences", QP_DECK_INT, FIELD(num_return_sequences), "1", 1, 65536, NULL,
+     "", "Answers to each prompt; needs do_sample.", QP_DECK_RESTART_OK},
 };
 #undef FIELD
 

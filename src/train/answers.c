@@ -5,18 +5,32 @@
 
 #include "base/mem.h"
 
+/* Which prompt an answer is to, and which of the answers to it: those to one prompt stand together,
+ * so that most of them are computed on one rank. */
+typedef struct {
+    int64_t prompt, number;
+} place_t;
+
+static place_t place(const qp_run_t *run, int64_t answer)
+{
+    const int64_t n = run->generate.num_return_sequences;
+    return (place_t){answer / n, answer % n};
+}
+
 /* Appends the line of one answer. */
-static qp_error_t append_line(const qp_tokenizer_t *tokenizer, json_t *prompt,
+static qp_error_t append_line(const qp_run_t *run, json_t *prompt, int64_t number,
                               const qp_request_t *request, int64_t step, qp_str_t *lines)
 {
     qp_str_t text = {0};
     json_t *object = json_object();
     char *line = NULL;
     qp_error_t error = NULL;
-    QP_TRY_DONE(qp_tokenizer_decode(tokenizer, request->token, request->n_token, true, &text));
+    QP_TRY_DONE(qp_tokenizer_decode(run->tokenizer, request->token, request->n_token, true, &text));
     if (step >= 0)
         json_object_set_new(object, "step", json_integer(step));
     json_object_update(object, prompt);
+    if (run->generate.num_return_sequences > 1)
+        json_object_set_new(object, "answer", json_integer(number));
     json_object_set_new(object, "completion", json_stringn(text.n > 0 ? text.data : "", text.n));
     json_object_set_new(object, "n_token", json_integer(request->n_token));
     json_object_set_new(object, "stopped", json_boolean(request->stopped));
@@ -34,54 +48,70 @@ done:
     return error;
 }
 
-/* This rank's share of the prompts as lines; *n_token gets the tokens of its answers. */
-static qp_error_t answer_share(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
-                               qp_str_t *lines, int64_t *n_token)
+/* Answers [first, first + n) as lines. */
+static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
+                              int64_t first, int64_t n, qp_str_t *lines, qp_answer_count_t *count)
 {
-    int64_t first, end;
-    qp_tree_range(prompts->n, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
     const qp_philox_key_t key = {.seed = (uint32_t)run->settings->job.seed,
                                  .step = (uint32_t)(step > 0 ? step : 0)};
     const qp_role_t role = qp_run_role(run);
-    qp_request_t *request = QP_NEW("prompts", qp_request_t, end - first);
-    for (int64_t i = first; i < end; i++)
-        request[i - first] = (qp_request_t){.prompt = prompts->tokens[i].id,
-                                            .n_prompt = prompts->tokens[i].n,
-                                            .sample = (uint32_t)i};
-    qp_error_t error = NULL;
-    if (end > first)
-        error = qp_engine_run(run->engine, &role, request, end - first,
-                              qp_tokenizer_eos(run->tokenizer), &key);
-    for (int64_t i = first; i < end && error == NULL; i++)
-        error = append_line(run->tokenizer, prompts->object[i], &request[i - first], step, lines);
-    for (int64_t i = first; i < end; i++) {
-        *n_token += request[i - first].n_token;
-        qp_free(request[i - first].token);
-        qp_free(request[i - first].logprob);
+    qp_request_t *request = QP_NEW("prompts", qp_request_t, n);
+    for (int64_t i = 0; i < n; i++) {
+        place_t at = place(run, first + i);
+        request[i] = (qp_request_t){.prompt = prompts->tokens[at.prompt].id,
+                                    .n_prompt = prompts->tokens[at.prompt].n,
+                                    .sample = (uint32_t)(at.number * prompts->n + at.prompt)};
+    }
+    qp_error_t error =
+        qp_engine_run(run->engine, &role, request, n, qp_tokenizer_eos(run->tokenizer), &key);
+    for (int64_t i = 0; i < n && error == NULL; i++) {
+        place_t at = place(run, first + i);
+        error = append_line(run, prompts->object[at.prompt], at.number, &request[i], step, lines);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        count->n_answer++;
+        count->n_token += request[i].n_token;
+        count->n_prompt_token += request[i].n_prompt;
+        count->n_shared += request[i].n_shared;
+        qp_free(request[i].token);
+        qp_free(request[i].logprob);
     }
     qp_free(request);
     return error;
 }
 
+/* This rank's share. */
+static qp_error_t answer_share(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
+                               qp_str_t *lines, qp_answer_count_t *count)
+{
+    int64_t first, end, n = prompts->n * run->generate.num_return_sequences;
+    qp_tree_range(n, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
+    if (end == first)
+        return NULL;
+    return answer_some(run, prompts, step, first, end - first, lines, count);
+}
+
 qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
-                     int64_t *n_token)
+                     qp_answer_count_t *count)
 {
     qp_comm_t *comm = run->comm;
     qp_str_t mine = {0};
-    int64_t n = 0;
-    qp_error_t error = qp_comm_agree(comm, answer_share(run, prompts, step, &mine, &n));
+    qp_answer_count_t sum = {0};
+    int64_t *const part[] = {&sum.n_answer, &sum.n_token, &sum.n_prompt_token, &sum.n_shared};
+    qp_error_t error = qp_comm_agree(comm, answer_share(run, prompts, step, &mine, &sum));
     if (error == NULL) {
         void *all = NULL;
-        int64_t *count = QP_NEW("prompts", int64_t, qp_comm_size(comm)), total = 0;
-        qp_comm_allgatherv(comm, mine.data, (int64_t)mine.n, QP_U8, &all, count);
+        int64_t *n_byte = QP_NEW("prompts", int64_t, qp_comm_size(comm)), total = 0;
+        qp_comm_allgatherv(comm, mine.data, (int64_t)mine.n, QP_U8, &all, n_byte);
         for (int rank = 0; rank < qp_comm_size(comm); rank++)
-            total += count[rank];
+            total += n_byte[rank];
         qp_str_append(lines, all, (size_t)total);
-        qp_comm_sum_i64(comm, &n, 1);
-        if (n_token != NULL)
-            *n_token = n;
+        for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+            qp_comm_sum_i64(comm, part[i], 1);
+        if (count != NULL)
+            *count = sum;
         qp_free(all);
-        qp_free(count);
+        qp_free(n_byte);
     }
     qp_str_fini(&mine);
     return error;

@@ -8,13 +8,19 @@
 #include "base/str.h"
 #include "train/run.h"
 
+/** Sums over all answers. */
+typedef struct {
+    int64_t n_answer, n_token;
+    int64_t n_prompt_token, n_shared; /**< n_shared of them were computed for another prompt */
+} qp_answer_count_t;
+
 /**
- * Answers all prompts. On rank 0 \a lines gets, in order, each prompt's object with "completion",
- * "n_token" and "stopped" (false: cut by length) added, and "step" in front if step >= 0. The
- * answers do not depend on the rank count. n_token (may be NULL) gets the tokens of all answers.
- * Collective.
+ * Answers all prompts, each num_return_sequences times. On rank 0 \a lines gets, in order, each
+ * prompt's object with "completion", "n_token" and "stopped" (false: cut by length) added, "answer"
+ * (its number) if there are several, and "step" in front if step >= 0. The answers do not depend on
+ * the rank count, and the first ones not on how many there are. \a count may be NULL. Collective.
  */
 qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
-                     int64_t *n_token);
+                     qp_answer_count_t *count);
 
 #endif

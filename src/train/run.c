@@ -156,8 +156,9 @@ static qp_error_t open_prompts(qp_run_t *run)
             run->comm, qp_prompts_from_texts(run->tokenizer, &s->samples.prompts, &run->prompts)));
         run->generate.max_new_tokens = s->samples.max_new_tokens;
     }
-    if (run->prompts.n > 0 && run->generate.max_active > run->prompts.n)
-        run->generate.max_active = run->prompts.n;
+    int64_t n_answer = run->prompts.n * run->generate.num_return_sequences;
+    if (run->prompts.n > 0 && run->generate.max_active > n_answer)
+        run->generate.max_active = n_answer;
     return NULL;
 }
 
@@ -229,9 +230,11 @@ static qp_error_t make_plan(qp_run_t *run)
                            qp_engine_bytes(&sketch, &s->lora, &run->generate, answer_length(run)),
                            false);
     bool computes_rows = s->job.method != QP_METHOD_GENERATE;
-    qp_memory_plan_add(plan, "scratch",
-                       scratch_bytes(run, computes_rows ? max_token : run->generate.max_prefill),
-                       false);
+    qp_memory_plan_add(
+        plan, "scratch",
+        scratch_bytes(run, computes_rows ? max_token
+                                         : qp_engine_max_token(&run->generate, answer_length(run))),
+        false);
     if (!computes_rows)
         return NULL;
     run->recompute = (qp_recompute_t)s->device.recompute;

@@ -124,6 +124,10 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
                  qp_method_name(s->job.method));
     if (s->job.method == QP_METHOD_EVAL && s->data.eval.n == 0)
         complain(&report, deck, "data.eval", "job.method = \"eval\" needs it");
+    if (s->generate.num_return_sequences > 1 && !s->generate.do_sample)
+        complain(&report, deck, "generate.num_return_sequences",
+                 "%lld answers to a prompt are all the same without do_sample = true",
+                 (long long)s->generate.num_return_sequences);
     qp_error_t error = report.n > 0 ? QP_ERROR(QP_INPUT, "%s", report.data) : NULL;
     qp_str_fini(&report);
     return error;

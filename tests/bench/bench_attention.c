@@ -5,6 +5,7 @@
  *
  * Shapes of SmolLM2-135M at 4 x 1024 tokens. Useful operations are counted: the causal half of
  * attention (4 E n^2/2 per head forward, 10 E n^2/2 backward), and the two products of the head.
+ * Decoding reads its cache: 16 sequences with 1024 keys each.
  */
 #include <math.h>
 #include <stdio.h>
@@ -106,6 +107,64 @@ static void bench_attention(const bench_t *b, double raw)
         b->ops->release(b->device, &all[i]->data);
 }
 
+enum { N_DECODE = 16, N_LAYER = 30, BLOCK = 32, TABLE = LENGTH / BLOCK, N_KEY = N_DECODE * LENGTH };
+
+static qp_kv_t make_cache(const bench_t *b, qp_dtype_t dtype)
+{
+    qp_kv_t kv = {.block_len = BLOCK};
+    if (dtype != QP_I8) {
+        kv.k = random_mat(b, dtype, N_KEY, G * E);
+        kv.v = random_mat(b, dtype, N_KEY, G * E);
+        return kv;
+    }
+    kv.k = kv.v = qp_mat((qp_dptr_t){0}, QP_I8, N_KEY, G * E);
+    stop_on(b->ops->alloc(b->device, "bench", (size_t)(N_KEY * G * E), &kv.k.data));
+    stop_on(b->ops->alloc(b->device, "bench", (size_t)(N_KEY * G * E), &kv.v.data));
+    kv.k_scale = random_mat(b, QP_F32, N_KEY, G);
+    kv.v_scale = random_mat(b, QP_F32, N_KEY, G);
+    return kv;
+}
+
+/* One token of each of N_DECODE sequences through layers whose caches come from memory. */
+static void bench_decode(const bench_t *b, qp_dtype_t dtype)
+{
+    int32_t cu_seqlens[N_DECODE + 1] = {0}, n_past[N_DECODE], table[N_DECODE * TABLE];
+    qp_kv_t kv[N_LAYER];
+    for (int s = 0; s < N_DECODE; s++) {
+        cu_seqlens[s + 1] = s + 1;
+        n_past[s] = LENGTH - 1;
+    }
+    for (int i = 0; i < N_DECODE * TABLE; i++)
+        table[i] = i % TABLE * N_DECODE + i / TABLE;
+    for (int l = 0; l < N_LAYER; l++)
+        kv[l] = make_cache(b, dtype);
+    qp_ragged_t batch = {.n_token = N_DECODE, .n_seq = N_DECODE, .cu_seqlens_host = cu_seqlens};
+    qp_kv_map_t map = {
+        .n_past = n_past, .block_table = table, .table_ld = TABLE, .n_decode = N_DECODE};
+    qp_attention_t a = {H, G, E, 0.125f};
+    qp_mat_t qkv = random_mat(b, b->dtype, N_DECODE, (H + 2 * G) * E);
+    qp_mat_t out = random_mat(b, b->dtype, N_DECODE, H * E);
+    double best = INFINITY;
+    for (int i = 0; i <= REPEAT; i++) {
+        double start = qp_time();
+        for (int l = 0; l < N_LAYER; l++)
+            stop_on(b->ops->attention_cached(b->q, out, qkv, &kv[l], &a, &batch, &map));
+        best = fmin(best, qp_time() - start);
+    }
+    printf("decode, cache in %-11s %8.1f us a token and layer, %.1f GB/s of cache\n",
+           qp_dtype_name(dtype), best * 1e6 / (N_DECODE * N_LAYER),
+           2e-9 * N_LAYER * N_KEY * G *
+               (double)(E * qp_dtype_bytes(dtype) + (dtype == QP_I8 ? 4 : 0)) / best);
+    fflush(stdout);
+    for (int l = 0; l < N_LAYER; l++) {
+        qp_mat_t *all[] = {&kv[l].k, &kv[l].v, &kv[l].k_scale, &kv[l].v_scale};
+        for (int i = 0; i < 4; i++)
+            b->ops->release(b->device, &all[i]->data);
+    }
+    b->ops->release(b->device, &qkv.data);
+    b->ops->release(b->device, &out.data);
+}
+
 static void bench_head(const bench_t *b, double raw)
 {
     qp_mat_t hidden = random_mat(b, b->dtype, T, D), head = random_mat(b, b->dtype, V, D);
@@ -144,6 +203,8 @@ int main(int argc, char **argv)
     printf("%s, %s\n", qp_device_describe(b.device), qp_dtype_name(b.dtype));
     double raw = bench_product(&b);
     bench_attention(&b, raw);
+    bench_decode(&b, b.dtype);
+    bench_decode(&b, QP_I8);
     bench_head(&b, raw);
     qp_device_close(&b.device);
     return 0;

@@ -20,7 +20,14 @@
 
 /* Unit roundoffs: fp32 2^-24 = 6e-8, bf16 2^-9 = 2e-3. L2 errors of random roundings are ~0.4 of
  * it. */
-typedef enum { TOL_ELEMENT, TOL_REDUCTION, TOL_ATTENTION, TOL_ATTENTION_GRADIENT, N_TOL } tol_t;
+typedef enum {
+    TOL_ELEMENT,
+    TOL_REDUCTION,
+    TOL_ATTENTION,
+    TOL_ATTENTION_INT8,
+    TOL_ATTENTION_GRADIENT,
+    N_TOL
+} tol_t;
 static const struct {
     double fp32, bf16;
     const char *reason;
@@ -28,6 +35,7 @@ static const struct {
     [TOL_ELEMENT] = {5e-7, 4e-3, "a few roundings, expf to 2 ulp; one rounding of the result"},
     [TOL_REDUCTION] = {4e-6, 4e-3, "2^-24 sqrt(n), n up to 4096; one rounding of the result"},
     [TOL_ATTENTION] = {4e-6, 4e-3, "2^-24 sqrt(n), n up to 4096; P and the result rounded"},
+    [TOL_ATTENTION_INT8] = {4e-6, 6e-3, "as above; products take scaled keys and values rounded"},
     [TOL_ATTENTION_GRADIENT] = {1e-5, 8e-3,
                                 "dP - delta cancels; P, dS, saved output, result rounded"},
 };

@@ -162,6 +162,43 @@ static void test_eos_ends_an_answer(const tiny_setup_t *s, const qp_lora_config_
     forget(&cut);
 }
 
+/* An element of a key or value is off by at most 1/254 of its head's largest, about 0.6% of its
+ * usual size: so are scores and values, and logits of size 5 by a few hundredths. Compared as long
+ * as the tokens are the same: the first one in any case. */
+static void test_int8_cache_is_close(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    answers_t exact, close;
+    int64_t n_same = 0, n_all = 0;
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
+    ask(s, lora, &config, -1, &exact);
+    config.kv_cache_dtype = QP_KV_CACHE_INT8;
+    ask(s, lora, &config, -1, &close);
+    for (int i = 0; i < N_REQUEST; i++) {
+        const qp_request_t *x = &exact.request[i], *y = &close.request[i];
+        n_all += x->n_token;
+        for (int64_t t = 0; t < x->n_token && x->token[t] == y->token[t]; t++, n_same++)
+            CHECK_MSG(fabsf(x->logprob[t] - y->logprob[t]) < 0.05f, "request %d, token %d: %g", i,
+                      (int)t, (double)fabsf(x->logprob[t] - y->logprob[t]));
+    }
+    CHECK_MSG(n_same > n_all / 2, "%d of %d tokens before the first other one", (int)n_same,
+              (int)n_all);
+    forget(&exact);
+    forget(&close);
+}
+
+/* Of a token's head, fp32 takes 4 E bytes and int8 E + 4; nothing else changes. */
+static void test_int8_cache_is_small(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    const qp_llama_config_t *c = &s->base->config;
+    const int64_t n_row = 3 * 128; /* MAX_LENGTH in blocks of 32 */
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
+    const size_t exact = qp_engine_bytes(s->base, lora, &config, MAX_LENGTH);
+    config.kv_cache_dtype = QP_KV_CACHE_INT8;
+    const size_t close = qp_engine_bytes(s->base, lora, &config, MAX_LENGTH);
+    CHECK((int64_t)(exact - close) ==
+          2 * c->n_layer * n_row * c->n_kv_head * (4 * c->head_dim - c->head_dim - 4));
+}
+
 static void test_bad_requests_are_refused(const tiny_setup_t *s)
 {
     static const int32_t prompt[] = {3, 96};
@@ -194,6 +231,8 @@ int main(void)
     test_greedy_is_the_argmax_of_forward(&s, &tiny.lora);
     test_answers_do_not_depend_on_company(&s, &tiny.lora);
     test_eos_ends_an_answer(&s, &tiny.lora);
+    test_int8_cache_is_close(&s, &tiny.lora);
+    test_int8_cache_is_small(&s, &tiny.lora);
     test_bad_requests_are_refused(&s);
     tiny_teardown(&s);
     tiny_close(&tiny);

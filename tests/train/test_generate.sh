@@ -76,6 +76,36 @@ for seed in 1 2; do quipu_on 2 "greedy$seed" --set generate.do_sample=false --se
 check "greedy: no matter which seed" cmp -s runs/greedy1/answers.jsonl runs/greedy2/answers.jsonl
 quipu_on 2 one --set generate.do_sample=false --set generate.max_active=1 --set prompts.output=one.jsonl
 check "greedy: no matter how many at once" cmp -s runs/greedy1/answers.jsonl one.jsonl
+for ranks in 1 2 4; do
+    quipu_on "$ranks" "several$ranks" --set generate.num_return_sequences=3
+    check "three answers each on $ranks ranks" test "$(wc -l <"runs/several$ranks/answers.jsonl")" -eq 21
+    check "the same three on $ranks ranks" \
+        cmp -s runs/several1/answers.jsonl "runs/several$ranks/answers.jsonl"
+done
+check "in order of prompts, then of answers" test "$(sed 's/^{"id":\([0-9]*\),.*"answer":\([0-9]*\),.*/\1\2/' \
+    runs/several1/answers.jsonl | head -n 7 | tr '\n' ' ')" = "10 11 12 20 21 22 30 "
+check "the first answer is the same as without others" cmp -s runs/generate1/answers.jsonl \
+    <(grep '"answer":0,' runs/several1/answers.jsonl | sed 's/"answer":0,//')
+check "the others are not" test "$(sed 's/"answer":[0-9]*,//' runs/several1/answers.jsonl | sort -u | wc -l)" -gt 14
+quipu_on 2 wrong --set generate.num_return_sequences=3 --set generate.do_sample=false
+check "several greedy answers: exit code 2" test "$code" -eq 2
+check "several greedy answers: says why" logged "3 answers to a prompt are all the same without do_sample"
+
+for ranks in 1 2; do
+    quipu_on "$ranks" "int8-$ranks" --set generate.kv_cache_dtype=int8
+    check "an int8 cache on $ranks ranks ends well" test "$code" -eq 0
+done
+check "an int8 cache: the same answers on 2 ranks" cmp -s runs/int8-1/answers.jsonl runs/int8-2/answers.jsonl
+check "an int8 cache: other answers" not cmp -s runs/int8-1/answers.jsonl runs/generate1/answers.jsonl
+
+# A prompt of n tokens with four answers: n are computed, and the last one three times more.
+printf '{"prompt": "Question: malt hop yeast water barley wheat foam glass cask keg cellar brewer?"}\n' >one.jsonl
+quipu_on 1 shared --set generate.num_return_sequences=4 --set prompts.input=one.jsonl
+read -r total shared < <(sed -n 's/.*\] \([0-9]*\) prompt tokens, \([0-9]*\) of them shared.*/\1 \2/p' \
+    runs/shared/quipu.log)
+check "a prompt is computed once ($shared of $total tokens shared)" \
+    test $((shared * 4)) -eq $((total * 3 - 12))
+
 quipu_on 2 nowhere --dry-run --set prompts.output=nowhere/answers.jsonl
 check "answers to nowhere: exit code 3, before any work" test "$code" -eq 3
 check "answers to nowhere: says so" logged "nowhere/answers.jsonl"

@@ -1,5 +1,6 @@
 /* Attention: sequences as blocks, keys and values copied into them. */
 #include "compute/cpu/cpu_attention.h"
+#include "compute/cpu/cpu_kv.h"
 
 /* Counts spans and blocks; writes the tables too once they have their memory. */
 static void plan_spans(qp_blocks_t *b, const qp_ragged_t *batch, const int32_t *n_past,
@@ -71,8 +72,8 @@ void qp_block_load(const qp_block_t *to, const qp_mat_t *from, int64_t first_col
 
 /* One block of keys or values of one kv head, from rows that stand together or in pages. */
 static void load_key_block(const qp_blocks_t *b, const qp_key_source_t *source,
-                           const qp_mat_t *from, const qp_span_t *s, int64_t block, int64_t kv_head,
-                           void *base)
+                           const qp_mat_t *from, const qp_mat_t *scale, const qp_span_t *s,
+                           int64_t block, int64_t kv_head, void *base)
 {
     int64_t first = block * QP_KB, n = qp_cpu_min(s->n_key - first, QP_KB), e = b->a.head_dim;
     qp_block_t to = {qp_key_block(b, base, s->first_key_block + block, kv_head), b->dtype, QP_KB,
@@ -86,8 +87,8 @@ static void load_key_block(const qp_blocks_t *b, const qp_key_source_t *source,
     for (int64_t i = 0; i < n; i++) {
         int64_t t = first + i;
         int64_t row = table[t / source->block_len] * source->block_len + t % source->block_len;
-        qp_cpu_convert((char *)to.data + (size_t)i * row_bytes, b->dtype,
-                       qp_cpu_at(from, row, kv_head * e), from->dtype, e);
+        qp_cpu_kv_convert((char *)to.data + (size_t)i * row_bytes, b->dtype, from, scale, row,
+                          kv_head, e);
     }
     memset((char *)to.data + (size_t)n * row_bytes, 0, (size_t)(QP_KB - n) * row_bytes);
 }
@@ -99,8 +100,10 @@ void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
     for (int64_t j = 0; j < b->n_key_block; j++)
         for (int64_t g = 0; g < b->a.n_kv_head; g++) {
             const qp_span_t *s = &b->span[b->key_block_span[j]];
-            load_key_block(b, source, &source->k, s, j - s->first_key_block, g, b->k);
-            load_key_block(b, source, &source->v, s, j - s->first_key_block, g, b->v);
+            load_key_block(b, source, &source->k, &source->k_scale, s, j - s->first_key_block, g,
+                           b->k);
+            load_key_block(b, source, &source->v, &source->v_scale, s, j - s->first_key_block, g,
+                           b->v);
         }
 }
 

@@ -48,6 +48,7 @@ typedef struct {
 /** Where keys and values come from: the batch's own rows, or the pages of a cache. */
 typedef struct {
     qp_mat_t k, v;              /**< [rows, G E] */
+    qp_mat_t k_scale, v_scale;  /**< of int8 pages, as in qp_kv_t */
     const int32_t *block_table; /**< NULL: row first_row + i of the batch */
     int64_t table_ld, block_len;
 } qp_key_source_t;
