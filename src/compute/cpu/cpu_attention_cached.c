@@ -5,6 +5,7 @@
  */
 #include "compute/cpu/cpu_attention.h"
 #include "compute/cpu/cpu_kv.h"
+#include "compute/cpu/cpu_transpose.h"
 
 enum {
     TILE = 16,   /* keys that are in fp32 at a time, while the next ones are fetched */
@@ -85,22 +86,31 @@ static size_t carve_lane(lane_t *lane, const decode_t *d, char *memory)
     return (size_t)(at - memory);
 }
 
-/* Sixteen sums side by side, folded in halves at the end. */
-static inline float dot(const float *restrict x, const float *restrict y, int64_t n)
+/* score [TILE] = scale times the products of one query with the rows of a tile. Features that fill
+ * no register come last, one by one. */
+QP_CPU_CLONES static void score_tile(float *restrict score, const float *restrict query,
+                                     const float *restrict tile, int64_t e, float scale)
 {
-    enum { WIDTH = 16 };
-    float sum[WIDTH] = {0};
-    int64_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH)
-        for (int l = 0; l < WIDTH; l++)
-            sum[l] += x[i + l] * y[i + l];
-    for (int l = 0; i + l < n; l++)
-        sum[l] += x[i + l] * y[i + l];
-#pragma GCC unroll 4
-    for (int w = WIDTH / 2; w > 0; w /= 2)
-        for (int l = 0; l < w; l++)
-            sum[l] += sum[l + w];
-    return sum[0];
+    qp_floats_t sum[TILE];
+#pragma GCC unroll 16
+    for (int k = 0; k < TILE; k++)
+        sum[k] = (qp_floats_t){0};
+    int64_t c = 0;
+    for (; c + QP_WORDS <= e; c += QP_WORDS) {
+        qp_floats_t q, x;
+        memcpy(&q, query + c, sizeof q);
+#pragma GCC unroll 16
+        for (int k = 0; k < TILE; k++) {
+            memcpy(&x, tile + k * e + c, sizeof x);
+            sum[k] += q * x;
+        }
+    }
+    qp_cpu_sum_lanes(score, sum);
+    for (; c < e; c++)
+        for (int k = 0; k < TILE; k++)
+            score[k] += query[c] * tile[k * e + c];
+    for (int k = 0; k < TILE; k++)
+        score[k] *= scale;
 }
 
 /* out += sum over n rows of weight * row; four rows at a time, so that out is touched less often.
@@ -173,10 +183,8 @@ static inline void score_piece(const decode_t *d, const piece_t *p, const lane_t
     for (int64_t i = 0; i < p->n; i += TILE) {
         int64_t n = qp_cpu_min(p->n - i, TILE);
         load_tile(lane->tile, &d->kv->k, lane->row + i, p->kv_head, n, e);
-        for (int64_t h = 0; h < d->group; h++)
-            for (int64_t k = 0; k < n; k++)
-                lane->score[h * PIECE + i + k] =
-                    dot(lane->query + h * e, lane->tile + k * e, e) * d->a.scale;
+        for (int64_t h = 0; h < d->group; h++) /* scores behind the last key are not read */
+            score_tile(lane->score + h * PIECE + i, lane->query + h * e, lane->tile, e, d->a.scale);
     }
 }
 
