@@ -126,7 +126,10 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                         "was loaded for %lld positions",
                         (long long)max_length, (long long)base->rope.n_row);
     QP_TRY(prepare(base, lora, config, max_length, engine, target, &bytes));
-    qp_error_t error = base->device->ops->alloc(base->device, "engine", bytes, &(*engine)->storage);
+    const qp_ops_t *ops = base->device->ops;
+    qp_error_t error = ops->alloc(base->device, "engine", bytes, &(*engine)->storage);
+    if (error == NULL) /* the cache gets its pages now, not token by token */
+        error = ops->zero(qp_device_queue(base->device), (*engine)->storage, bytes);
     if (error != NULL) {
         qp_engine_destroy(engine);
         return error;

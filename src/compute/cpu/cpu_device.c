@@ -161,11 +161,14 @@ qp_error_t qp_cpu_copy(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes
     return qp_cpu_upload(q, to, qp_cpu_pointer(from), bytes);
 }
 
+/* Piece by piece, as new memory gets its pages from whoever writes to them first. */
 qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes)
 {
-    (void)q;
-    if (bytes > 0)
-        memset(qp_cpu_pointer(p), 0, bytes);
+    const size_t piece = (size_t)2 << 20;
+    const int n_thread = bytes > piece ? qp_cpu_device(q)->n_thread : 1;
+#pragma omp parallel for num_threads(n_thread)
+    for (size_t at = 0; at < bytes; at += piece)
+        memset((char *)qp_cpu_pointer(p) + at, 0, bytes - at < piece ? bytes - at : piece);
     return NULL;
 }
 
