@@ -13,7 +13,8 @@
  * gives one dword, the same for all columns, and a column one dword of its own: four bytes of each
  * with VNNI, two 16-bit numbers with AVX2, whose byte product (vpmaddubsw) saturates.
  */
-enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8, LANES_512 = 16 };
+enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8 };
+enum { LANES_512 = 16, VECTORS = PANEL / LANES_512, MAX_ROW_512 = 6 };
 
 /* Where the operands of a block stand: rows of a and steps of b so many bytes apart. */
 typedef struct {
@@ -67,44 +68,43 @@ DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 4, MADD_BYTES)
 DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 5, MADD_BYTES)
 DEFINE_BLOCK(avx_vnni, "avx2,avxvnni", 6, MADD_BYTES)
 
-/* The same with registers of 64 bytes, whose strip is a whole panel. The sums have names: gcc keeps
- * an array of so many in memory. */
-#define ROWS_1(DO) DO(0)
-#define ROWS_2(DO) ROWS_1(DO) DO(1)
-#define ROWS_3(DO) ROWS_2(DO) DO(2)
-#define ROWS_4(DO) ROWS_3(DO) DO(3)
-#define ROWS_5(DO) ROWS_4(DO) DO(4)
-#define ROWS_6(DO) ROWS_5(DO) DO(5)
-#define SUMS_OF_ROW(r)                                                                  \
-    __m512i sum_##r##_0 = _mm512_setzero_si512(), sum_##r##_1 = _mm512_setzero_si512(), \
-            sum_##r##_2 = _mm512_setzero_si512(), sum_##r##_3 = _mm512_setzero_si512();
-#define STEP_OF_ROW(r)                                             \
-    memcpy(&dword, a + (r)*t->a_stride, sizeof dword);             \
-    all = _mm512_set1_epi32(dword);                                \
-    sum_##r##_0 = _mm512_dpbusd_epi32(sum_##r##_0, all, column_0); \
-    sum_##r##_1 = _mm512_dpbusd_epi32(sum_##r##_1, all, column_1); \
-    sum_##r##_2 = _mm512_dpbusd_epi32(sum_##r##_2, all, column_2); \
-    sum_##r##_3 = _mm512_dpbusd_epi32(sum_##r##_3, all, column_3);
-#define STORE_ROW(r)                                                     \
-    _mm512_storeu_si512(t->c + (r)*t->ldc, sum_##r##_0);                 \
-    _mm512_storeu_si512(t->c + (r)*t->ldc + LANES_512, sum_##r##_1);     \
-    _mm512_storeu_si512(t->c + (r)*t->ldc + 2 * LANES_512, sum_##r##_2); \
-    _mm512_storeu_si512(t->c + (r)*t->ldc + 3 * LANES_512, sum_##r##_3);
-#define DEFINE_BLOCK_512(n_row)                                                      \
-    __attribute__((target("avx512f,avx512vnni"))) static void block_avx512_##n_row(  \
-        const block_t *t)                                                            \
-    {                                                                                \
-        ROWS_##n_row(SUMS_OF_ROW) const char *a = t->a, *b = t->b;                   \
-        for (int64_t i = 0; i < t->n_step; i++, a += 4, b += (size_t)4 * PANEL) {    \
-            const __m512i column_0 = _mm512_loadu_si512(b);                          \
-            const __m512i column_1 = _mm512_loadu_si512(b + (size_t)4 * LANES_512);  \
-            const __m512i column_2 = _mm512_loadu_si512(b + (size_t)8 * LANES_512);  \
-            const __m512i column_3 = _mm512_loadu_si512(b + (size_t)12 * LANES_512); \
-            int32_t dword;                                                           \
-            __m512i all;                                                             \
-            ROWS_##n_row(STEP_OF_ROW)                                                \
-        }                                                                            \
-        ROWS_##n_row(STORE_ROW)                                                      \
+/* The same with registers of 64 bytes, whose strip is a whole panel; n_row is a constant where this
+ * is inlined, so that the sums are registers. */
+__attribute__((target("avx512f,avx512vnni"), always_inline)) static inline void
+block_avx512(const block_t *t, int n_row)
+{
+    __m512i sum[MAX_ROW_512 * VECTORS];
+#pragma GCC unroll 24
+    for (int i = 0; i < n_row * VECTORS; i++)
+        sum[i] = _mm512_setzero_si512();
+    const char *a = t->a, *b = t->b;
+    for (int64_t i = 0; i < t->n_step; i++, a += 4, b += t->b_stride) {
+        __m512i column[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            column[v] = _mm512_loadu_si512(b + (ptrdiff_t)(4 * v * LANES_512));
+#pragma GCC unroll 6
+        for (int r = 0; r < n_row; r++) {
+            int32_t dword;
+            memcpy(&dword, a + r * t->a_stride, sizeof dword);
+            const __m512i all = _mm512_set1_epi32(dword);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++)
+                sum[r * VECTORS + v] = _mm512_dpbusd_epi32(sum[r * VECTORS + v], all, column[v]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < n_row; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++)
+            _mm512_storeu_si512(t->c + r * t->ldc + v * LANES_512, sum[r * VECTORS + v]);
+}
+
+#define DEFINE_BLOCK_512(n_row)                                                     \
+    __attribute__((target("avx512f,avx512vnni"))) static void block_avx512_##n_row( \
+        const block_t *t)                                                           \
+    {                                                                               \
+        block_avx512(t, n_row);                                                     \
     }
 
 DEFINE_BLOCK_512(1)
@@ -126,10 +126,9 @@ static const blocks_t with_avx_vnni = {6,
                                        {NULL, block_avx_vnni_1, block_avx_vnni_2, block_avx_vnni_3,
                                         block_avx_vnni_4, block_avx_vnni_5, block_avx_vnni_6}};
 
-static const blocks_t with_avx512 = {6,
+static const blocks_t with_avx512 = {MAX_ROW_512,
                                      {NULL, block_avx512_1, block_avx512_2, block_avx512_3,
                                       block_avx512_4, block_avx512_5, block_avx512_6}};
-
 /* All m rows of one strip, in blocks of nearly the same height. */
 static void strip(const blocks_t *blocks, block_t t, int64_t m)
 {
@@ -172,6 +171,7 @@ static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8
               (block_t){.a = (const char *)a,
                         .b = column(b, j, k),
                         .a_stride = lda,
+                        .b_stride = 4 * PANEL,
                         .n_step = k / 4,
                         .c = c + j,
                         .ldc = n},
