@@ -12,9 +12,10 @@ typedef struct {
 
 /* Head sizes and groups of real models and odd ones; lengths around the blocks of 64 and 128. */
 static const case_t cases[] = {
-    {{9, 3, 64, 0.125f}, 3, {1, 150, 64}},       {{2, 2, 80, 0.1118f}, 2, {65, 129}},
-    {{4, 1, 128, 0.08839f}, 2, {257, 2}},        {{3, 3, 7, 0.37796f}, 4, {5, 0, 63, 128}},
-    {{2, 1, 33, 0.17408f}, 5, {3, 1, 1, 70, 9}}, {{1, 1, 64, 0.125f}, 1, {700}},
+    {{9, 3, 64, 0.125f}, 3, {1, 150, 64}},         {{2, 2, 80, 0.1118f}, 2, {65, 129}},
+    {{4, 1, 128, 0.08839f}, 2, {257, 2}},          {{3, 3, 7, 0.37796f}, 4, {5, 0, 63, 128}},
+    {{2, 1, 33, 0.17408f}, 5, {3, 1, 1, 70, 9}},   {{1, 1, 64, 0.125f}, 1, {700}},
+    {{6, 2, 64, 0.125f}, 5, {70, 66, 65, 70, 64}}, /* backward: heads of a group are one task */
 };
 enum { N_CASE = sizeof cases / sizeof cases[0] };
 
@@ -158,6 +159,29 @@ static void test_large_scores(qp_device_t *device)
     free_run(device, &r);
 }
 
+/* One element of q, k or v that is no number, or infinite, shows in what is made from it. */
+static void test_not_finite(qp_device_t *device, qp_dtype_t dtype)
+{
+    enum { N = 150, E = 64, ROW = 70 };
+    const case_t c = {{1, 1, E, 0.125f}, 1, {N}};
+    const double bad[] = {NAN, INFINITY};
+    for (int part = 0; part < 3; part++)
+        for (int i = 0; i < 2; i++) {
+            run_t r = start_run(device, &c, dtype);
+            set_element(&r.qkv, ROW, part * E + 3, bad[i]);
+            run(device, &c, &r);
+            bool seen = false, gradient = false;
+            for (int64_t t = 0; t < N; t++) {
+                for (int64_t e = 0; e < E; e++)
+                    seen = seen || !isfinite(get_element(&r.out, t, e));
+                for (int64_t e = 0; e < 3 * E; e++)
+                    gradient = gradient || !isfinite(get_element(&r.dqkv, t, e));
+            }
+            CHECK_MSG(seen && gradient, "part %d is %g", part, bad[i]);
+            free_run(device, &r);
+        }
+}
+
 /*
  * transformers' LLaMA attention (tests/golden/make_attention.py): rotary table, rotation, causal
  * grouped attention and the gradient down to the unrotated q, k, v.
@@ -213,6 +237,8 @@ int main(void)
             check_alone(device, other, &cases[i], dtype);
         }
     test_large_scores(device);
+    for (int d = 0; d < n_dtype; d++)
+        test_not_finite(device, d == 0 ? QP_F32 : QP_BF16);
     test_transformers(device);
     qp_device_close(&device);
     qp_device_close(&other);

@@ -2,8 +2,8 @@
  * \file cpu_attention.h
  * What forward, backward and cached attention share. Every sequence is cut into blocks of QB query
  * rows and KB key rows, the last ones filled up with zeros, so all products have one of a few fixed
- * sizes. One task, (head, block of queries) forward and (head, sequence) backward, runs on one
- * thread.
+ * sizes. One task, (head, block of queries) forward and (head or group of heads, sequence)
+ * backward, runs on one thread. The products are oneDNN's, or our own (cpu_attention_bf16.h).
  */
 #ifndef QP_COMPUTE_CPU_ATTENTION_H
 #define QP_COMPUTE_CPU_ATTENTION_H
@@ -11,20 +11,20 @@
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_math.h"
 
-enum { QP_QB = 64, QP_KB = 128 };
+enum { QP_QB = 64, QP_KB = 128, QP_SUB = QP_KB / 2 };
 
 /** Where only the first half of a block of keys is seen or real, products of half the size do. */
 typedef enum { QP_WHOLE_BLOCK, QP_HALF_BLOCK, QP_N_BLOCK_SIZE } qp_block_size_t;
 
 static inline int64_t qp_block_keys(int size)
 {
-    return size == QP_HALF_BLOCK ? QP_KB / 2 : QP_KB;
+    return size == QP_HALF_BLOCK ? QP_SUB : QP_KB;
 }
 
 /** Size for n keys from the block's first. */
 static inline qp_block_size_t qp_block_size(int64_t n)
 {
-    return n <= QP_KB / 2 ? QP_HALF_BLOCK : QP_WHOLE_BLOCK;
+    return n <= QP_SUB ? QP_HALF_BLOCK : QP_WHOLE_BLOCK;
 }
 
 /** One sequence: its n_query rows in the batch, which are the last of its n_key keys. */
@@ -34,15 +34,25 @@ typedef struct {
     int64_t first_query_block, first_key_block; /**< among the blocks of all spans */
 } qp_span_t;
 
+/**
+ * Forms of keys and values. The general way has them as rows, [KB, E] dense; our own kernels have
+ * both halves of a block as second operands (cpu_pack.h), [SUB, E], or transposed, [E, SUB].
+ */
+typedef enum { QP_K, QP_V, QP_K_TRANS, QP_V_TRANS, QP_N_KEY_FORM } qp_key_form_t;
+
+typedef struct qp_bf16_attention qp_bf16_attention_t;
+
 /** The batch as blocks. */
 typedef struct {
     qp_attention_t a;
-    int64_t group;    /**< query heads per kv head */
-    qp_dtype_t dtype; /**< of the products */
+    int64_t group;                    /**< query heads per kv head */
+    qp_dtype_t dtype;                 /**< of the products */
+    const qp_bf16_attention_t *fused; /**< our own kernels; NULL: the general way */
     int64_t n_span, n_query_block, n_key_block, max_query_block;
     qp_span_t *span;                            /**< [n_span] */
     int32_t *query_block_span, *key_block_span; /**< span of each block */
-    void *k, *v;                                /**< [n_key_block, n_kv_head, KB, E] */
+    void *key[QP_N_KEY_FORM]; /**< [n_key_block, n_kv_head, KB E]; NULL: not needed */
+    void *rows;               /**< [n_thread, KB, E] keys on their way to be packed */
 } qp_blocks_t;
 
 /** Where keys and values come from: the batch's own rows, or the pages of a cache. */
@@ -77,20 +87,29 @@ static inline void qp_store_operand(void *to, qp_dtype_t dtype, const float *res
     }
 }
 
-/** Block (key block, kv head) of b->k or b->v. */
-static inline void *qp_key_block(const qp_blocks_t *b, void *base, int64_t block, int64_t kv_head)
+static inline size_t qp_key_block_bytes(const qp_blocks_t *b)
 {
-    size_t bytes = (size_t)(QP_KB * b->a.head_dim) * qp_dtype_bytes(b->dtype);
-    return (char *)base + (size_t)(block * b->a.n_kv_head + kv_head) * bytes;
+    return (size_t)(QP_KB * b->a.head_dim) * qp_dtype_bytes(b->dtype);
 }
+
+/** Block (key block, kv head) in one of its forms. */
+static inline char *qp_key_block(const qp_blocks_t *b, qp_key_form_t form, int64_t block,
+                                 int64_t kv_head)
+{
+    const int64_t at = block * b->a.n_kv_head + kv_head;
+    return (char *)b->key[form] + (size_t)at * qp_key_block_bytes(b);
+}
+
+/** What keys and values are wanted for. */
+typedef enum { QP_FOR_FORWARD, QP_FOR_BACKWARD } qp_blocks_use_t;
 
 /**
  * Plans the sequences of \a batch that have at least \a min_query rows; n_past (host, [n_seq]) adds
  * keys before the batch's own, NULL: none. The plan stays valid until the next one.
  */
-void qp_blocks_init(qp_blocks_t *b, qp_cpu_device_t *device, const qp_attention_t *a,
-                    qp_dtype_t dtype, const qp_ragged_t *batch, const int32_t *n_past,
-                    int64_t min_query);
+void qp_blocks_init(qp_blocks_t *b, qp_cpu_device_t *device, qp_blocks_use_t use,
+                    const qp_attention_t *a, qp_dtype_t dtype, const qp_ragged_t *batch,
+                    const int32_t *n_past, int64_t min_query);
 
 /** Copies all keys and values into their blocks; in parallel. */
 void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
@@ -100,6 +119,13 @@ void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
  */
 void qp_block_load(const qp_block_t *to, const qp_mat_t *from, int64_t first_col, int64_t first_row,
                    int64_t n_row);
+
+/**
+ * Writes n_row rows from columns [E, QB] in fp32, times scale, into the columns of \a to from
+ * first_col on.
+ */
+void qp_block_store_trans(const qp_mat_t *to, int64_t first_row, int64_t first_col,
+                          const float *from, int64_t n_row, int64_t n_col, float scale);
 
 /** All query blocks against the loaded keys; q heads stand first in qkv. lse [H, T] or NULL. */
 qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,

@@ -298,7 +298,8 @@ static qp_error_t attend_blocks(const decode_t *d, qp_cpu_device_t *device,
                                   .n_seq = end - first,
                                   .cu_seqlens_host = batch->cu_seqlens_host + first};
         qp_blocks_t b;
-        qp_blocks_init(&b, device, &d->a, d->qkv.dtype, &part, map->n_past + first, 1);
+        qp_blocks_init(&b, device, QP_FOR_FORWARD, &d->a, d->qkv.dtype, &part, map->n_past + first,
+                       1);
         const qp_key_source_t source = {.k = d->kv->k,
                                         .v = d->kv->v,
                                         .k_scale = d->kv->k_scale,

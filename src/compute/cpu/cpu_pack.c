@@ -1,10 +1,9 @@
 #include "compute/cpu/cpu_pack.h"
 
 #include "compute/cpu/cpu_math.h"
+#include "compute/cpu/cpu_transpose.h"
 
-enum { COLS = 64, ROWS = 32, PAIRS = ROWS / 2, LANES = 16 };
-
-typedef uint32_t pairs_t __attribute__((vector_size(LANES * sizeof(uint32_t))));
+enum { COLS = 64, ROWS = 32, PAIRS = ROWS / 2 };
 
 static bool is_packed(const qp_cpu_device_t *device, qp_dtype_t dtype)
 {
@@ -30,31 +29,11 @@ void qp_cpu_operand_describe(const qp_cpu_device_t *device, qp_cpu_gemm_spec_t *
     spec->ldb = spec->packed_b ? 0 : (trans ? spec->k : spec->n);
 }
 
-/* Lane i of the first and of the second row after two rows h apart swapped their off-diagonal
- * h x h blocks; lanes of the second row before are counted from 16. */
-#define FIRST(i, h) (((i) & (h)) == 0 ? (i) : (i) - (h) + LANES)
-#define SECOND(i, h) (((i) & (h)) == 0 ? (i) + (h) : (i) + LANES)
-#define ALL_LANES(at, h)                                                                      \
-    at(0, h), at(1, h), at(2, h), at(3, h), at(4, h), at(5, h), at(6, h), at(7, h), at(8, h), \
-        at(9, h), at(10, h), at(11, h), at(12, h), at(13, h), at(14, h), at(15, h)
-
-/* One stage of a 16 x 16 transposition. */
-#define EXCHANGE(v, h)                                                          \
-    for (int i = 0; i < LANES; i++)                                             \
-        if ((i & (h)) == 0) {                                                   \
-            const pairs_t a = (v)[i], b = (v)[i + (h)];                         \
-            (v)[i] = __builtin_shufflevector(a, b, ALL_LANES(FIRST, h));        \
-            (v)[i + (h)] = __builtin_shufflevector(a, b, ALL_LANES(SECOND, h)); \
-        }
-
 /* to [16 pairs, 16 columns] (rows 64 pairs apart) from 16 columns of 16 pairs each. */
-static inline void transpose_pairs(uint32_t *restrict to, pairs_t v[LANES])
+static inline void transpose_pairs(uint32_t *restrict to, qp_words_t v[QP_WORDS])
 {
-    EXCHANGE(v, 8)
-    EXCHANGE(v, 4)
-    EXCHANGE(v, 2)
-    EXCHANGE(v, 1)
-    for (int i = 0; i < LANES; i++)
+    qp_cpu_transpose(v);
+    for (int i = 0; i < QP_WORDS; i++)
         memcpy(to + i * COLS, &v[i], sizeof v[i]);
 }
 
@@ -74,28 +53,47 @@ static inline void load_block(uint16_t *restrict to, int64_t height, int64_t wid
     }
 }
 
+/* A block of bf16 rows: where it stands if it is whole, or a copy. */
+typedef struct {
+    const uint16_t *row;
+    int64_t ld;
+} rows_t;
+
+static inline rows_t find_rows(uint16_t *copy, int64_t height, int64_t width, const void *from,
+                               qp_dtype_t dtype, int64_t ld, int64_t n_row, int64_t n_col)
+{
+    if (dtype == QP_BF16 && n_row == height && n_col == width)
+        return (rows_t){from, ld};
+    load_block(copy, height, width, from, dtype, ld, n_row, n_col);
+    return (rows_t){copy, width};
+}
+
 /* One block from b itself: rows [n_row <= 32], columns [n_col <= 64]. */
 QP_CPU_CLONES static void pack_block(uint16_t *restrict to, const void *from, qp_dtype_t dtype,
                                      int64_t ld, int64_t n_row, int64_t n_col)
 {
-    _Alignas(64) uint16_t block[ROWS * COLS];
-    load_block(block, ROWS, COLS, from, dtype, ld, n_row, n_col);
-    for (int64_t p = 0; p < PAIRS; p++)
+    _Alignas(64) uint16_t copy[ROWS * COLS];
+    const rows_t rows = find_rows(copy, ROWS, COLS, from, dtype, ld, n_row, n_col);
+    for (int64_t p = 0; p < PAIRS; p++) {
+        const uint16_t *restrict first = rows.row + 2 * p * rows.ld;
+        const uint16_t *restrict second = first + rows.ld;
         for (int64_t j = 0; j < COLS; j++) {
-            to[(p * COLS + j) * 2] = block[2 * p * COLS + j];
-            to[(p * COLS + j) * 2 + 1] = block[(2 * p + 1) * COLS + j];
+            to[(p * COLS + j) * 2] = first[j];
+            to[(p * COLS + j) * 2 + 1] = second[j];
         }
+    }
 }
 
 /* One block from the transpose: its columns [n_col <= 64] are rows of \a from. */
 QP_CPU_CLONES static void pack_transposed(uint16_t *restrict to, const void *from, qp_dtype_t dtype,
                                           int64_t ld, int64_t n_row, int64_t n_col)
 {
-    _Alignas(64) uint16_t block[COLS * ROWS];
-    load_block(block, COLS, ROWS, from, dtype, ld, n_col, n_row);
-    for (int64_t j = 0; j < COLS; j += LANES) {
-        pairs_t v[LANES];
-        memcpy(v, block + j * ROWS, sizeof v);
+    _Alignas(64) uint16_t copy[COLS * ROWS];
+    const rows_t rows = find_rows(copy, COLS, ROWS, from, dtype, ld, n_col, n_row);
+    for (int64_t j = 0; j < COLS; j += QP_WORDS) {
+        qp_words_t v[QP_WORDS];
+        for (int64_t i = 0; i < QP_WORDS; i++)
+            memcpy(&v[i], rows.row + (j + i) * rows.ld, sizeof v[i]);
         transpose_pairs((uint32_t *)to + j, v);
     }
 }
