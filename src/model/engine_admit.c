@@ -38,7 +38,7 @@ qp_request_t **qp_engine_turns(qp_request_t *request, int64_t n_request)
     qp_request_t **turn = QP_NEW("engine", qp_request_t *, n_request);
     for (int64_t i = 0; i < n_request; i++)
         turn[i] = &request[i];
-    qsort(turn, (size_t)n_request, sizeof *turn, compare_prompts);
+    qsort(turn, (size_t)n_request, sizeof(qp_request_t *), compare_prompts);
     return turn;
 }
 

@@ -54,13 +54,13 @@ static qp_error_t copy_rows(qp_engine_t *engine, int32_t to, int32_t from, int64
                   from_row = (int64_t)from * QP_KV_BLOCK_LEN;
     for (int64_t l = 0; l < engine->base->config.n_layer; l++) {
         const qp_kv_t *kv = &engine->kv[l];
-        const qp_mat_t *const mat[] = {&kv->k, &kv->v, &kv->k_scale, &kv->v_scale};
+        const qp_mat_t mat[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
         for (size_t m = 0; m < sizeof mat / sizeof *mat; m++)
-            if (!qp_dptr_is_null(mat[m]->data))
-                QP_TRY(engine->flow.ops->copy(
-                    engine->flow.q, qp_mat_rows(*mat[m], to_row, n).data,
-                    qp_mat_rows(*mat[m], from_row, n).data,
-                    qp_bytes(n * mat[m]->ld, qp_dtype_bytes(mat[m]->dtype))));
+            if (!qp_dptr_is_null(mat[m].data))
+                QP_TRY(
+                    engine->flow.ops->copy(engine->flow.q, qp_mat_rows(mat[m], to_row, n).data,
+                                           qp_mat_rows(mat[m], from_row, n).data,
+                                           qp_bytes(n * mat[m].ld, qp_dtype_bytes(mat[m].dtype))));
     }
     return NULL;
 }
