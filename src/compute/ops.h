@@ -265,11 +265,14 @@ typedef struct qp_ops {
      * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's
      * warpers. The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING};
      * ties and order by token id, so the draw does not depend on the other rows. token [N] int32;
-     * logprob [N] fp32 is of the unwarped (temperature 1) distribution. sample, position: host [N].
+     * logprob [N] fp32 is of the unwarped (temperature 1) distribution, of all tokens. sample,
+     * position: host [N]. forbidden: host [N], a token that the row must not draw (its logit is
+     * overwritten), or -1; NULL: no row has one.
      */
     qp_error_t (*sample)(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position);
+                         const uint32_t *sample, const uint32_t *position,
+                         const int32_t *forbidden);
 
     /* --- optimiser, flat fp32 arrays ---------------------------------------------------------- */
     /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite.

@@ -14,6 +14,7 @@ typedef enum { QP_KV_CACHE_AUTO, QP_KV_CACHE_INT8 } qp_kv_cache_dtype_t;
 
 typedef struct {
     int64_t max_new_tokens;
+    int64_t min_new_tokens; /**< EOS is not drawn before so many */
     double temperature, top_p;
     int64_t top_k;
     bool do_sample;      /**< false: greedy */

@@ -58,7 +58,7 @@ static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from,
  * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
  * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
  */
-static qp_error_t build_batch(qp_engine_t *engine)
+static qp_error_t build_batch(qp_engine_t *engine, int32_t eos)
 {
     qp_slot_t *end = engine->slot + engine->config.max_active;
     engine->n_token = engine->n_seq = engine->n_draw = 0;
@@ -71,6 +71,8 @@ static qp_error_t build_batch(qp_engine_t *engine)
         engine->draw_slot[draw] = slot;
         engine->draw_sample[draw] = slot->request->sample;
         engine->draw_position[draw] = (uint32_t)n;
+        const bool too_early = slot->request->n_token < engine->config.min_new_tokens;
+        engine->draw_forbidden[draw] = too_early ? eos : -1;
         add_tokens(engine, slot, n - 1, n);
     }
     for (qp_slot_t *slot = engine->slot; slot < end; slot++)
@@ -146,7 +148,7 @@ static qp_error_t draw(qp_engine_run_t *run)
     size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
     QP_TRY(ops->sample(q, engine->drawn, engine->logprob,
                        qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
-                       engine->draw_sample, engine->draw_position));
+                       engine->draw_sample, engine->draw_position, engine->draw_forbidden));
     QP_TRY(ops->download(q, engine->host_drawn, engine->drawn, bytes));
     return ops->download(q, engine->host_logprob, engine->logprob, bytes);
 }
@@ -174,7 +176,7 @@ static qp_error_t answer_all(qp_engine_run_t *run)
     qp_engine_t *engine = run->engine;
     while (run->next < run->n_request || run->n_active > 0) {
         qp_engine_admit(run);
-        QP_TRY(build_batch(engine));
+        QP_TRY(build_batch(engine, run->eos));
         QP_TRY(forward(engine));
         QP_TRY(draw(run));
         accept(run);

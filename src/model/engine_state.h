@@ -51,6 +51,7 @@ struct qp_engine {
     int32_t *host_cu_seqlens;              /**< [max_seq + 1] */
     int32_t *host_past, *host_table;       /**< [max_seq], [max_seq, table_ld] */
     uint32_t *draw_sample, *draw_position; /**< [max_active] */
+    int32_t *draw_forbidden;               /**< [max_active] EOS where it would come too early */
     int32_t *host_drawn;                   /**< [max_active] */
     float *host_logprob;                   /**< [max_active] */
 };

@@ -45,6 +45,8 @@ const qp_deck_group_t qp_lora_deck = {"lora", "The LoRA adapter.", NULL, lora_ke
 static const qp_deck_key_t generate_keys[] = {
     {"generate.max_new_tokens", QP_DECK_INT, FIELD(max_new_tokens), "128", 1, 1 << 20, NULL,
      "tokens", "Longest answer.", QP_DECK_RESTART_OK},
+    {"generate.min_new_tokens", QP_DECK_INT, FIELD(min_new_tokens), "0", 0, 1 << 20, NULL, "tokens",
+     "Shortest answer: EOS is not drawn before.", QP_DECK_RESTART_OK},
     {"generate.do_sample", QP_DECK_BOOL, FIELD(do_sample), "false", 0, 0, NULL, "",
      "Draw tokens; false: always the most probable one.", QP_DECK_RESTART_OK},
     {"generate.temperature", QP_DECK_FLOAT, FIELD(temperature), "1.0", 1e-4, 1e4, NULL, "",

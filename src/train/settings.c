@@ -124,6 +124,10 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
                  qp_method_name(s->job.method));
     if (s->job.method == QP_METHOD_EVAL && s->data.eval.n == 0)
         complain(&report, deck, "data.eval", "job.method = \"eval\" needs it");
+    if (s->generate.min_new_tokens > s->generate.max_new_tokens)
+        complain(&report, deck, "generate.min_new_tokens",
+                 "%lld is more than max_new_tokens = %lld", (long long)s->generate.min_new_tokens,
+                 (long long)s->generate.max_new_tokens);
     if (s->generate.num_return_sequences > 1 && !s->generate.do_sample)
         complain(&report, deck, "generate.num_return_sequences",
                  "%lld answers to a prompt are all the same without do_sample = true",

@@ -77,7 +77,8 @@ static float draw_many(qp_device_t *device, const float *logit, const qp_samplin
             sample[i] = 77;
             position[i] = (uint32_t)(done + i);
         }
-        CHECK_OK(device->ops->sample(q, token_at, logprob_at, rows.m, s, &key, sample, position));
+        CHECK_OK(
+            device->ops->sample(q, token_at, logprob_at, rows.m, s, &key, sample, position, NULL));
         CHECK_OK(device->ops->download(q, token, token_at, sizeof token));
         CHECK_OK(device->ops->download(q, logprob, logprob_at, sizeof logprob));
         first = done == 0 ? logprob[0] : first;
@@ -189,11 +190,41 @@ static void test_nan_is_refused(qp_device_t *device)
     qp_dptr_t logprob_at = upload_bytes(device, token, sizeof token);
     qp_philox_key_t key = {0};
     CHECK_FAILS(device->ops->sample(qp_device_queue(device), token_at, logprob_at, rows.m, settings,
-                                    &key, sample, position),
+                                    &key, sample, position, NULL),
                 QP_INTERNAL, "row 1 (sample 5, position 8)");
     device->ops->release(device, &token_at);
     device->ops->release(device, &logprob_at);
     free_tensor(&rows);
+}
+
+/* A forbidden token is not drawn, however likely; the others' log-probabilities count it. */
+static void test_forbidden(qp_device_t *device)
+{
+    enum { ROWS = 3, LIKELY = 7, NEXT = 9 };
+    static const qp_sampling_t ways[] = {{0.0f, 0, 1.0f}, {1.0f, 0, 1.0f}, {0.8f, 2, 0.9f}};
+    const uint32_t sample[ROWS] = {0}, position[ROWS] = {0};
+    const int32_t forbidden[ROWS] = {-1, LIKELY, NEXT};
+    for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+        tensor_t rows = make_tensor(device, QP_F32, ROWS, V);
+        for (int64_t i = 0; i < ROWS; i++)
+            for (int64_t j = 0; j < V; j++)
+                set_element(&rows, i, j, j == LIKELY ? 200.0 : j == NEXT ? 50.0 : 0.0);
+        int32_t token[ROWS];
+        float logprob[ROWS];
+        qp_dptr_t token_at = upload_bytes(device, token, sizeof token);
+        qp_dptr_t logprob_at = upload_bytes(device, logprob, sizeof logprob);
+        qp_queue_t *q = qp_device_queue(device);
+        const qp_philox_key_t key = {.seed = 3};
+        CHECK_OK(device->ops->sample(q, token_at, logprob_at, rows.m, &ways[w], &key, sample,
+                                     position, forbidden));
+        CHECK_OK(device->ops->download(q, token, token_at, sizeof token));
+        CHECK_OK(device->ops->download(q, logprob, logprob_at, sizeof logprob));
+        CHECK(token[0] == LIKELY && token[1] == NEXT && token[2] == LIKELY);
+        CHECK(logprob[0] == 0.0f && logprob[1] == -150.0f && logprob[2] == 0.0f);
+        device->ops->release(device, &token_at);
+        device->ops->release(device, &logprob_at);
+        free_tensor(&rows);
+    }
 }
 
 int main(void)
@@ -204,6 +235,7 @@ int main(void)
     test_logprob_is_unwarped(device);
     test_transformers(device);
     test_nan_is_refused(device);
+    test_forbidden(device);
     qp_device_close(&device);
     return qp_test_end();
 }

@@ -199,6 +199,37 @@ static void test_int8_cache_is_small(const tiny_setup_t *s, const qp_lora_config
           2 * c->n_layer * n_row * c->n_kv_head * (4 * c->head_dim - c->head_dim - 4));
 }
 
+/* With an EOS that would come at once, the answer goes on as long as it must and no longer. */
+static void test_min_new_tokens(const tiny_setup_t *s)
+{
+    static const int32_t prompt[] = {3, 14, 15};
+    qp_engine_t *engine;
+    qp_role_t role = {s->base, NULL};
+    qp_philox_key_t key = {0};
+    qp_request_t request = {.prompt = prompt, .n_prompt = 3};
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 1, .max_prefill = 8};
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
+    CHECK_OK(qp_engine_run(engine, &role, &request, 1, -1, &key));
+    const int32_t eos = request.token[0];
+    qp_free(request.token);
+    qp_free(request.logprob);
+    CHECK_OK(qp_engine_run(engine, &role, &request, 1, eos, &key));
+    CHECK(request.n_token == 1 && request.stopped);
+    qp_free(request.token);
+    qp_free(request.logprob);
+    qp_engine_destroy(&engine);
+    config.min_new_tokens = 5;
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
+    CHECK_OK(qp_engine_run(engine, &role, &request, 1, eos, &key));
+    CHECK(request.n_token >= 5);
+    for (int64_t t = 0; t < 5 && t < request.n_token; t++)
+        CHECK(request.token[t] != eos);
+    CHECK(isfinite(request.logprob[0]));
+    qp_free(request.token);
+    qp_free(request.logprob);
+    qp_engine_destroy(&engine);
+}
+
 static void test_bad_requests_are_refused(const tiny_setup_t *s)
 {
     static const int32_t prompt[] = {3, 96};
@@ -233,6 +264,7 @@ int main(void)
     test_eos_ends_an_answer(&s, &tiny.lora);
     test_int8_cache_is_close(&s, &tiny.lora);
     test_int8_cache_is_small(&s, &tiny.lora);
+    test_min_new_tokens(&s);
     test_bad_requests_are_refused(&s);
     tiny_teardown(&s);
     tiny_close(&tiny);

@@ -182,7 +182,7 @@ static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_
 
 qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position)
+                         const uint32_t *sample, const uint32_t *position, const int32_t *forbidden)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     QP_ASSERT(logits.dtype == QP_F32 && sampling->temperature >= 0.0f);
@@ -194,7 +194,14 @@ qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_m
         row_t row = {.logit = qp_cpu_at(&logits, i, 0),
                      .weight = weight + omp_get_thread_num() * logits.n_col,
                      .n = logits.n_col};
-        if (!scan_row(&row)) {
+        bool good = scan_row(&row);
+        const row_t all = row; /* what the log-probability refers to */
+        const int64_t not_this = forbidden != NULL ? forbidden[i] : -1;
+        if (good && not_this >= 0) {
+            *(float *)qp_cpu_at(&logits, i, not_this) = -INFINITY;
+            good = scan_row(&row);
+        }
+        if (!good) {
             qp_cpu_keep_error(&error, QP_ERROR(QP_INTERNAL,
                                                "sampling: row %lld (sample %u, position %u) has a "
                                                "logit that is NaN or infinite",
@@ -207,7 +214,7 @@ qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_m
         row_key.site = QP_SITE_SAMPLING;
         int64_t choice = choose(&row, sampling, &row_key);
         qp_cpu_i32(token)[i] = (int32_t)choice;
-        qp_cpu_f32(logprob)[i] = (float)((double)(row.logit[choice] - row.top) - row.log_sum);
+        qp_cpu_f32(logprob)[i] = (float)((double)(all.logit[choice] - all.top) - all.log_sum);
     }
     return error;
 }
