@@ -1,11 +1,11 @@
 /*
  * Node-shared memory. Open MPI keeps the segments of MPI_Win_allocate_shared in /dev/shm, and a
  * full /dev/shm means SIGBUS, not an error. So its room is looked at first; where it is too small,
- * the first rank of the node makes a memfd and the others open it through /proc/PID/fd/N. Either
- * way every rank makes the pages of its own stripe present at once: shortage shows here, and the
- * pages spread over the memory domains of the ranks. A rank alone on its node takes memory of its
- * own, in large pages, which the threads that fill it make present. The kernel frees all kinds
- * however the job ends.
+ * the first rank of the node makes a memfd and the others open it through /proc/PID/fd/N; each rank
+ * reserves its own stripe of it, so that shortage is an error here. A rank alone on its node takes
+ * memory of its own, in large pages. Nothing is written here: clearing pages takes time that is
+ * better spent while the file is being read, and who fills them gets them from the memory next to
+ * it. The kernel frees all kinds however the job ends.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,16 +44,6 @@ static void stripe(const qp_comm_t *comm, size_t bytes, size_t *offset, size_t *
     *n_bytes = end > first ? end - first : 0;
 }
 
-/* Makes pages present; the kernel does it by itself since Linux 5.14. */
-static void populate(void *data, size_t bytes)
-{
-#ifdef MADV_POPULATE_WRITE
-    if (madvise(data, bytes, MADV_POPULATE_WRITE) == 0)
-        return;
-#endif
-    memset(data, 0, bytes);
-}
-
 static qp_error_t create_window(qp_comm_t *comm, qp_shared_t *shared)
 {
     MPI_Aint mine = comm->node_rank == 0 ? (MPI_Aint)(shared->bytes + PAGE) : 0;
@@ -66,12 +56,8 @@ static qp_error_t create_window(qp_comm_t *comm, qp_shared_t *shared)
     QP_TRY(QP_MPI(MPI_Win_lock_all(MPI_MODE_NOCHECK, shared->window)));
     /* Mappings start on pages, so rounding up gives the same place on every rank. */
     shared->data = (char *)base + (PAGE - (uintptr_t)base % PAGE) % PAGE;
-    size_t offset, n_bytes;
-    stripe(comm, shared->bytes, &offset, &n_bytes);
     if (comm->node_size == 1) /* from the heap, as it was left */
         memset(shared->data, 0, shared->bytes);
-    else
-        populate((char *)shared->data + offset, n_bytes);
     return NULL;
 }
 

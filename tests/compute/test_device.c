@@ -38,6 +38,28 @@ static void test_cuda_is_refused(void)
     CHECK(device == NULL);
 }
 
+/* Large uploads are cut into pieces that the threads copy. */
+static void test_uploads_are_whole(void)
+{
+    enum { N = (5 << 20) + 123 };
+    const qp_device_config_t config = {.backend = QP_BACKEND_CPU, .threads = 3};
+    qp_device_t *device = NULL;
+    qp_dptr_t there = {0};
+    uint8_t *from = QP_NEW("test", uint8_t, N), *back = QP_NEW("test", uint8_t, N);
+    for (int64_t i = 0; i < N; i++)
+        from[i] = (uint8_t)(i % 251);
+    CHECK_OK(qp_device_open(&config, 0, 1, &device));
+    qp_queue_t *queue = qp_device_queue(device);
+    CHECK_OK(device->ops->alloc(device, "test", N, &there));
+    CHECK_OK(device->ops->upload(queue, there, from, N - 1)); /* the last byte stays as it is */
+    CHECK_OK(device->ops->download(queue, back, there, N));
+    CHECK(memcmp(from, back, N - 1) == 0 && back[N - 1] == 0);
+    device->ops->release(device, &there);
+    qp_device_close(&device);
+    QP_FREE(from);
+    QP_FREE(back);
+}
+
 /* Ranks that see all cores share them; a rank that is bound to its own keeps them. */
 static void test_share_of_cores(void)
 {
@@ -109,6 +131,7 @@ int main(void)
 {
     test_auto_is_cpu();
     test_cuda_is_refused();
+    test_uploads_are_whole();
     test_share_of_cores();
     test_memory();
     test_deck();
