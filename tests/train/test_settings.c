@@ -87,6 +87,8 @@ static void test_defaults_and_checks(void)
     CHECK_FAILS(read_text("", divide, 1, &s), QP_INPUT, "5 does not divide global_sequences = 32");
     const char *const warmup[] = {"optim.warmup_steps=11"};
     CHECK_FAILS(read_text("", warmup, 1, &s), QP_INPUT, "11 is more than optim.steps = 10");
+    const char *const shortest[] = {"generate.min_new_tokens=200"};
+    CHECK_FAILS(read_text("", shortest, 1, &s), QP_INPUT, "200 is more than max_new_tokens = 128");
     const char *const name[] = {"job.name=a/b"};
     CHECK_FAILS(read_text("", name, 1, &s), QP_INPUT, "must be a folder's name");
     CHECK_FAILS(read_text("checkpoint = { walltime = \"soon\"; };\n", NULL, 0, &s), QP_INPUT,
