@@ -32,7 +32,7 @@ static void test_product(const qp_cpu_int8_product_t *product, int64_t m, int64_
                 : (int8_t)((int)(255.0f * qp_philox_uniform(&key, (uint64_t)(m * lda + i))) - 127);
     for (int64_t i = 0; i < m * n + 1; i++)
         c[i] = GUARD;
-    product->run(c, a, lda, b, m, n, k);
+    product->run(c, a, lda, b, m, n, k, m % 2 == 0 ? b : NULL);
     int64_t n_wrong = 0;
     for (int64_t r = 0; r < m; r++)
         for (int64_t j = 0; j < n; j++) {

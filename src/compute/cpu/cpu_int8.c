@@ -14,7 +14,7 @@
  * with VNNI, two 16-bit numbers with AVX2, whose byte product (vpmaddubsw) saturates.
  */
 enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8 };
-enum { LANES_512 = 16, VECTORS = PANEL / LANES_512, MAX_ROW_512 = 6 };
+enum { LINE = 64, LANES_512 = 16, VECTORS = PANEL / LANES_512, MAX_ROW_512 = 6 };
 
 /* Where the operands of a block stand: rows of a and steps of b so many bytes apart. */
 typedef struct {
@@ -23,6 +23,7 @@ typedef struct {
     int32_t *c;
     int64_t ldc;
     bool accumulate;
+    const char *next; /* AVX-512: what is called into the cache, two lines a step */
 } block_t;
 
 /* Defines block_<name>_<n_row>(). A macro, for an inline function cannot
@@ -77,9 +78,11 @@ block_avx512(const block_t *t, int n_row)
 #pragma GCC unroll 24
     for (int i = 0; i < n_row * VECTORS; i++)
         sum[i] = _mm512_setzero_si512();
-    const char *a = t->a, *b = t->b;
-    for (int64_t i = 0; i < t->n_step; i++, a += 4, b += t->b_stride) {
+    const char *a = t->a, *b = t->b, *next = t->next;
+    for (int64_t i = 0; i < t->n_step; i++, a += 4, b += t->b_stride, next += 2 * LINE) {
         __m512i column[VECTORS];
+        _mm_prefetch(next, _MM_HINT_T1);
+        _mm_prefetch(next + LINE, _MM_HINT_T1);
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++)
             column[v] = _mm512_loadu_si512(b + (ptrdiff_t)(4 * v * LANES_512));
@@ -133,9 +136,13 @@ static const blocks_t with_avx512 = {MAX_ROW_512,
 static void strip(const blocks_t *blocks, block_t t, int64_t m)
 {
     const int64_t most = blocks->max_row;
+    int n_done = 0;
     while (m > 0) {
         const int64_t n = m <= most ? m : m < 2 * most ? (m + 1) / 2 : most;
         blocks->run[n](&t);
+        if (t.next != NULL) /* the second half; then what is there already */
+            t.next = n_done == 0 ? t.next + t.n_step * 2 * LINE : t.b;
+        n_done++;
         t.a += n * t.a_stride;
         t.c += n * t.ldc;
         m -= n;
@@ -149,8 +156,9 @@ static const char *column(const int8_t *b, int64_t j, int64_t k)
 }
 
 static void product_avx_vnni(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
-                             int64_t n, int64_t k)
+                             int64_t n, int64_t k, const int8_t *next)
 {
+    (void)next;
     for (int64_t j = 0; j < n; j += STRIP)
         strip(&with_avx_vnni,
               (block_t){.a = (const char *)a,
@@ -164,7 +172,7 @@ static void product_avx_vnni(int32_t *c, const uint8_t *a, int64_t lda, const in
 }
 
 static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
-                           int64_t n, int64_t k)
+                           int64_t n, int64_t k, const int8_t *next)
 {
     for (int64_t j = 0; j < n; j += PANEL)
         strip(&with_avx512,
@@ -174,7 +182,8 @@ static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8
                         .b_stride = 4 * PANEL,
                         .n_step = k / 4,
                         .c = c + j,
-                        .ldc = n},
+                        .ldc = n,
+                        .next = next != NULL ? (const char *)next : column(b, j, k)},
               m);
 }
 
@@ -210,8 +219,9 @@ __attribute__((target("avx2"))) static void widen_strip(uint32_t *to, const char
 }
 
 static void product_avx2(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
-                         int64_t n, int64_t k)
+                         int64_t n, int64_t k, const int8_t *next)
 {
+    (void)next;
     _Alignas(64) uint32_t wide_a[MAX_ROWS * DEPTH / 2], wide_b[STRIP * DEPTH / 2];
     for (int64_t row = 0; row < m; row += MAX_ROWS)
         for (int64_t d = 0; d < k; d += DEPTH) {

@@ -13,10 +13,11 @@ typedef struct {
     /**
      * c [m, n] = a b, exact, in the calling thread. a [m, k] has rows of \a lda bytes; b is a
      * packed panel: for each 64 columns, byte [i / 4][column][i % 4] is b[i][column]. n and k are
-     * multiples of 64; c is dense.
+     * multiples of 64; c is dense. next (or NULL) is the panel of 64 columns that is multiplied
+     * after these: it is called into the cache meanwhile.
      */
     void (*run)(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m, int64_t n,
-                int64_t k);
+                int64_t k, const int8_t *next);
     int64_t n_row, n_col; /**< what is best asked for at a time */
 } qp_cpu_int8_product_t;
 

@@ -225,8 +225,10 @@ typedef struct {
 
 /* c [m, n] = a [m, k] b [n, k]^T in integers, where the weights are not packed. */
 QP_CPU_CLONES static void plain_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,
-                                        const int8_t *restrict b, int64_t m, int64_t n, int64_t k)
+                                        const int8_t *restrict b, int64_t m, int64_t n, int64_t k,
+                                        const int8_t *next)
 {
+    (void)next;
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             int32_t sum = 0;
@@ -272,7 +274,8 @@ static void run_parts(const plan_t *p, const lane_t *lane, const tile_t *tile)
             if (l->add.data.address != l->y.data.address)
                 prefetch_part(&l->add, &part);
             product->run(lane->tile, (const uint8_t *)tile->a + i * l->lda, l->lda,
-                         (const int8_t *)tile->panel + j * l->k, part.m, part.n, l->k);
+                         (const int8_t *)tile->panel + j * l->k, part.m, part.n, l->k,
+                         i == 0 ? (const int8_t *)tile->panel + (j + part.n) * l->k : NULL);
             finish_part(p, &part);
         }
 }
