@@ -126,7 +126,8 @@ QP_TILE_INLINE __m512i qp_tile_interleave(__m512i rows)
 /** The lanes of a vector of queries that see a key which is \a behind the first of them. */
 static inline __mmask16 qp_tile_seen(int64_t behind)
 {
-    return behind <= 0 ? 0xffff : behind < QP_LANES ? (__mmask16)(0xffffu << behind) : 0;
+    const int64_t n = behind < 0 ? 0 : behind > QP_LANES ? QP_LANES : behind;
+    return (__mmask16)(0xffffu << n & 0xffffu);
 }
 
 #endif
