@@ -119,19 +119,21 @@ DEFINE_BLOCK_512(6)
 
 /* Blocks by their number of rows: as high as the registers allow. */
 typedef struct {
-    int64_t max_row;
+    int64_t n_col, max_row;
     void (*run[7])(const block_t *block);
 } blocks_t;
 
-static const blocks_t with_avx2 = {4,
-                                   {NULL, block_avx2_1, block_avx2_2, block_avx2_3, block_avx2_4}};
-static const blocks_t with_avx_vnni = {6,
+static const blocks_t with_avx2 = {
+    STRIP, 4, {NULL, block_avx2_1, block_avx2_2, block_avx2_3, block_avx2_4}};
+static const blocks_t with_avx_vnni = {STRIP,
+                                       6,
                                        {NULL, block_avx_vnni_1, block_avx_vnni_2, block_avx_vnni_3,
                                         block_avx_vnni_4, block_avx_vnni_5, block_avx_vnni_6}};
-
-static const blocks_t with_avx512 = {MAX_ROW_512,
+static const blocks_t with_avx512 = {PANEL,
+                                     MAX_ROW_512,
                                      {NULL, block_avx512_1, block_avx512_2, block_avx512_3,
                                       block_avx512_4, block_avx512_5, block_avx512_6}};
+
 /* All m rows of one strip, in blocks of nearly the same height. */
 static void strip(const blocks_t *blocks, block_t t, int64_t m)
 {
@@ -155,27 +157,12 @@ static const char *column(const int8_t *b, int64_t j, int64_t k)
     return (const char *)b + j / PANEL * PANEL * k + j % PANEL * 4;
 }
 
-static void product_avx_vnni(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
-                             int64_t n, int64_t k, const int8_t *next)
+/* Strip by strip; the rest as in qp_cpu_int8_product_t. */
+static void product(const blocks_t *blocks, int32_t *c, const uint8_t *a, int64_t lda,
+                    const int8_t *b, int64_t m, int64_t n, int64_t k, const int8_t *next)
 {
-    (void)next;
-    for (int64_t j = 0; j < n; j += STRIP)
-        strip(&with_avx_vnni,
-              (block_t){.a = (const char *)a,
-                        .b = column(b, j, k),
-                        .a_stride = lda,
-                        .b_stride = 4 * PANEL,
-                        .n_step = k / 4,
-                        .c = c + j,
-                        .ldc = n},
-              m);
-}
-
-static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
-                           int64_t n, int64_t k, const int8_t *next)
-{
-    for (int64_t j = 0; j < n; j += PANEL)
-        strip(&with_avx512,
+    for (int64_t j = 0; j < n; j += blocks->n_col)
+        strip(blocks,
               (block_t){.a = (const char *)a,
                         .b = column(b, j, k),
                         .a_stride = lda,
@@ -185,6 +172,18 @@ static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8
                         .ldc = n,
                         .next = next != NULL ? (const char *)next : column(b, j, k)},
               m);
+}
+
+static void product_avx_vnni(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
+                             int64_t n, int64_t k, const int8_t *next)
+{
+    product(&with_avx_vnni, c, a, lda, b, m, n, k, next);
+}
+
+static void product_avx512(int32_t *c, const uint8_t *a, int64_t lda, const int8_t *b, int64_t m,
+                           int64_t n, int64_t k, const int8_t *next)
+{
+    product(&with_avx512, c, a, lda, b, m, n, k, next);
 }
 
 /* --- AVX2: bytes are widened first, the even ones of each dword and then the odd ones ----------
