@@ -231,6 +231,14 @@ QP_CPU_CLONES static void join_pieces(const decode_t *d, int64_t row, int64_t he
     qp_cpu_store(qp_cpu_at(&d->out, d->row_of[row], head * e), d->out.dtype, out, e);
 }
 
+/* The heads of one stretch of keys go to one thread where there are stretches enough: they lie side
+ * by side, and memory gives them together. */
+static int pieces_at_a_time(const decode_t *d, const qp_cpu_device_t *device)
+{
+    const int64_t n_kv_head = d->a.n_kv_head;
+    return d->n_piece / n_kv_head >= (int64_t)2 * device->n_thread ? (int)n_kv_head : 1;
+}
+
 static void attend_decode(decode_t *d, qp_cpu_device_t *device, const qp_ragged_t *batch)
 {
     plan_decode(d, batch);
@@ -254,15 +262,11 @@ static void attend_decode(decode_t *d, qp_cpu_device_t *device, const qp_ragged_
     const size_t lane_bytes = carve_lane(&measure, d, NULL);
     char *memory =
         qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, lane_bytes * (size_t)device->n_thread);
-    /* The heads of one stretch of keys go to one thread where there are stretches enough: they lie
-     * side by side, and memory gives them together. */
-    const bool enough = d->n_piece / d->a.n_kv_head >= 2 * device->n_thread;
-    const int chunk = enough ? (int)d->a.n_kv_head : 1;
 #pragma omp parallel num_threads(device->n_thread)
     {
         lane_t lane;
         carve_lane(&lane, d, memory + (size_t)omp_get_thread_num() * lane_bytes);
-#pragma omp for schedule(dynamic, chunk)
+#pragma omp for schedule(dynamic, pieces_at_a_time(d, device))
         for (int64_t i = 0; i < d->n_piece; i++)
             run_piece(d, &d->piece[i], &lane);
 #pragma omp for collapse(2)

@@ -140,7 +140,8 @@ void qp_cpu_release(qp_device_t *device, qp_dptr_t *p)
     *p = (qp_dptr_t){0};
 }
 
-/* What one thread copies at a time: a large page, which costs more to get than to fill. */
+/* What one thread copies or clears at a time: a large page, which costs more to get than to fill.
+ */
 static const size_t COPY_BYTES = 2 << 20;
 
 qp_error_t qp_cpu_upload(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes)
@@ -166,14 +167,13 @@ qp_error_t qp_cpu_copy(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes
     return qp_cpu_upload(q, to, qp_cpu_pointer(from), bytes);
 }
 
-/* Piece by piece, as new memory gets its pages from whoever writes to them first. */
+/* By all threads too: new memory gets its pages from whoever writes to them first. */
 qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes)
 {
-    const size_t piece = (size_t)2 << 20;
-    const int n_thread = bytes > piece ? qp_cpu_device(q)->n_thread : 1;
-#pragma omp parallel for num_threads(n_thread)
-    for (size_t at = 0; at < bytes; at += piece)
-        memset((char *)qp_cpu_pointer(p) + at, 0, bytes - at < piece ? bytes - at : piece);
+    char *target = qp_cpu_pointer(p);
+#pragma omp parallel for num_threads(qp_cpu_device(q)->n_thread) if (bytes > COPY_BYTES)
+    for (size_t at = 0; at < bytes; at += COPY_BYTES)
+        memset(target + at, 0, bytes - at < COPY_BYTES ? bytes - at : COPY_BYTES);
     return NULL;
 }
 

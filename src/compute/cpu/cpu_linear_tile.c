@@ -343,6 +343,13 @@ static qp_error_t run_task(const plan_t *p, int thread, int64_t col_piece, int64
     return NULL;
 }
 
+/* Few tasks of few rows: each thread reads one stretch of the weights. */
+static int tasks_at_a_time(const qp_cpu_linear_t *l, int64_t n_task)
+{
+    const int64_t n_thread = l->device->n_thread;
+    return l->n_row > FEW_ROWS ? 1 : (int)((n_task + n_thread - 1) / n_thread);
+}
+
 qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
 {
     plan_t plan;
@@ -352,9 +359,6 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
         qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)l->device->n_thread * plan.lane_bytes);
     const int64_t n_prepared = l->prepared ? l->n_row : 0;
     const int64_t n_task = plan.n_group * plan.cols.n_piece;
-    /* Few tasks of few rows: each thread reads one stretch of the weights. */
-    const int chunk =
-        l->n_row > FEW_ROWS ? 1 : (int)((n_task + l->device->n_thread - 1) / l->device->n_thread);
     qp_error_t error = NULL;
 #pragma omp parallel num_threads(l->device->n_thread)
     {
@@ -362,7 +366,7 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
 #pragma omp for
         for (int64_t r = 0; r < n_prepared; r++)
             qp_cpu_linear_prepare(l, thread, r);
-#pragma omp for schedule(dynamic, chunk)
+#pragma omp for schedule(dynamic, tasks_at_a_time(l, n_task))
         for (int64_t task = 0; task < n_task; task++)
             qp_cpu_keep_error(&error, run_task(&plan, thread, task % plan.cols.n_piece,
                                                task / plan.cols.n_piece));
