@@ -79,10 +79,12 @@ static void *take(size_t bytes)
 
 static void give_back(void *block, size_t bytes)
 {
-    if (bytes < LARGE)
+    if (bytes < LARGE) {
         free(block);
-    else
-        QP_ASSERT(munmap(block, bytes) == 0);
+        return;
+    }
+    const int status = munmap(block, bytes);
+    QP_ASSERT(status == 0);
 }
 
 void *qp_alloc(const char *label, size_t bytes)

@@ -169,25 +169,6 @@ static inline void qp_cpu_store(void *to, qp_dtype_t dtype, const float *restric
         half[i] = qp_f32_to_bf16(from[i]);
 }
 
-/**
- * The same, faster, for results of arithmetic: such a NaN stays NaN, while one with all bits set,
- * which only a file can bring, may not.
- */
-static inline void qp_cpu_store_number(void *to, qp_dtype_t dtype, const float *restrict from,
-                                       int64_t n)
-{
-    if (dtype == QP_F32) {
-        memcpy(to, from, (size_t)n * sizeof *from);
-        return;
-    }
-    uint16_t *restrict half = to;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &from[i], sizeof bits);
-        half[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-    }
-}
-
 /** to += from, in the type of to. */
 static inline void qp_cpu_add(void *to, qp_dtype_t dtype, const float *restrict from, int64_t n)
 {

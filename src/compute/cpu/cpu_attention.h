@@ -70,6 +70,23 @@ typedef struct {
     int64_t n_row, n_col;
 } qp_block_t;
 
+/** Writes an operand of a product. Faster than qp_cpu_store(): a NaN that arithmetic made stays
+ * NaN, other bit patterns of NaN do not occur here. */
+static inline void qp_store_operand(void *to, qp_dtype_t dtype, const float *restrict from,
+                                    int64_t n)
+{
+    if (dtype == QP_F32) {
+        memcpy(to, from, (size_t)n * sizeof *from);
+        return;
+    }
+    uint16_t *restrict half = to;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &from[i], sizeof bits);
+        half[i] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    }
+}
+
 static inline size_t qp_key_block_bytes(const qp_blocks_t *b)
 {
     return (size_t)(QP_KB * b->a.head_dim) * qp_dtype_bytes(b->dtype);

@@ -98,8 +98,8 @@ QP_CPU_CLONES static void probability_block(const task_t *t, int64_t j, int64_t 
         }
         for (int64_t c = 0; c < qp_cpu_min(ahead + r, QP_QB); c++)
             p[c] = d[c] = 0.0f;
-        qp_cpu_store_number((char *)t->prob + (size_t)(r * QP_QB) * width, dtype, p, QP_QB);
-        qp_cpu_store_number((char *)t->dprob + (size_t)(r * QP_QB) * width, dtype, d, QP_QB);
+        qp_store_operand((char *)t->prob + (size_t)(r * QP_QB) * width, dtype, p, QP_QB);
+        qp_store_operand((char *)t->dprob + (size_t)(r * QP_QB) * width, dtype, d, QP_QB);
     }
 }
 

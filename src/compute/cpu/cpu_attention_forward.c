@@ -76,8 +76,8 @@ QP_CPU_CLONES static void softmax_block(const task_t *t, int64_t n_row, int64_t 
         for (int64_t c = 0; c < QP_KB; c++)
             score[c] = qp_cpu_expf_negative(score[c] * scale - top);
         t->sum[r] += fold_sum(score);
-        qp_cpu_store_number((char *)t->prob + (size_t)(r * QP_KB) * width, t->query.dtype, score,
-                            QP_KB);
+        qp_store_operand((char *)t->prob + (size_t)(r * QP_KB) * width, t->query.dtype, score,
+                         QP_KB);
     }
 }
 

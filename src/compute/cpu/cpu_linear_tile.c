@@ -167,7 +167,7 @@ static inline void store_row(void *to, qp_dtype_t dtype, const float *restrict f
                 sum[j] = f[j] + qp_bf16_to_f32(((const uint16_t *)add)[j]);
         f = sum;
     }
-    qp_cpu_store_number(to, dtype, f, n);
+    qp_cpu_store(to, dtype, f, n);
 }
 
 /* n is t->n, which the compiler may know. */
