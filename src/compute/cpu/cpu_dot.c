@@ -2,6 +2,7 @@
 
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_math.h"
+#include "compute/cpu/cpu_transpose.h"
 
 #if defined(__x86_64__)
 
@@ -12,28 +13,6 @@
 
 /* Sixteen sums in registers; four rows of b at a time, or one. */
 enum { SUMS = 16, GROUP = 4, WIDTH = 32 };
-
-/* The sums of the lanes of sixteen vectors, in a tree, as the lanes of one. */
-INLINE __m512 add_lanes(const __m512 *v)
-{
-    __m512 two[SUMS / 2], four[SUMS / 4];
-#pragma GCC unroll 16
-    for (int i = 0; i < SUMS / 2; i++)
-        two[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
-                               _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-#pragma GCC unroll 16
-    for (int i = 0; i < SUMS / 4; i++) {
-        const __m512d x = _mm512_castps_pd(two[2 * i]), y = _mm512_castps_pd(two[2 * i + 1]);
-        four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)),
-                                _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-    }
-    const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
-                                     _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-    const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
-                                      _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
-                         _mm512_shuffle_f32x4(low, high, 0xdd));
-}
 
 /* The lanes in mask of WIDTH numbers times WIDTH numbers, pair by pair. */
 INLINE void add_products(__m512 *sum, const uint16_t *const *a, const uint16_t *const *ahead,
@@ -55,11 +34,11 @@ INLINE void add_products(__m512 *sum, const uint16_t *const *a, const uint16_t *
 }
 
 /*
- * n_a rows of a (the last ones may repeat) with n_b rows of b; n_a n_b = SUMS. Of the n_a rows
- * after these, every n_turn-th from \a turn on is called into the cache.
+ * product [SUMS]: n_a rows of a (the last ones may repeat) with n_b rows of b; n_a n_b = SUMS. Of
+ * the n_a rows after these, every n_turn-th from \a turn on is called into the cache.
  */
-INLINE __m512 dot_block(const qp_cpu_dots_t *d, int64_t first_a, const uint16_t *b, int n_a,
-                        int n_b, int64_t turn, int64_t n_turn)
+INLINE void dot_block(float *product, const qp_cpu_dots_t *d, int64_t first_a, const uint16_t *b,
+                      int n_a, int n_b, int64_t turn, int64_t n_turn)
 {
     __m512 sum[SUMS];
     const uint16_t *a[SUMS], *ahead[SUMS];
@@ -76,15 +55,17 @@ INLINE __m512 dot_block(const qp_cpu_dots_t *d, int64_t first_a, const uint16_t 
         add_products(sum, a, ahead, b, d->n, n_a, n_b, at, ~(__mmask32)0);
     if (at < d->n)
         add_products(sum, a, ahead, b, d->n, n_a, n_b, at, ((__mmask32)1 << (d->n - at)) - 1);
-    return add_lanes(sum);
+    qp_floats_t lanes[SUMS];
+    memcpy(lanes, sum, sizeof lanes);
+    qp_cpu_sum_lanes(product, lanes);
 }
 
 ISA static void dot_one(const qp_cpu_dots_t *d)
 {
     for (int64_t i = 0; i < d->n_a; i += SUMS) {
-        const __m512 sum = dot_block(d, i, d->b, SUMS, 1, 0, 1);
-        const int64_t n = qp_cpu_min(d->n_a - i, SUMS);
-        _mm512_mask_storeu_ps(d->c + i, (__mmask16)((1u << n) - 1), sum);
+        float product[SUMS];
+        dot_block(product, d, i, d->b, SUMS, 1, 0, 1);
+        memcpy(d->c + i, product, (size_t)qp_cpu_min(d->n_a - i, SUMS) * sizeof *product);
     }
 }
 
@@ -94,9 +75,8 @@ ISA static void dot_groups(const qp_cpu_dots_t *d)
     for (int64_t i = 0; i < d->n_a; i += GROUP)
         for (int64_t g = 0; g < n_group; g++) {
             const int64_t j = g * GROUP;
-            const __m512 sum = dot_block(d, i, d->b + j * d->n, GROUP, GROUP, g, n_group);
             float product[SUMS];
-            _mm512_storeu_ps(product, sum);
+            dot_block(product, d, i, d->b + j * d->n, GROUP, GROUP, g, n_group);
             const int64_t n = qp_cpu_min(d->n_a - i, GROUP);
             for (int64_t k = 0; k < qp_cpu_min(d->n_b - j, GROUP); k++)
                 memcpy(d->c + (j + k) * d->ldc + i, product + k * GROUP,
