@@ -38,8 +38,8 @@ static void test_cuda_is_refused(void)
     CHECK(device == NULL);
 }
 
-/* Large uploads are cut into pieces that the threads copy. */
-static void test_uploads_are_whole(void)
+/* Large blocks are cut into pieces that the threads copy and clear. */
+static void test_large_blocks_are_whole(void)
 {
     enum { N = (5 << 20) + 123 };
     const qp_device_config_t config = {.backend = QP_BACKEND_CPU, .threads = 3};
@@ -54,6 +54,12 @@ static void test_uploads_are_whole(void)
     CHECK_OK(device->ops->upload(queue, there, from, N - 1)); /* the last byte stays as it is */
     CHECK_OK(device->ops->download(queue, back, there, N));
     CHECK(memcmp(from, back, N - 1) == 0 && back[N - 1] == 0);
+    CHECK_OK(device->ops->upload(queue, there, from, N));
+    CHECK_OK(device->ops->zero(queue, there, N - 1));
+    CHECK_OK(device->ops->download(queue, back, there, N));
+    for (int64_t i = 0; i < N - 1; i++)
+        from[i] = 0;
+    CHECK(memcmp(from, back, N) == 0);
     device->ops->release(device, &there);
     qp_device_close(&device);
     QP_FREE(from);
@@ -131,7 +137,7 @@ int main(void)
 {
     test_auto_is_cpu();
     test_cuda_is_refused();
-    test_uploads_are_whole();
+    test_large_blocks_are_whole();
     test_share_of_cores();
     test_memory();
     test_deck();

@@ -164,6 +164,7 @@ static void test_logits(qp_device_t *device)
     for (size_t i = 0; i < sizeof n_row / sizeof n_row[0]; i++) {
         check_logits(device, QP_F32, QP_F32, n_row[i], 33, 77, true);
         check_logits(device, dtype, QP_BF16, n_row[i], 64, 531, true);
+        check_logits(device, dtype, QP_BF16, n_row[i], 45, 35, true);
     }
 }
 

@@ -197,6 +197,40 @@ static void test_nan_is_refused(qp_device_t *device)
     free_tensor(&rows);
 }
 
+/* Weights are added up in chunks: tokens of the same weight are drawn alike wherever they stand. */
+static void test_large_vocabulary(qp_device_t *device)
+{
+    enum { ROWS = 300, LARGE = 2500, N_LIKELY = 3 };
+    static const int32_t likely[N_LIKELY] = {5, 1500, 2499};
+    static const qp_sampling_t plain = {1.0f, 0, 1.0f};
+    uint32_t sample[ROWS] = {0}, position[ROWS];
+    int32_t token[ROWS];
+    int count[N_LIKELY] = {0};
+    tensor_t rows = make_tensor(device, QP_F32, ROWS, LARGE);
+    for (int64_t i = 0; i < ROWS; i++) {
+        position[i] = (uint32_t)i;
+        for (int64_t j = 0; j < LARGE; j++)
+            set_element(&rows, i, j, -INFINITY);
+        for (int k = 0; k < N_LIKELY; k++)
+            set_element(&rows, i, likely[k], 1.0);
+    }
+    qp_dptr_t token_at = upload_bytes(device, token, sizeof token);
+    qp_dptr_t logprob_at = upload_bytes(device, token, sizeof token);
+    qp_queue_t *q = qp_device_queue(device);
+    const qp_philox_key_t key = {.seed = 5};
+    CHECK_OK(
+        device->ops->sample(q, token_at, logprob_at, rows.m, &plain, &key, sample, position, NULL));
+    CHECK_OK(device->ops->download(q, token, token_at, sizeof token));
+    for (int i = 0; i < ROWS; i++)
+        for (int k = 0; k < N_LIKELY; k++)
+            count[k] += token[i] == likely[k];
+    for (int k = 0; k < N_LIKELY; k++) /* 100 each, standard deviation 8 */
+        CHECK_MSG(count[k] > 60 && count[k] < 140, "token %d: %d of %d", likely[k], count[k], ROWS);
+    device->ops->release(device, &token_at);
+    device->ops->release(device, &logprob_at);
+    free_tensor(&rows);
+}
+
 /* A forbidden token is not drawn, however likely; the others' log-probabilities count it. */
 static void test_forbidden(qp_device_t *device)
 {
@@ -235,6 +269,7 @@ int main(void)
     test_logprob_is_unwarped(device);
     test_transformers(device);
     test_nan_is_refused(device);
+    test_large_vocabulary(device);
     test_forbidden(device);
     qp_device_close(&device);
     return qp_test_end();

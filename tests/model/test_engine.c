@@ -199,35 +199,48 @@ static void test_int8_cache_is_small(const tiny_setup_t *s, const qp_lora_config
           2 * c->n_layer * n_row * c->n_kv_head * (4 * c->head_dim - c->head_dim - 4));
 }
 
-/* With an EOS that would come at once, the answer goes on as long as it must and no longer. */
-static void test_min_new_tokens(const tiny_setup_t *s)
+/* Answers of nearly equal tokens: how many end before the fifth, how many after. */
+static void count_ends(const tiny_setup_t *s, int64_t min_new_tokens, int *early, int *late)
 {
+    enum { N = 300, EOS = 7, FIFTH = 5 };
     static const int32_t prompt[] = {3, 14, 15};
+    qp_generate_config_t config = {.max_new_tokens = 10,
+                                   .min_new_tokens = min_new_tokens,
+                                   .do_sample = true,
+                                   .temperature = 1e4,
+                                   .top_p = 1.0,
+                                   .max_active = 32,
+                                   .max_prefill = 64};
     qp_engine_t *engine;
     qp_role_t role = {s->base, NULL};
-    qp_philox_key_t key = {0};
-    qp_request_t request = {.prompt = prompt, .n_prompt = 3};
-    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 1, .max_prefill = 8};
-    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
-    CHECK_OK(qp_engine_run(engine, &role, &request, 1, -1, &key));
-    const int32_t eos = request.token[0];
-    qp_free(request.token);
-    qp_free(request.logprob);
-    CHECK_OK(qp_engine_run(engine, &role, &request, 1, eos, &key));
-    CHECK(request.n_token == 1 && request.stopped);
-    qp_free(request.token);
-    qp_free(request.logprob);
+    qp_philox_key_t key = {.seed = 4};
+    qp_request_t *request = QP_NEW("test", qp_request_t, N);
+    for (uint32_t i = 0; i < N; i++)
+        request[i] = (qp_request_t){.prompt = prompt, .n_prompt = 3, .sample = i};
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 13, &engine));
+    CHECK_OK(qp_engine_run(engine, &role, request, N, EOS, &key));
+    *early = *late = 0;
+    for (int i = 0; i < N; i++) {
+        *early += request[i].stopped && request[i].n_token < FIFTH;
+        *late += request[i].stopped && request[i].n_token >= FIFTH;
+        for (int64_t t = 0; t + 1 < request[i].n_token; t++)
+            CHECK(request[i].token[t] != EOS);
+        qp_free(request[i].token);
+        qp_free(request[i].logprob);
+    }
+    qp_free(request);
     qp_engine_destroy(&engine);
-    config.min_new_tokens = 5;
-    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
-    CHECK_OK(qp_engine_run(engine, &role, &request, 1, eos, &key));
-    CHECK(request.n_token >= 5);
-    for (int64_t t = 0; t < 5 && t < request.n_token; t++)
-        CHECK(request.token[t] != eos);
-    CHECK(isfinite(request.logprob[0]));
-    qp_free(request.token);
-    qp_free(request.logprob);
-    qp_engine_destroy(&engine);
+}
+
+static void test_min_new_tokens(const tiny_setup_t *s)
+{
+    int early, late;
+    count_ends(s, 0, &early, &late);
+    CHECK_MSG(early > 0 && late > 0, "%d and %d", early, late);
+    count_ends(s, 5, &early, &late);
+    CHECK_MSG(early == 0 && late > 0, "%d and %d", early, late);
+    count_ends(s, 10, &early, &late);
+    CHECK_MSG(early == 0 && late == 0, "%d and %d", early, late);
 }
 
 static void test_bad_requests_are_refused(const tiny_setup_t *s)
