@@ -13,6 +13,7 @@ void qp_batch_init(qp_batch_t *batch, int64_t n_row, int64_t row_tokens)
         .sample = QP_NEW("batch", uint32_t, n),
         .completion = QP_NEW("batch", uint8_t, n),
         .cu_seqlens = QP_NEW("batch", int32_t, n + 1),
+        .margin = QP_NEW("batch", float, n),
     };
 }
 
@@ -24,6 +25,7 @@ void qp_batch_fini(qp_batch_t *batch)
     qp_free(batch->sample);
     qp_free(batch->completion);
     qp_free(batch->cu_seqlens);
+    qp_free(batch->margin);
     *batch = (qp_batch_t){0};
 }
 
@@ -33,8 +35,8 @@ void qp_batch_clear(qp_batch_t *batch)
 }
 
 /* Ends the sequence that runs from the last boundary to the last token: positions, identity,
- * targets. */
-static void close_sequence(qp_batch_t *batch, bool completion_only, uint32_t identity)
+ * targets, margin. */
+static void close_sequence(qp_batch_t *batch, bool completion_only, uint32_t identity, float margin)
 {
     int64_t first = batch->cu_seqlens[batch->n_seq], end = batch->n_token;
     for (int64_t i = first; i < end; i++) {
@@ -44,6 +46,7 @@ static void close_sequence(qp_batch_t *batch, bool completion_only, uint32_t ide
         batch->position[i] = (int32_t)(i - first);
         batch->sample[i] = identity;
     }
+    batch->margin[batch->n_seq] = margin;
     batch->cu_seqlens[++batch->n_seq] = (int32_t)end;
 }
 
@@ -67,13 +70,14 @@ static qp_error_t add_piece(qp_batch_t *batch, const qp_dataset_t *dataset, cons
 qp_error_t qp_batch_add_row(qp_batch_t *batch, const qp_dataset_t *dataset, const qp_plan_t *plan,
                             int64_t row, int64_t place)
 {
-    int64_t row_start = batch->n_token;
+    int64_t row_start = batch->n_token, k = qp_dataset_sequences_per_sample(dataset);
     for (int64_t p = plan->first_piece[row]; p < plan->first_piece[row + 1]; p++) {
         int64_t in_row = batch->cu_seqlens[batch->n_seq] - row_start;
         QP_TRY(add_piece(batch, dataset, plan, &plan->piece[p]));
         if (!plan->joined || p + 1 == plan->first_piece[row + 1])
             close_sequence(batch, plan->completion_only,
-                           (uint32_t)(place * plan->row_tokens + in_row));
+                           (uint32_t)(place * plan->row_tokens + in_row),
+                           qp_dataset_margin(dataset, plan->piece[p].sequence / k));
     }
     return NULL;
 }

@@ -28,7 +28,7 @@
  *   /loss    uint8 [n_token]         1: a completion token (counts in the completion loss)
  *   /offsets int64 [n_sequence + 1]  into /tokens
  *   /id      int64 [n_sample]        id of the question (or number of the input row)
- *   /margin  fp32  [n_sample]        reward only: difference of the scores
+ *   /margin  fp32  [n_sample]        reward only: difference of the scores (1 without scores)
  *
  * Each with its checksum. No sequence is empty; sft and reward sequences end with EOS (if the
  * tokenizer has one). A shard may hold no sample at all.
@@ -69,9 +69,9 @@ typedef struct qp_dataset qp_dataset_t;
 
 /**
  * Opens all shards that match the patterns (globs; sorted by name, each file once). Collective;
- * offsets of all samples are read once and held by every rank. Checksums are verified here, the
- * shards shared out over the ranks, except those above QP_SHARD_VERIFY_BYTES (quipu-inspect
- * --verify does those). Another kind or tokenizer, damage, nothing found: QP_INPUT.
+ * offsets and margins of all samples are read once and held by every rank. Checksums are verified
+ * here, the shards shared out over the ranks, except those above QP_SHARD_VERIFY_BYTES
+ * (quipu-inspect --verify does those). Another kind or tokenizer, damage, nothing found: QP_INPUT.
  */
 enum { QP_SHARD_VERIFY_BYTES = 256 << 20 };
 qp_error_t qp_dataset_open(qp_comm_t *comm, const qp_deck_strings_t *patterns, const char *kind,
@@ -80,6 +80,8 @@ void qp_dataset_close(qp_dataset_t **dataset);
 int64_t qp_dataset_n_sample(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_token(const qp_dataset_t *dataset);
 int64_t qp_dataset_sequences_per_sample(const qp_dataset_t *dataset);
+/** Margin of pair i (global index): by how much the chosen sequence is better; 0 without pairs. */
+float qp_dataset_margin(const qp_dataset_t *dataset, int64_t i);
 /** Runs of tokens read from the files so far: for tests of what a resumed run does not read. */
 int64_t qp_dataset_n_read(const qp_dataset_t *dataset);
 /** Reads sample i (global index): *tokens and *loss (qp_free), n_token [sequences_per_sample].
@@ -121,7 +123,7 @@ extern const qp_deck_group_t qp_data_deck, qp_batch_deck;
  * A ragged micro-batch in host memory; all arrays owned by it and re-used by the loader. The
  * identity of a sequence is the place of its first token in the global batch (row * tokens of a row
  * + token in the row): no two of a step are equal, and it does not depend on ranks or
- * micro-batches.
+ * micro-batches. Of pairs, sequences 2i and 2i + 1 are the chosen and the rejected one of a sample.
  */
 typedef struct {
     int64_t n_token, n_seq;
@@ -131,6 +133,7 @@ typedef struct {
     uint32_t *sample;    /**< [n_token] random-number identity of its sequence: see above */
     uint8_t *completion; /**< [n_token] 1: the token belongs to a completion */
     int32_t *cu_seqlens; /**< [n_seq + 1] */
+    float *margin;       /**< [n_seq] of the pair that a sequence belongs to; 0 without pairs */
     int64_t n_target;    /**< counted targets */
 } qp_batch_t;
 

@@ -70,8 +70,7 @@ static qp_error_t agree_on_paths(qp_comm_t *comm, const qp_deck_strings_t *patte
 /* --- opening ---------------------------------------------------------------------------------- */
 
 /* What was asked for against what the shard says of itself. */
-static qp_error_t check_fit(const qp_dataset_t *d, const qp_shard_t *shard, const char *kind,
-                            uint64_t tokenizer_id)
+static qp_error_t check_fit(const qp_shard_t *shard, const char *kind, uint64_t tokenizer_id)
 {
     const char *path = qp_h5_path(shard->file);
     if (strcmp(shard->kind, kind) != 0)
@@ -83,10 +82,6 @@ static qp_error_t check_fit(const qp_dataset_t *d, const qp_shard_t *shard, cons
                         "data again with this base",
                         path, (unsigned long long)shard->tokenizer_id,
                         (unsigned long long)tokenizer_id);
-    if (shard->sequences_per_sample != d->shard[0].sequences_per_sample)
-        return QP_ERROR(QP_INPUT, "%s: %lld sequences per sample, but %s has %lld", path,
-                        (long long)shard->sequences_per_sample, qp_h5_path(d->shard[0].file),
-                        (long long)d->shard[0].sequences_per_sample);
     return NULL;
 }
 
@@ -120,7 +115,7 @@ static qp_error_t open_all(qp_dataset_t *d, const qp_str_t *paths, const char *k
     const char *path = paths->data;
     for (int i = 0; i < d->n_shard; i++, path += strlen(path) + 1) {
         QP_TRY(open_shard(d, i, path));
-        QP_TRY(check_fit(d, &d->shard[i], kind, tokenizer_id));
+        QP_TRY(check_fit(&d->shard[i], kind, tokenizer_id));
         int64_t n_bytes = d->shard[i].n_token * 5;
         if (i % n_rank == rank && n_bytes <= QP_SHARD_VERIFY_BYTES)
             QP_TRY(qp_shard_verify(&d->shard[i]));
@@ -207,6 +202,15 @@ static int shard_of(const qp_dataset_t *d, int64_t sequence)
             high = middle;
     }
     return low;
+}
+
+float qp_dataset_margin(const qp_dataset_t *d, int64_t i)
+{
+    QP_ASSERT(i >= 0 && i < d->n_sample);
+    int64_t sequence = i * d->sequences_per_sample;
+    int s = shard_of(d, sequence);
+    int64_t in_shard = (sequence - d->first_sequence[s]) / d->sequences_per_sample;
+    return d->shard[s].margin != NULL ? d->shard[s].margin[in_shard] : 0.0f;
 }
 
 const char *qp_dataset_path(const qp_dataset_t *d, int64_t sequence)

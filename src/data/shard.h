@@ -17,6 +17,7 @@ typedef struct {
     char *kind; /**< owned */
     uint64_t tokenizer_id;
     int64_t n_vocab, sequences_per_sample, n_sample, n_token;
+    float *margin; /**< [n_sample], owned; NULL unless the shard holds pairs */
 } qp_shard_t;
 
 /**

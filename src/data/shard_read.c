@@ -1,8 +1,30 @@
 #include "data/shard.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
+
+/* What a sample of each kind is made of. */
+static const struct {
+    const char *kind;
+    int64_t sequences_per_sample;
+} kinds[] = {{"sft", 1}, {"reward", 2}, {"prompt", 1}};
+
+static qp_error_t check_kind(const qp_shard_t *shard)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        if (strcmp(shard->kind, kinds[i].kind) != 0)
+            continue;
+        if (shard->sequences_per_sample == kinds[i].sequences_per_sample)
+            return NULL;
+        return QP_ERROR(QP_INPUT, "%s: %lld sequences per \"%s\" sample, expected %lld",
+                        qp_h5_path(shard->file), (long long)shard->sequences_per_sample,
+                        shard->kind, (long long)kinds[i].sequences_per_sample);
+    }
+    return QP_ERROR(QP_INPUT, "%s: kind is \"%s\", expected \"sft\", \"reward\" or \"prompt\"",
+                    qp_h5_path(shard->file), shard->kind);
+}
 
 static qp_error_t read_attributes(qp_shard_t *shard)
 {
@@ -15,9 +37,7 @@ static qp_error_t read_attributes(qp_shard_t *shard)
     QP_TRY(qp_h5_attr_get_i64(file, "/", "sequences_per_sample", &shard->sequences_per_sample));
     QP_TRY(qp_h5_attr_get_i64(file, "/", "n_sample", &shard->n_sample));
     shard->tokenizer_id = (uint64_t)tokenizer_id;
-    if (shard->sequences_per_sample < 1 || shard->sequences_per_sample > 2)
-        return QP_ERROR(QP_INPUT, "%s: %lld sequences per sample, expected 1 or 2",
-                        qp_h5_path(file), (long long)shard->sequences_per_sample);
+    QP_TRY(check_kind(shard));
     if (shard->n_sample < 0 || shard->n_sample > INT64_MAX / 4)
         return QP_ERROR(QP_INPUT, "%s: n_sample is %lld", qp_h5_path(file),
                         (long long)shard->n_sample);
@@ -56,6 +76,24 @@ static qp_error_t check_offsets(const qp_shard_t *shard, const int64_t *offset, 
     return NULL;
 }
 
+/* The margins of a shard of pairs. */
+static qp_error_t read_margins(qp_shard_t *shard)
+{
+    if (shard->sequences_per_sample == 1)
+        return NULL;
+    if (!qp_h5_exists(shard->file, "/margin"))
+        return QP_ERROR(QP_INPUT, "%s: no data set /margin, expected one in a \"%s\" shard",
+                        qp_h5_path(shard->file), shard->kind);
+    QP_TRY(check_length(shard->file, "/margin", QP_F32, shard->n_sample, NULL));
+    shard->margin = QP_NEW("dataset", float, shard->n_sample);
+    QP_TRY(qp_h5_read(shard->file, "/margin", QP_F32, 0, shard->n_sample, shard->margin));
+    for (int64_t i = 0; i < shard->n_sample; i++)
+        if (!isfinite(shard->margin[i]))
+            return QP_ERROR(QP_INPUT, "%s: /margin[%lld] is %g, expected a finite number",
+                            qp_h5_path(shard->file), (long long)i, (double)shard->margin[i]);
+    return NULL;
+}
+
 qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
 {
     qp_error_t error = NULL;
@@ -71,6 +109,7 @@ qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
     *offset = QP_NEW("dataset", int64_t, n_sequence + 1);
     QP_TRY_DONE(qp_h5_read(shard->file, "/offsets", QP_I64, 0, n_sequence + 1, *offset));
     QP_TRY_DONE(check_offsets(shard, *offset, n_sequence));
+    QP_TRY_DONE(read_margins(shard));
 done:
     if (error != NULL) {
         QP_FREE(*offset);
@@ -86,6 +125,7 @@ void qp_shard_close(qp_shard_t *shard)
         qp_error_destroy(&error);
     }
     qp_free(shard->kind);
+    qp_free(shard->margin);
     *shard = (qp_shard_t){0};
 }
 
@@ -94,6 +134,8 @@ qp_error_t qp_shard_verify(const qp_shard_t *shard)
     static const char *const names[] = {"/tokens", "/loss", "/offsets", "/id"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         QP_TRY(qp_h5_checksum_verify(shard->file, names[i]));
+    if (shard->margin != NULL)
+        QP_TRY(qp_h5_checksum_verify(shard->file, "/margin"));
     return NULL;
 }
 

@@ -34,44 +34,74 @@ static inline uint8_t made_loss(int64_t i, int64_t p)
     return p >= made_length(i) / 3;
 }
 
+/** Margin of made-up pair i, whose sequences are those of samples 2i and 2i + 1. */
+static inline float made_margin(int64_t i)
+{
+    return 0.5f + (float)i / 8.0f;
+}
+
+/** Appends sample i of n_sequence sequences (2: a pair). */
+static inline qp_error_t add_made_of(qp_shard_writer_t *writer, int64_t n_sequence, int64_t i)
+{
+    int32_t token[2][MAX_LENGTH];
+    uint8_t loss[2][MAX_LENGTH];
+    int64_t n[2] = {0};
+    for (int64_t s = 0; s < n_sequence; s++) {
+        n[s] = made_length(i * n_sequence + s);
+        for (int64_t p = 0; p < n[s]; p++) {
+            token[s][p] = made_token(i * n_sequence + s, p);
+            loss[s][p] = made_loss(i * n_sequence + s, p);
+        }
+    }
+    return qp_shard_writer_add(writer, i, n_sequence > 1 ? made_margin(i) : 0.0f,
+                               (const int32_t *const[]){token[0], token[1]},
+                               (const uint8_t *const[]){loss[0], loss[1]}, n);
+}
+
 static inline qp_error_t add_made(qp_shard_writer_t *writer, int64_t i)
 {
-    int32_t token[MAX_LENGTH];
-    uint8_t loss[MAX_LENGTH];
-    int64_t n = made_length(i);
-    for (int64_t p = 0; p < n; p++) {
-        token[p] = made_token(i, p);
-        loss[p] = made_loss(i, p);
-    }
-    return qp_shard_writer_add(writer, i, 0.0f, (const int32_t *const[]){token},
-                               (const uint8_t *const[]){loss}, &n);
+    return add_made_of(writer, 1, i);
 }
 
 static const qp_shard_info_t made_info = {"sft", TOKENIZER_ID, N_VOCAB, 1};
+static const qp_shard_info_t made_pairs = {"reward", TOKENIZER_ID, N_VOCAB, 2};
+static const qp_shard_info_t made_prompts = {"prompt", TOKENIZER_ID, N_VOCAB, 1};
 
-/** Writes samples [first, end) to folder/name. */
-static inline void make_shard(const char *folder, const char *name, int64_t first, int64_t end)
+/** Writes samples [first, end) of a kind to folder/name. */
+static inline void make_shard_of(const qp_shard_info_t *info, const char *folder, const char *name,
+                                 int64_t first, int64_t end)
 {
     char *path = qp_format("%s/%s", folder, name);
     qp_shard_writer_t *writer = NULL;
-    CHECK_OK(qp_shard_writer_create(path, &made_info, "made up", &writer));
+    CHECK_OK(qp_shard_writer_create(path, info, "made up", &writer));
     for (int64_t i = first; i < end; i++)
-        CHECK_OK(add_made(writer, i));
+        CHECK_OK(add_made_of(writer, info->sequences_per_sample, i));
     CHECK_OK(qp_shard_writer_commit(&writer));
     CHECK(writer == NULL);
     qp_free(path);
 }
 
-/** Opens folder/pattern as SFT data. */
-static inline qp_error_t open_made(qp_comm_t *comm, const char *folder, const char *pattern,
-                                   qp_dataset_t **dataset)
+static inline void make_shard(const char *folder, const char *name, int64_t first, int64_t end)
+{
+    make_shard_of(&made_info, folder, name, first, end);
+}
+
+/** Opens folder/pattern as data of a kind. */
+static inline qp_error_t open_kind(qp_comm_t *comm, const char *folder, const char *pattern,
+                                   const char *kind, qp_dataset_t **dataset)
 {
     char *path = qp_format("%s/%s", folder, pattern);
     const char *const items[] = {path};
     qp_deck_strings_t patterns = {1, items};
-    qp_error_t error = qp_dataset_open(comm, &patterns, "sft", TOKENIZER_ID, dataset);
+    qp_error_t error = qp_dataset_open(comm, &patterns, kind, TOKENIZER_ID, dataset);
     qp_free(path);
     return error;
+}
+
+static inline qp_error_t open_made(qp_comm_t *comm, const char *folder, const char *pattern,
+                                   qp_dataset_t **dataset)
+{
+    return open_kind(comm, folder, pattern, "sft", dataset);
 }
 
 /** The folder of rank 0's test on every rank (qp_free). */

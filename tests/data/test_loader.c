@@ -5,7 +5,7 @@
 #include "data/plan.h"
 #include "shards.h"
 
-enum { N_SAMPLE = 40, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 4 };
+enum { N_SAMPLE = 40, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 5 };
 
 static const qp_data_config_t config = {.seq_length = SEQ_LENGTH,
                                         .packing = QP_PACK_ISOLATED,
@@ -13,7 +13,10 @@ static const qp_data_config_t config = {.seq_length = SEQ_LENGTH,
                                         .shuffle = true};
 static const qp_batch_config_t batch_config = {.global_sequences = 14, .micro_sequences = 4};
 
-/* The tokens, targets, positions and identities of one step, in the order of its rows. */
+static const qp_data_config_t pair_config = {
+    .seq_length = SEQ_LENGTH, .packing = QP_PACK_NONE, .shuffle = true};
+
+/* The tokens, targets, positions, identities and margins of one step, in the order of its rows. */
 typedef struct {
     int64_t n;
     int32_t *token; /* [n, N_FIELD] */
@@ -23,33 +26,42 @@ typedef struct {
 static void append(step_t *step, const qp_batch_t *b)
 {
     step->token = qp_realloc("test", step->token, qp_bytes((step->n + b->n_token) * N_FIELD, 4));
-    for (int64_t i = 0; i < b->n_token; i++) {
-        int32_t *out = step->token + (step->n + i) * N_FIELD;
-        out[0] = b->token[i];
-        out[1] = b->target[i];
-        out[2] = b->position[i];
-        out[3] = (int32_t)b->sample[i];
-    }
+    for (int64_t s = 0; s < b->n_seq; s++)
+        for (int32_t i = b->cu_seqlens[s]; i < b->cu_seqlens[s + 1]; i++) {
+            int32_t *out = step->token + (step->n + i) * N_FIELD;
+            out[0] = b->token[i];
+            out[1] = b->target[i];
+            out[2] = b->position[i];
+            out[3] = (int32_t)b->sample[i];
+            memcpy(&out[4], &b->margin[s], sizeof out[4]);
+        }
     step->n += b->n_token;
     step->n_target += b->n_target;
 }
 
+static void free_steps(step_t step[N_STEP])
+{
+    for (int s = 0; s < N_STEP; s++)
+        qp_free(step[s].token);
+}
+
 /* What every step must be, straight from the plans. */
-static void expected_steps(const qp_dataset_t *dataset, step_t step[N_STEP])
+static void expected_steps(const qp_dataset_t *dataset, const qp_data_config_t *data,
+                           step_t step[N_STEP])
 {
     qp_plan_t *plan = NULL;
     uint32_t epoch = 0;
     int64_t row = 0;
-    CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, epoch, &plan));
+    CHECK_OK(qp_plan_create(dataset, data, EOS, SEED, epoch, &plan));
     for (int64_t s = 0; s < N_STEP; s++)
         for (int64_t place = 0; place < batch_config.global_sequences; place++, row++) {
             if (row == qp_plan_n_row(plan)) {
                 row = 0;
                 qp_plan_destroy(&plan);
-                CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, ++epoch, &plan));
+                CHECK_OK(qp_plan_create(dataset, data, EOS, SEED, ++epoch, &plan));
             }
             qp_batch_t b;
-            qp_batch_init(&b, 1, SEQ_LENGTH);
+            qp_batch_init(&b, 1, plan->row_tokens);
             CHECK_OK(qp_batch_add_row(&b, dataset, plan, row, place));
             append(&step[s], &b);
             qp_batch_fini(&b);
@@ -74,12 +86,12 @@ static void gather_step(qp_comm_t *comm, const qp_step_batch_t *batch, step_t *a
     qp_free(mine.token);
 }
 
-static void check_steps(qp_comm_t *comm, const qp_dataset_t *dataset, const step_t *expected,
-                        int64_t first_step)
+static void check_steps(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_data_config_t *data,
+                        const step_t *expected, int64_t first_step)
 {
     qp_loader_t *loader = NULL;
-    if (!CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED, first_step,
-                                   &loader)))
+    if (!CHECK_OK(
+            qp_loader_create(comm, dataset, data, &batch_config, EOS, SEED, first_step, &loader)))
         return;
     double last_epoch = 0.0;
     for (int64_t s = first_step; s < N_STEP; s++) {
@@ -182,6 +194,19 @@ static void test_visits_cover_the_plan_once(qp_comm_t *comm, const qp_dataset_t 
     qp_plan_destroy(&plan);
 }
 
+static void test_pairs_bring_their_margins(qp_comm_t *comm, const char *folder)
+{
+    qp_dataset_t *pairs = NULL;
+    if (!CHECK_OK(open_kind(comm, folder, "pairs-*.h5", "reward", &pairs)))
+        return;
+    step_t expected[N_STEP] = {{0}};
+    expected_steps(pairs, &pair_config, expected);
+    check_steps(comm, pairs, &pair_config, expected, 0);
+    check_steps(comm, pairs, &pair_config, expected, 5);
+    free_steps(expected);
+    qp_dataset_close(&pairs);
+}
+
 int main(void)
 {
     qp_comm_t *comm = NULL;
@@ -191,21 +216,23 @@ int main(void)
     if (qp_comm_rank(comm) == 0) {
         make_shard(folder, "made-1.h5", 0, 30);
         make_shard(folder, "made-2.h5", 30, N_SAMPLE);
+        make_shard_of(&made_pairs, folder, "pairs-1.h5", 0, 25);
+        make_shard_of(&made_pairs, folder, "pairs-2.h5", 25, N_SAMPLE);
     }
     qp_comm_barrier(comm);
     qp_dataset_t *dataset = NULL;
     if (CHECK_OK(open_made(comm, folder, "made-*.h5", &dataset))) {
         step_t expected[N_STEP] = {{0}};
-        expected_steps(dataset, expected);
-        check_steps(comm, dataset, expected, 0);
-        check_steps(comm, dataset, expected, 5);
+        expected_steps(dataset, &config, expected);
+        check_steps(comm, dataset, &config, expected, 0);
+        check_steps(comm, dataset, &config, expected, 5);
         test_too_few_samples(comm, dataset);
         test_visits_cover_the_plan_once(comm, dataset);
         test_a_resumed_run_reads_nothing_it_skips(comm, folder, expected);
-        for (int s = 0; s < N_STEP; s++)
-            qp_free(expected[s].token);
+        free_steps(expected);
         qp_dataset_close(&dataset);
     }
+    test_pairs_bring_their_margins(comm, folder);
     test_bad_tokens_stop_all_ranks(comm, folder);
     qp_comm_barrier(comm); /* rank 0 removes the folder */
     qp_free(folder);

@@ -3,7 +3,7 @@
 #include "data/plan.h"
 #include "shards.h"
 
-enum { N_SAMPLE = 500, SEQ_LENGTH = 128 };
+enum { N_SAMPLE = 500, N_PAIR = 100, SEQ_LENGTH = 128 };
 
 static qp_data_config_t config_for(qp_packing_t packing)
 {
@@ -176,6 +176,40 @@ static void test_plans_repeat_and_differ(const qp_dataset_t *dataset)
     }
 }
 
+/* Sequences 2i and 2i + 1 are the chosen and the rejected one of a sample, with its margin. */
+static void test_pairs_stay_together(const qp_dataset_t *pairs)
+{
+    qp_data_config_t config = config_for(QP_PACK_NONE);
+    qp_plan_t *plan = NULL;
+    qp_batch_t b = {0};
+    read_plan(pairs, &config, 1, 2, &plan, &b);
+    check_sequences(&b);
+    CHECK(plan->n_row == N_PAIR && b.n_seq == 2 * N_PAIR);
+    for (int64_t s = 0; s < b.n_seq; s++) {
+        int64_t sample = qp_permute(1, 2, N_PAIR, s / 2), sequence = 2 * sample + s % 2;
+        int64_t length = made_length(sequence), n = length < SEQ_LENGTH ? length : SEQ_LENGTH;
+        int32_t first = b.cu_seqlens[s];
+        CHECK(b.margin[s] == made_margin(sample));
+        CHECK(b.cu_seqlens[s + 1] - first == n);
+        for (int64_t p = 0; p < n; p++)
+            CHECK(b.token[first + p] == made_token(sequence, p));
+    }
+    free_plan(&plan, &b);
+}
+
+static void test_no_margins_without_pairs(const qp_dataset_t *dataset)
+{
+    for (int packing = QP_PACK_ISOLATED; packing <= QP_PACK_NONE; packing++) {
+        qp_data_config_t config = config_for((qp_packing_t)packing);
+        qp_plan_t *plan = NULL;
+        qp_batch_t b = {0};
+        read_plan(dataset, &config, 1, 0, &plan, &b);
+        for (int64_t s = 0; s < b.n_seq; s++)
+            CHECK(b.margin[s] == 0.0f);
+        free_plan(&plan, &b);
+    }
+}
+
 static void test_refusals(qp_comm_t *comm, const qp_dataset_t *dataset)
 {
     qp_data_config_t config = config_for(QP_PACK_CONTAMINATED);
@@ -231,7 +265,15 @@ int main(void)
         test_none_cuts_long_samples(dataset);
         test_completions_only(dataset);
         test_plans_repeat_and_differ(dataset);
+        test_no_margins_without_pairs(dataset);
         test_refusals(comm, dataset);
+        qp_dataset_close(&dataset);
+    }
+    make_shard_of(&made_pairs, qp_test_folder(), "twos-1.h5", 0, 30);
+    make_shard_of(&made_pairs, qp_test_folder(), "twos-2.h5", 30, 30);
+    make_shard_of(&made_pairs, qp_test_folder(), "twos-3.h5", 30, N_PAIR);
+    if (CHECK_OK(open_kind(comm, qp_test_folder(), "twos-*.h5", "reward", &dataset))) {
+        test_pairs_stay_together(dataset);
         qp_dataset_close(&dataset);
     }
     qp_comm_destroy(&comm);

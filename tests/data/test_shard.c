@@ -2,6 +2,7 @@
  * Shards come back as they were written; what is damaged or does not fit is refused by name. */
 #include <fcntl.h>
 #include <glob.h>
+#include <math.h>
 #include <sys/stat.h>
 
 #include "base/hash.h"
@@ -71,17 +72,31 @@ static void test_pairs_come_back(qp_comm_t *comm)
         CHECK_OK(qp_dataset_read(dataset, 0, &token, &loss, n_read));
         CHECK(n_read[0] == 3 && n_read[1] == 2 && token[2] == 7 && token[3] == 5 && token[4] == 9);
         CHECK(loss[0] == 1 && loss[4] == 1);
+        CHECK(qp_dataset_margin(dataset, 0) == 1.5f);
         qp_free(token);
         qp_free(loss);
         qp_dataset_close(&dataset);
     }
-    qp_h5_t *file = NULL;
-    float margin = 0.0f;
-    CHECK_OK(qp_h5_open(path, NULL, &file));
-    CHECK_OK(qp_h5_read(file, "/margin", QP_F32, 0, 1, &margin));
-    CHECK_OK(qp_h5_close(&file));
-    CHECK(margin == 1.5f);
     qp_free(path);
+}
+
+/* Over several shards, one of them empty, every pair has its own margin; other kinds have none. */
+static void test_margins_come_back(qp_comm_t *comm)
+{
+    make_shard_of(&made_pairs, qp_test_folder(), "margins-a.h5", 0, 7);
+    make_shard_of(&made_pairs, qp_test_folder(), "margins-b.h5", 7, 7);
+    make_shard_of(&made_pairs, qp_test_folder(), "margins-c.h5", 7, 20);
+    qp_dataset_t *dataset = NULL;
+    if (CHECK_OK(open_kind(comm, qp_test_folder(), "margins-*.h5", "reward", &dataset))) {
+        CHECK(qp_dataset_n_sample(dataset) == 20);
+        for (int64_t i = 0; i < 20; i++)
+            CHECK(qp_dataset_margin(dataset, i) == made_margin(i));
+        qp_dataset_close(&dataset);
+    }
+    if (CHECK_OK(open_made(comm, qp_test_folder(), "good-a.h5", &dataset))) {
+        CHECK(qp_dataset_margin(dataset, 3) == 0.0f);
+        qp_dataset_close(&dataset);
+    }
 }
 
 static void test_unfinished_shards_leave_nothing(void)
@@ -145,6 +160,17 @@ static long find_bytes(const char *path, const void *bytes, size_t n)
     return at;
 }
 
+/* Flips bit 2 of the first byte of a value that stands in a file. */
+static void flip(const char *path, const void *value, size_t n)
+{
+    long at = find_bytes(path, value, n);
+    CHECK(at > 0);
+    int fd = open(path, O_RDWR);
+    uint8_t byte = (uint8_t)(*(const uint8_t *)value ^ 4);
+    CHECK(pwrite(fd, &byte, 1, at) == 1);
+    close(fd);
+}
+
 static void test_damage_is_refused(qp_comm_t *comm)
 {
     make_shard(qp_test_folder(), "flipped.h5", 0, 40);
@@ -154,18 +180,23 @@ static void test_damage_is_refused(qp_comm_t *comm)
     while (made_length(i) < 3)
         i++;
     int32_t token = made_token(i, 1);
-    long at = find_bytes(flipped, &token, sizeof token);
-    CHECK(at > 0);
-    int fd = open(flipped, O_RDWR);
-    uint8_t byte = (uint8_t)(token ^ 4);
-    CHECK(pwrite(fd, &byte, 1, at) == 1);
-    close(fd);
+    flip(flipped, &token, sizeof token);
     expect_refusal(comm, "flipped.h5", "sft", TOKENIZER_ID, "/tokens");
     struct stat info;
     CHECK(stat(cut, &info) == 0 && truncate(cut, info.st_size / 2) == 0);
     expect_refusal(comm, "cut.h5", "sft", TOKENIZER_ID, "cut.h5");
     qp_free(flipped);
     qp_free(cut);
+}
+
+static void test_damaged_margins_are_refused(qp_comm_t *comm)
+{
+    make_shard_of(&made_pairs, qp_test_folder(), "margin.h5", 0, 9);
+    char *path = in_folder("margin.h5");
+    const float both[] = {made_margin(4), made_margin(5)};
+    flip(path, both, sizeof both);
+    expect_refusal(comm, "margin.h5", "reward", TOKENIZER_ID, "margin.h5: /margin");
+    qp_free(path);
 }
 
 /* Wherever a bit flips: the shard is refused, or its tokens are what they were. */
@@ -201,9 +232,19 @@ static void test_no_flip_passes_unnoticed(qp_comm_t *comm)
     qp_free(path);
 }
 
-/* A shard with given contents and correct checksums. */
-static void make_raw(const char *name, const int32_t *token, int64_t n_token, const int64_t *offset,
-                     int64_t n_offset, int64_t n_sample)
+/* Contents of a shard as they are, with correct checksums. */
+typedef struct {
+    const char *kind;
+    int64_t n_sequence; /* per sample */
+    const int32_t *token;
+    int64_t n_token;
+    const int64_t *offset;
+    int64_t n_offset, n_sample;
+    const float *margin; /* NULL: none */
+    int64_t n_margin;
+} raw_t;
+
+static void make_raw_of(const char *name, const raw_t *raw)
 {
     char *path = in_folder(name);
     const uint8_t loss[8] = {1, 1, 1, 1, 1, 1, 1, 1};
@@ -213,19 +254,20 @@ static void make_raw(const char *name, const int32_t *token, int64_t n_token, co
         qp_dtype_t dtype;
         int64_t n;
         const void *data;
-    } parts[] = {{"/tokens", QP_I32, n_token, token},
-                 {"/loss", QP_U8, n_token, loss},
-                 {"/offsets", QP_I64, n_offset, offset},
-                 {"/id", QP_I64, n_sample, id}};
+    } parts[] = {{"/tokens", QP_I32, raw->n_token, raw->token},
+                 {"/loss", QP_U8, raw->n_token, loss},
+                 {"/offsets", QP_I64, raw->n_offset, raw->offset},
+                 {"/id", QP_I64, raw->n_sample, id},
+                 {"/margin", QP_F32, raw->n_margin, raw->margin}};
     qp_h5_t *file = NULL;
     CHECK_OK(qp_h5_create(path, NULL, &file));
     CHECK_OK(qp_h5_format_set(file, QP_SHARD_FORMAT, QP_SHARD_VERSION));
-    CHECK_OK(qp_h5_attr_set_str(file, "/", "kind", "sft"));
+    CHECK_OK(qp_h5_attr_set_str(file, "/", "kind", raw->kind));
     CHECK_OK(qp_h5_attr_set_i64(file, "/", "tokenizer_id", TOKENIZER_ID));
     CHECK_OK(qp_h5_attr_set_i64(file, "/", "n_vocab", 100));
-    CHECK_OK(qp_h5_attr_set_i64(file, "/", "sequences_per_sample", 1));
-    CHECK_OK(qp_h5_attr_set_i64(file, "/", "n_sample", n_sample));
-    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
+    CHECK_OK(qp_h5_attr_set_i64(file, "/", "sequences_per_sample", raw->n_sequence));
+    CHECK_OK(qp_h5_attr_set_i64(file, "/", "n_sample", raw->n_sample));
+    for (size_t p = 0; p < sizeof parts / sizeof parts[0] && parts[p].data != NULL; p++) {
         qp_h5_shape_t shape = {.dtype = parts[p].dtype, .n_dim = 1, .dim = {parts[p].n}};
         CHECK_OK(qp_h5_dataset_create(file, parts[p].name, &shape));
         CHECK_OK(qp_h5_write(file, parts[p].name, parts[p].dtype, 0, parts[p].n, parts[p].data));
@@ -234,6 +276,50 @@ static void make_raw(const char *name, const int32_t *token, int64_t n_token, co
     }
     CHECK_OK(qp_h5_close(&file));
     qp_free(path);
+}
+
+static void make_raw(const char *name, const int32_t *token, int64_t n_token, const int64_t *offset,
+                     int64_t n_offset, int64_t n_sample)
+{
+    make_raw_of(name, &(raw_t){"sft", 1, token, n_token, offset, n_offset, n_sample, NULL, 0});
+}
+
+/* Two pairs with these margins must be refused. */
+static void refuse_margins(qp_comm_t *comm, const float *margin, int64_t n_margin,
+                           const char *message)
+{
+    const int32_t token[] = {4, 5, 6, 7};
+    const int64_t offset[] = {0, 1, 2, 3, 4};
+    make_raw_of("margins.h5", &(raw_t){"reward", 2, token, 4, offset, 5, 2, margin, n_margin});
+    expect_refusal(comm, "margins.h5", "reward", TOKENIZER_ID, message);
+}
+
+static void test_wrong_margins_are_refused(qp_comm_t *comm)
+{
+    refuse_margins(comm, NULL, 0, "margins.h5: no data set /margin, expected one in a \"reward\"");
+    refuse_margins(comm, (const float[]){1.0f}, 1,
+                   "margins.h5: /margin has 1 elements, expected 2");
+    refuse_margins(comm, (const float[]){1.0f, 2.0f, 3.0f}, 3,
+                   "margins.h5: /margin has 3 elements, expected 2");
+    refuse_margins(comm, (const float[]){1.0f, NAN}, 2,
+                   "margins.h5: /margin[1] is nan, expected a finite number");
+    refuse_margins(comm, (const float[]){-INFINITY, 1.0f}, 2,
+                   "margins.h5: /margin[0] is -inf, expected a finite number");
+}
+
+static void test_wrong_kinds_are_refused(qp_comm_t *comm)
+{
+    const int32_t token[] = {4, 5, 6, 7};
+    const int64_t offset[] = {0, 1, 2, 3, 4};
+    make_raw_of("kind.h5", &(raw_t){"sft", 2, token, 4, offset, 5, 2, NULL, 0});
+    expect_refusal(comm, "kind.h5", "sft", TOKENIZER_ID,
+                   "kind.h5: 2 sequences per \"sft\" sample, expected 1");
+    make_raw_of("kind.h5", &(raw_t){"reward", 1, token, 4, offset, 5, 4, NULL, 0});
+    expect_refusal(comm, "kind.h5", "reward", TOKENIZER_ID,
+                   "kind.h5: 1 sequences per \"reward\" sample, expected 2");
+    make_raw_of("kind.h5", &(raw_t){"dpo", 2, token, 4, offset, 5, 2, NULL, 0});
+    expect_refusal(comm, "kind.h5", "dpo", TOKENIZER_ID,
+                   "kind.h5: kind is \"dpo\", expected \"sft\", \"reward\" or \"prompt\"");
 }
 
 static void test_nonsense_is_refused(qp_comm_t *comm)
@@ -265,11 +351,15 @@ int main(void)
         return 1;
     test_shards_come_back(comm);
     test_pairs_come_back(comm);
+    test_margins_come_back(comm);
     test_unfinished_shards_leave_nothing();
     test_misfits_are_refused(comm);
     test_damage_is_refused(comm);
+    test_damaged_margins_are_refused(comm);
     test_no_flip_passes_unnoticed(comm);
     test_nonsense_is_refused(comm);
+    test_wrong_margins_are_refused(comm);
+    test_wrong_kinds_are_refused(comm);
     qp_comm_destroy(&comm);
     return qp_test_end();
 }

@@ -3,8 +3,9 @@
  * target (damaged bytes meet the checksums first), ours is what comes behind it.
  *
  * Input: n_sample, sequences_per_sample, the number of elements of /tokens, /loss, /offsets and /id
- * as signed bytes, a byte of switches, then the offsets (two bytes each) and the tokens (one byte
- * each). */
+ * as signed bytes, a byte of switches, with REWARD the number of elements of /margin, then the
+ * offsets (two bytes each), the tokens and the margins (one byte each, -128: not a number). */
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
-enum { OTHER_TYPE = 1, NO_CHECKSUM = 2, BAD_VOCABULARY = 4, MISSING_PART = 8 };
+enum { OTHER_TYPE = 1, NO_CHECKSUM = 2, BAD_VOCABULARY = 4, MISSING_PART = 8, REWARD = 16 };
 
 typedef struct {
     const uint8_t *next, *end;
@@ -52,12 +53,14 @@ static qp_error_t build(const char *path, bytes_t *bytes)
     enum { MOST = 128 };
     int64_t offset[MOST] = {0}, id[MOST] = {0};
     int32_t token[MOST] = {0};
+    float margin[MOST] = {0};
     const uint8_t loss[MOST] = {0};
     qp_h5_t *file = NULL;
     int64_t n_sample = take(bytes), n_sequence = take(bytes);
     int64_t n_token = take_count(bytes), n_loss = take_count(bytes);
     int64_t n_offset = take_count(bytes), n_id = take_count(bytes);
     int64_t switches = take(bytes);
+    int64_t n_margin = switches & REWARD ? take_count(bytes) : 0;
     bool checksum = (switches & NO_CHECKSUM) == 0;
     for (int64_t i = 0; i < n_offset; i++) {
         offset[i] = take(bytes);
@@ -65,9 +68,13 @@ static qp_error_t build(const char *path, bytes_t *bytes)
     }
     for (int64_t i = 0; i < n_token; i++)
         token[i] = (int32_t)take(bytes);
+    for (int64_t i = 0; i < n_margin; i++) {
+        int64_t eighths = take(bytes);
+        margin[i] = eighths == INT8_MIN ? NAN : (float)eighths / 8.0f;
+    }
     QP_TRY(qp_h5_create(path, NULL, &file));
     QP_TRY(qp_h5_format_set(file, QP_SHARD_FORMAT, QP_SHARD_VERSION));
-    QP_TRY(qp_h5_attr_set_str(file, "/", "kind", "sft"));
+    QP_TRY(qp_h5_attr_set_str(file, "/", "kind", switches & REWARD ? "reward" : "sft"));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "tokenizer_id", 1));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "n_vocab", switches & BAD_VOCABULARY ? 16 : 128));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "sequences_per_sample", n_sequence));
@@ -77,6 +84,8 @@ static qp_error_t build(const char *path, bytes_t *bytes)
     QP_TRY(put(file, "/offsets", QP_I64, n_offset, offset, checksum));
     if ((switches & MISSING_PART) == 0)
         QP_TRY(put(file, "/id", QP_I64, n_id, id, checksum));
+    if ((switches & REWARD) != 0)
+        QP_TRY(put(file, "/margin", QP_F32, n_margin, margin, checksum));
     return qp_h5_close(&file);
 }
 
@@ -89,6 +98,9 @@ static void use(const char *path)
     if (error == NULL) {
         int64_t n_sequence = shard.n_sample * shard.sequences_per_sample;
         error = qp_shard_verify(&shard);
+        QP_ASSERT((shard.margin != NULL) == (shard.sequences_per_sample == 2));
+        for (int64_t i = 0; shard.margin != NULL && i < shard.n_sample; i++)
+            QP_ASSERT(isfinite(shard.margin[i]));
         for (int64_t s = 0; s < n_sequence && error == NULL; s++) {
             int64_t n = offset[s + 1] - offset[s];
             QP_ASSERT(n > 0 && offset[s + 1] <= shard.n_token);
