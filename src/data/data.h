@@ -68,7 +68,8 @@ void qp_shard_writer_abandon(qp_shard_writer_t **writer);
 typedef struct qp_dataset qp_dataset_t;
 
 /**
- * Opens all shards that match the patterns (globs; sorted by name, each file once). Collective;
+ * Opens all shards that match the patterns (globs; sorted by name, each file once), which are of
+ * one kind: the given one, or with NULL that of the first shard (qp_dataset_kind). Collective;
  * offsets and margins of all samples are read once and held by every rank. Checksums are verified
  * here, the shards shared out over the ranks, except those above QP_SHARD_VERIFY_BYTES
  * (quipu-inspect --verify does those). Another kind or tokenizer, damage, nothing found: QP_INPUT.
@@ -77,6 +78,8 @@ enum { QP_SHARD_VERIFY_BYTES = 256 << 20 };
 qp_error_t qp_dataset_open(qp_comm_t *comm, const qp_deck_strings_t *patterns, const char *kind,
                            uint64_t tokenizer_id, qp_dataset_t **dataset);
 void qp_dataset_close(qp_dataset_t **dataset);
+/** "sft", "reward" or "prompt"; the data set's own. */
+const char *qp_dataset_kind(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_sample(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_token(const qp_dataset_t *dataset);
 int64_t qp_dataset_sequences_per_sample(const qp_dataset_t *dataset);

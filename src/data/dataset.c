@@ -69,13 +69,18 @@ static qp_error_t agree_on_paths(qp_comm_t *comm, const qp_deck_strings_t *patte
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-/* What was asked for against what the shard says of itself. */
-static qp_error_t check_fit(const qp_shard_t *shard, const char *kind, uint64_t tokenizer_id)
+/* What was asked for (kind NULL: what the first shard is) against what the shard says of itself. */
+static qp_error_t check_fit(const qp_dataset_t *d, const qp_shard_t *shard, const char *kind,
+                            uint64_t tokenizer_id)
 {
     const char *path = qp_h5_path(shard->file);
-    if (strcmp(shard->kind, kind) != 0)
+    const qp_shard_t *first = &d->shard[0];
+    if (kind != NULL && strcmp(shard->kind, kind) != 0)
         return QP_ERROR(QP_INPUT, "%s: holds \"%s\" samples, expected \"%s\"", path, shard->kind,
                         kind);
+    if (strcmp(shard->kind, first->kind) != 0)
+        return QP_ERROR(QP_INPUT, "%s: holds \"%s\" samples, but %s holds \"%s\"", path,
+                        shard->kind, qp_h5_path(first->file), first->kind);
     if (shard->tokenizer_id != tokenizer_id)
         return QP_ERROR(QP_INPUT,
                         "%s: was made with tokenizer %016llx, the base has %016llx; prepare the "
@@ -115,7 +120,7 @@ static qp_error_t open_all(qp_dataset_t *d, const qp_str_t *paths, const char *k
     const char *path = paths->data;
     for (int i = 0; i < d->n_shard; i++, path += strlen(path) + 1) {
         QP_TRY(open_shard(d, i, path));
-        QP_TRY(check_fit(&d->shard[i], kind, tokenizer_id));
+        QP_TRY(check_fit(d, &d->shard[i], kind, tokenizer_id));
         int64_t n_bytes = d->shard[i].n_token * 5;
         if (i % n_rank == rank && n_bytes <= QP_SHARD_VERIFY_BYTES)
             QP_TRY(qp_shard_verify(&d->shard[i]));
@@ -163,6 +168,11 @@ void qp_dataset_close(qp_dataset_t **dataset)
 int64_t qp_dataset_n_sample(const qp_dataset_t *d)
 {
     return d->n_sample;
+}
+
+const char *qp_dataset_kind(const qp_dataset_t *d)
+{
+    return d->shard[0].kind;
 }
 
 int64_t qp_dataset_sequences_per_sample(const qp_dataset_t *d)

@@ -172,6 +172,18 @@ static void test_bad_tokens_stop_all_ranks(qp_comm_t *comm, const char *folder)
     qp_dataset_close(&dataset);
 }
 
+/* All ranks are told the kind of the shards, or all that there are two. */
+static void test_kinds_are_told_to_all_ranks(qp_comm_t *comm, const char *folder)
+{
+    qp_dataset_t *dataset = NULL;
+    if (CHECK_OK(open_kind(comm, folder, "pairs-*.h5", NULL, &dataset)))
+        CHECK(strcmp(qp_dataset_kind(dataset), "reward") == 0);
+    qp_dataset_close(&dataset);
+    CHECK_FAILS(open_kind(comm, folder, "[mp]a*-1.h5", NULL, &dataset), QP_INPUT,
+                "pairs-1.h5: holds \"reward\" samples, but ");
+    CHECK(dataset == NULL);
+}
+
 static qp_error_t visit(void *owner, const qp_batch_t *batch)
 {
     int64_t *count = owner;
@@ -233,6 +245,7 @@ int main(void)
         qp_dataset_close(&dataset);
     }
     test_pairs_bring_their_margins(comm, folder);
+    test_kinds_are_told_to_all_ranks(comm, folder);
     test_bad_tokens_stop_all_ranks(comm, folder);
     qp_comm_barrier(comm); /* rank 0 removes the folder */
     qp_free(folder);

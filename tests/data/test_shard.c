@@ -99,6 +99,23 @@ static void test_margins_come_back(qp_comm_t *comm)
     }
 }
 
+/* Without a kind asked for, the data set is of the kind of its shards. */
+static void test_kinds_are_told(qp_comm_t *comm)
+{
+    static const qp_shard_info_t *const infos[] = {&made_info, &made_pairs, &made_prompts};
+    for (int i = 0; i < 3; i++) {
+        qp_dataset_t *dataset = NULL;
+        make_shard_of(infos[i], qp_test_folder(), "any-1.h5", 0, 5);
+        make_shard_of(infos[i], qp_test_folder(), "any-2.h5", 5, 9);
+        if (!CHECK_OK(open_kind(comm, qp_test_folder(), "any-*.h5", NULL, &dataset)))
+            continue;
+        CHECK(strcmp(qp_dataset_kind(dataset), infos[i]->kind) == 0);
+        CHECK(qp_dataset_n_sample(dataset) == 9);
+        CHECK(qp_dataset_sequences_per_sample(dataset) == infos[i]->sequences_per_sample);
+        qp_dataset_close(&dataset);
+    }
+}
+
 static void test_unfinished_shards_leave_nothing(void)
 {
     char *path = in_folder("abandoned.h5"), *all = in_folder("abandoned*");
@@ -138,6 +155,12 @@ static void test_misfits_are_refused(qp_comm_t *comm)
     expect_refusal(comm, "good-a.h5", "reward", TOKENIZER_ID,
                    "holds \"sft\" samples, expected \"reward\"");
     expect_refusal(comm, "good-a.h5", "sft", 78,
+                   "tokenizer 000000000000004d, the base has 000000000000004e");
+    make_shard(qp_test_folder(), "any-0.h5", 0, 5); /* the others hold prompts */
+    expect_refusal(comm, "any-*.h5", NULL, TOKENIZER_ID,
+                   "any-1.h5: holds \"prompt\" samples, but ");
+    expect_refusal(comm, "any-*.h5", NULL, TOKENIZER_ID, "any-0.h5 holds \"sft\"");
+    expect_refusal(comm, "any-1.h5", NULL, 78,
                    "tokenizer 000000000000004d, the base has 000000000000004e");
     char *path = in_folder("text.h5");
     FILE *file = fopen(path, "w");
@@ -352,6 +375,7 @@ int main(void)
     test_shards_come_back(comm);
     test_pairs_come_back(comm);
     test_margins_come_back(comm);
+    test_kinds_are_told(comm);
     test_unfinished_shards_leave_nothing();
     test_misfits_are_refused(comm);
     test_damage_is_refused(comm);
