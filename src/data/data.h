@@ -98,18 +98,29 @@ int64_t qp_permute(uint32_t seed, uint32_t epoch, int64_t n, int64_t i);
 /* --- packing and batches ---------------------------------------------------------------------- */
 
 /**
- * - isolated: samples in permuted order, those longer than seq_length cut into pieces, each piece
+ * - isolated: samples in permuted order, those longer than seq_length split into pieces, each piece
  *   into the fullest row that still has room (best fit); every piece is a sequence of its own.
  * - contaminated: as TRL packs: permuted samples one after another (each ends with EOS), cut every
  *   seq_length tokens, the remainder of the epoch dropped; a row is one sequence.
- * - none: one sample a row (chosen and rejected together), cut at seq_length.
+ * - none: one sample a row (chosen and rejected together), each sequence cut at seq_length.
  */
 typedef enum { QP_PACK_ISOLATED, QP_PACK_CONTAMINATED, QP_PACK_NONE } qp_packing_t;
+
+/**
+ * Samples of which any sequence is longer than seq_length.
+ * - cut: as the packing says (none cuts, the others split). Prompts refuse it: half a question asks
+ *   something else.
+ * - drop: left out whole, in every packing.
+ * - auto: drop for pairs, as TRL does (the end of an answer is where it is rated), and for prompts;
+ *   else cut.
+ */
+typedef enum { QP_OVERLONG_AUTO, QP_OVERLONG_CUT, QP_OVERLONG_DROP } qp_overlong_t;
 
 typedef struct {
     qp_deck_strings_t train, eval; /**< glob patterns of shards */
     int64_t seq_length;
     int packing;          /**< qp_packing_t: "isolated|contaminated|none" */
+    int overlong;         /**< qp_overlong_t: "auto|cut|drop" */
     bool completion_only; /**< loss on completion tokens only */
     bool shuffle;
     int64_t eval_rows; /**< 0: all */
@@ -142,24 +153,30 @@ typedef struct {
 
 /**
  * Rows of one epoch: a function of (data set, config, seed, epoch) alone; the same on all ranks. A
- * data set too small for one row: QP_INPUT. eos (-1: none) is only used to check what contaminated
- * packing relies on. Not collective.
+ * data set too small for one row, all of it too long, or a config that does not go with its kind:
+ * QP_INPUT. eos (-1: none) is only used to check what contaminated packing relies on. Not
+ * collective.
  */
 typedef struct qp_plan qp_plan_t;
 qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
                           uint32_t seed, uint32_t epoch, qp_plan_t **plan);
 void qp_plan_destroy(qp_plan_t **plan);
 int64_t qp_plan_n_row(const qp_plan_t *plan);
-/** Samples that packing "none" cut, and tokens that are in no row. */
+/** Samples left out (overlong), samples that packing "none" cut, and tokens that are in no row. */
+int64_t qp_plan_n_left_out(const qp_plan_t *plan);
 int64_t qp_plan_n_cut(const qp_plan_t *plan);
 int64_t qp_plan_n_dropped(const qp_plan_t *plan);
+/** Logs each of these that is not 0 in a line that begins with \a what ("data.train"). */
+void qp_plan_log(const qp_plan_t *plan, const qp_dataset_t *dataset, const qp_data_config_t *config,
+                 const char *what);
 
 /**
  * The stream of global batches. Step s (0-based) takes rows [s * global, (s + 1) * global) of the
  * endless sequence of epochs (an epoch's last rows that do not fill a batch join the next epoch's
  * first). Each rank gets its micro-batches by qp_tree_range(). A thread reads ahead. Creating one
- * at first_step > 0 plans the epochs before it but reads none of their tokens. Fewer rows in an
- * epoch than global_sequences: QP_INPUT. Collective; the data set must outlive it.
+ * at first_step > 0 plans the epochs before it but reads none of their tokens. What an epoch leaves
+ * out or cuts is logged. Fewer rows in an epoch than global_sequences: QP_INPUT. Collective; the
+ * data set must outlive it.
  */
 typedef struct qp_loader qp_loader_t;
 qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,

@@ -10,12 +10,20 @@ static const qp_deck_key_t data_keys[] = {
     {"data.eval", QP_DECK_STRINGS, DATA(eval), NULL, 0, 0, NULL, "",
      "Shards held out for evaluation; without them there is none.", QP_DECK_OPTIONAL},
     {"data.seq_length", QP_DECK_INT, DATA(seq_length), "1024", 2, 131072, NULL, "tokens",
-     "Longest row: samples are packed up to it, longer ones are split or cut (see packing).", 0},
+     "Longest row: samples are packed up to it, longer ones are split, cut or left out (see "
+     "packing "
+     "and overlong).",
+     0},
     {"data.packing", QP_DECK_CHOICE, DATA(packing), "\"isolated\"", 0, 0,
      "isolated|contaminated|none", "",
      "How samples share a row: isolated (best fit, no attention between them), contaminated "
      "(joined "
      "and cut, as TRL) or none (one sample a row, cut at seq_length).",
+     0},
+    {"data.overlong", QP_DECK_CHOICE, DATA(overlong), "\"auto\"", 0, 0, "auto|cut|drop", "",
+     "Samples with a sequence longer than seq_length: cut (packing none cuts them off, the other "
+     "packings split them; not for prompts), drop (left out whole) or auto (drop for pairs and "
+     "prompts, else cut).",
      0},
     {"data.completion_only", QP_DECK_BOOL, DATA(completion_only), "false", 0, 0, NULL, "",
      "Learn the completions only, not the prompts.", 0},

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 
-#include "base/log.h"
 #include "base/mem.h"
 #include "data/plan.h"
 
@@ -117,22 +116,12 @@ static qp_error_t check_size(qp_loader_t *l)
     if (l->plan->n_row < l->batch.global_sequences)
         return QP_ERROR(QP_INPUT,
                         "too few training samples for one step: found %lld rows of up to %lld "
-                        "tokens (%lld samples), needed batch.global_sequences = %lld",
+                        "tokens (%lld samples, of which data.overlong leaves out %lld), needed "
+                        "batch.global_sequences = %lld",
                         (long long)l->plan->n_row, (long long)l->plan->row_tokens,
-                        (long long)qp_dataset_n_sample(l->dataset),
+                        (long long)qp_dataset_n_sample(l->dataset), (long long)l->plan->n_left_out,
                         (long long)l->batch.global_sequences);
     return NULL;
-}
-
-static void tell_losses(const qp_loader_t *l)
-{
-    if (qp_plan_n_cut(l->plan) > 0)
-        qp_log_info("data.packing = \"none\" cuts %lld of %lld samples at data.seq_length",
-                    (long long)qp_plan_n_cut(l->plan), (long long)qp_dataset_n_sample(l->dataset));
-    if (qp_plan_n_dropped(l->plan) > 0)
-        qp_log_info("an epoch leaves out %lld of %lld tokens",
-                    (long long)qp_plan_n_dropped(l->plan),
-                    (long long)qp_dataset_n_token(l->dataset));
 }
 
 static qp_error_t start_reader(qp_loader_t *l)
@@ -170,7 +159,7 @@ qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,
     l->n_micro = end - l->first_micro;
     qp_error_t error = check_size(l);
     if (error == NULL) {
-        tell_losses(l);
+        qp_plan_log(l->plan, dataset, config, "data.train");
         error = start_reader(l);
     }
     error = qp_comm_agree(comm, error);

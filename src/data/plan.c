@@ -1,7 +1,9 @@
 #include "data/plan.h"
 
 #include <limits.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "data/shard.h"
 
@@ -119,14 +121,80 @@ static int64_t place_piece(rooms_t *rooms, int64_t n, int64_t seq_length)
     return row;
 }
 
-/* --- the three packings ----------------------------------------------------------------------- */
+/* --- samples that are too long ---------------------------------------------------------------- */
 
-/* The order of an epoch. */
+/* What is packed, and in which order. */
 typedef struct {
     const qp_dataset_t *dataset;
     const qp_data_config_t *config;
     uint32_t seed, epoch;
+    bool drop; /* samples that are too long are left out */
 } order_t;
+
+static const char *const overlong_name[] = {
+    [QP_OVERLONG_AUTO] = "auto", [QP_OVERLONG_CUT] = "cut", [QP_OVERLONG_DROP] = "drop"};
+
+/* Of a pair, the longer sequence counts. */
+static int64_t sample_length(const qp_dataset_t *dataset, int64_t sample)
+{
+    int64_t k = qp_dataset_sequences_per_sample(dataset), longest = 0;
+    for (int64_t s = sample * k; s < (sample + 1) * k; s++) {
+        int64_t length = qp_dataset_length(dataset, s);
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+static int64_t sample_tokens(const qp_dataset_t *dataset, int64_t sample)
+{
+    int64_t k = qp_dataset_sequences_per_sample(dataset), n = 0;
+    for (int64_t s = sample * k; s < (sample + 1) * k; s++)
+        n += qp_dataset_length(dataset, s);
+    return n;
+}
+
+static bool is_left_out(const order_t *order, int64_t sample)
+{
+    return order->drop && sample_length(order->dataset, sample) > order->config->seq_length;
+}
+
+static qp_error_t choose_drop(order_t *order)
+{
+    const char *kind = qp_dataset_kind(order->dataset);
+    int overlong = order->config->overlong;
+    order->drop =
+        overlong == QP_OVERLONG_DROP || (overlong == QP_OVERLONG_AUTO && strcmp(kind, "sft") != 0);
+    if (!order->drop && strcmp(kind, "prompt") == 0)
+        return QP_ERROR(QP_INPUT,
+                        "%s: data.overlong = \"cut\" would cut prompts into other questions: set "
+                        "it to \"drop\" or \"auto\"",
+                        qp_dataset_path(order->dataset, 0));
+    return NULL;
+}
+
+/* Counts what is left out: samples, and their tokens. */
+static qp_error_t count_left_out(const order_t *order, int64_t *n_left_out, int64_t *n_token)
+{
+    int64_t n_sample = qp_dataset_n_sample(order->dataset), shortest = INT64_MAX;
+    *n_left_out = *n_token = 0;
+    for (int64_t sample = 0; sample < n_sample; sample++)
+        if (is_left_out(order, sample)) {
+            int64_t length = sample_length(order->dataset, sample);
+            shortest = length < shortest ? length : shortest;
+            *n_token += sample_tokens(order->dataset, sample);
+            ++*n_left_out;
+        }
+    if (*n_left_out == n_sample)
+        return QP_ERROR(QP_INPUT,
+                        "%s: data.overlong = \"%s\" leaves out all %lld samples: none fits "
+                        "data.seq_length = %lld, the shortest has %lld tokens",
+                        qp_dataset_path(order->dataset, 0), overlong_name[order->config->overlong],
+                        (long long)n_sample, (long long)order->config->seq_length,
+                        (long long)shortest);
+    return NULL;
+}
+
+/* --- the three packings ----------------------------------------------------------------------- */
 
 static int64_t sample_at(const order_t *order, int64_t i)
 {
@@ -141,6 +209,8 @@ static void pack_isolated(builder_t *b, const order_t *order)
     rooms_init(&rooms, seq_length);
     for (int64_t i = 0; i < qp_dataset_n_sample(order->dataset); i++) {
         int64_t sample = sample_at(order, i), length = qp_dataset_length(order->dataset, sample);
+        if (is_left_out(order, sample))
+            continue;
         for (int64_t start = 0; start < length; start += seq_length) {
             int64_t n = length - start < seq_length ? length - start : seq_length;
             add_piece(b, place_piece(&rooms, n, seq_length), sample, start, n);
@@ -152,9 +222,11 @@ static void pack_isolated(builder_t *b, const order_t *order)
 static void pack_contaminated(builder_t *b, const order_t *order)
 {
     int64_t seq_length = order->config->seq_length, n_stream = 0;
-    int64_t n_row = qp_dataset_n_token(order->dataset) / seq_length;
+    int64_t n_row = (qp_dataset_n_token(order->dataset) - b->plan->n_dropped) / seq_length;
     for (int64_t i = 0; i < qp_dataset_n_sample(order->dataset); i++) {
         int64_t sample = sample_at(order, i), length = qp_dataset_length(order->dataset, sample);
+        if (is_left_out(order, sample))
+            continue;
         for (int64_t start = 0, n; start < length; start += n, n_stream += n) {
             int64_t row = n_stream / seq_length, room = seq_length - n_stream % seq_length;
             n = length - start < room ? length - start : room;
@@ -169,17 +241,20 @@ static void pack_contaminated(builder_t *b, const order_t *order)
 static void pack_none(builder_t *b, const order_t *order)
 {
     int64_t k = qp_dataset_sequences_per_sample(order->dataset);
-    for (int64_t i = 0; i < qp_dataset_n_sample(order->dataset); i++) {
-        int64_t first = sample_at(order, i) * k;
+    for (int64_t i = 0, row = 0; i < qp_dataset_n_sample(order->dataset); i++) {
+        int64_t sample = sample_at(order, i), first = sample * k;
         bool cut = false;
+        if (is_left_out(order, sample))
+            continue;
         for (int64_t s = first; s < first + k; s++) {
             int64_t length = qp_dataset_length(order->dataset, s);
             int64_t n = length < order->config->seq_length ? length : order->config->seq_length;
-            add_piece(b, i, s, 0, n);
+            add_piece(b, row, s, 0, n);
             b->plan->n_dropped += length - n;
             cut = cut || n < length;
         }
         b->plan->n_cut += cut;
+        row++;
     }
 }
 
@@ -194,25 +269,39 @@ int64_t qp_plan_row_tokens(const qp_dataset_t *dataset, const qp_data_config_t *
     return config->seq_length * qp_dataset_sequences_per_sample(dataset);
 }
 
+/* What can be packed: n_token are left in the data set. */
+static qp_error_t check_packing(const qp_dataset_t *dataset, const qp_data_config_t *config,
+                                int64_t n_token)
+{
+    if (config->packing != QP_PACK_NONE && qp_dataset_sequences_per_sample(dataset) > 1)
+        return QP_ERROR(QP_INPUT, "%s: pairs cannot be packed: set data.packing = \"none\"",
+                        qp_dataset_path(dataset, 0));
+    if (config->packing == QP_PACK_CONTAMINATED && n_token < config->seq_length)
+        return QP_ERROR(QP_INPUT, "%s: found %lld tokens, one row needs data.seq_length = %lld",
+                        qp_dataset_path(dataset, 0), (long long)n_token,
+                        (long long)config->seq_length);
+    return NULL;
+}
+
 qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
                           uint32_t seed, uint32_t epoch, qp_plan_t **plan)
 {
     QP_ASSERT(config->seq_length > 0 && config->seq_length <= INT_MAX);
+    order_t order = {.dataset = dataset, .config = config, .seed = seed, .epoch = epoch};
+    int64_t n_left_out, n_dropped;
     *plan = NULL;
-    if (config->packing != QP_PACK_NONE && qp_dataset_sequences_per_sample(dataset) > 1)
-        return QP_ERROR(QP_INPUT, "%s: pairs cannot be packed: set data.packing = \"none\"",
-                        qp_dataset_path(dataset, 0));
-    if (config->packing == QP_PACK_CONTAMINATED && qp_dataset_n_token(dataset) < config->seq_length)
-        return QP_ERROR(QP_INPUT, "%s: found %lld tokens, one row needs data.seq_length = %lld",
-                        qp_dataset_path(dataset, 0), (long long)qp_dataset_n_token(dataset),
-                        (long long)config->seq_length);
+    QP_TRY(choose_drop(&order));
+    QP_TRY(count_left_out(&order, &n_left_out, &n_dropped));
+    QP_TRY(check_packing(dataset, config, qp_dataset_n_token(dataset) - n_dropped));
     qp_plan_t *p = *plan = QP_NEW("plan", qp_plan_t, 1);
+    p->n_left_out = n_left_out;
+    p->n_dropped = n_dropped;
     p->row_tokens = qp_plan_row_tokens(dataset, config);
     p->joined = config->packing == QP_PACK_CONTAMINATED;
     p->completion_only = config->completion_only;
     p->eos = eos;
     builder_t builder = {.plan = p};
-    pack[config->packing](&builder, &(order_t){dataset, config, seed, epoch});
+    pack[config->packing](&builder, &order);
     sort_by_row(&builder);
     qp_free(builder.row_of);
     return NULL;
@@ -232,6 +321,11 @@ int64_t qp_plan_n_row(const qp_plan_t *plan)
     return plan->n_row;
 }
 
+int64_t qp_plan_n_left_out(const qp_plan_t *plan)
+{
+    return plan->n_left_out;
+}
+
 int64_t qp_plan_n_cut(const qp_plan_t *plan)
 {
     return plan->n_cut;
@@ -240,4 +334,23 @@ int64_t qp_plan_n_cut(const qp_plan_t *plan)
 int64_t qp_plan_n_dropped(const qp_plan_t *plan)
 {
     return plan->n_dropped;
+}
+
+void qp_plan_log(const qp_plan_t *plan, const qp_dataset_t *dataset, const qp_data_config_t *config,
+                 const char *what)
+{
+    const char *overlong = overlong_name[config->overlong];
+    long long n_sample = (long long)qp_dataset_n_sample(dataset);
+    if (plan->n_left_out > 0)
+        qp_log_info("%s: data.overlong = \"%s\" leaves out %lld of %lld samples longer than "
+                    "data.seq_length = %lld",
+                    what, overlong, (long long)plan->n_left_out, n_sample,
+                    (long long)config->seq_length);
+    if (plan->n_cut > 0)
+        qp_log_info(
+            "%s: data.overlong = \"%s\" cuts %lld of %lld samples at data.seq_length = %lld", what,
+            overlong, (long long)plan->n_cut, n_sample, (long long)config->seq_length);
+    if (plan->n_dropped > 0)
+        qp_log_info("%s: an epoch leaves out %lld of %lld tokens", what, (long long)plan->n_dropped,
+                    (long long)qp_dataset_n_token(dataset));
 }

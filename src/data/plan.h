@@ -18,7 +18,7 @@ struct qp_plan {
     bool joined;          /**< the pieces of a row are one sequence */
     bool completion_only;
     int32_t eos; /**< joined: every whole sequence must end with it; -1: not checked */
-    int64_t n_cut, n_dropped;
+    int64_t n_left_out, n_cut, n_dropped;
 };
 
 /** Most tokens that a row of this data set and config can have. */

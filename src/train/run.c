@@ -101,6 +101,7 @@ static qp_error_t open_eval_data(qp_run_t *run)
     qp_log_info("data.eval: %lld samples, %lld tokens, %lld rows",
                 (long long)qp_dataset_n_sample(run->eval), (long long)qp_dataset_n_token(run->eval),
                 (long long)qp_plan_n_row(run->eval_plan));
+    qp_plan_log(run->eval_plan, run->eval, &config, "data.eval");
     return NULL;
 }
 
@@ -114,14 +115,15 @@ static qp_error_t open_train_data(qp_run_t *run)
     QP_TRY(qp_comm_agree(run->comm,
                          qp_plan_create(run->train, &s->data, qp_tokenizer_eos(run->tokenizer),
                                         (uint32_t)s->job.seed, 0, &epoch)));
-    int64_t n_row = qp_plan_n_row(epoch);
+    int64_t n_row = qp_plan_n_row(epoch), n_left_out = qp_plan_n_left_out(epoch);
     qp_plan_destroy(&epoch);
     if (n_row < s->batch.global_sequences)
-        return QP_ERROR(QP_INPUT,
-                        "data.train: an epoch has %lld rows of at most %lld tokens, fewer than "
-                        "batch.global_sequences = %lld",
-                        (long long)n_row, (long long)s->data.seq_length,
-                        (long long)s->batch.global_sequences);
+        return QP_ERROR(
+            QP_INPUT,
+            "data.train: an epoch has %lld rows of at most %lld tokens (data.overlong "
+            "leaves out %lld of %lld samples), fewer than batch.global_sequences = %lld",
+            (long long)n_row, (long long)s->data.seq_length, (long long)n_left_out,
+            (long long)qp_dataset_n_sample(run->train), (long long)s->batch.global_sequences);
     qp_log_info("data.train: %lld samples, %lld tokens, %lld rows; %lld steps of %lld rows are "
                 "%.2f epochs",
                 (long long)qp_dataset_n_sample(run->train),

@@ -2,10 +2,11 @@
  * The stream of global batches: the same rows in the same order whatever the rank count, across
  * epochs, and from the middle on without reading what came before. */
 #include "base/hash.h"
+#include "base/log.h"
 #include "data/plan.h"
 #include "shards.h"
 
-enum { N_SAMPLE = 40, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 5 };
+enum { N_SAMPLE = 40, N_PAIR = 60, SEQ_LENGTH = 64, SEED = 9, N_STEP = 12, N_FIELD = 5 };
 
 static const qp_data_config_t config = {.seq_length = SEQ_LENGTH,
                                         .packing = QP_PACK_ISOLATED,
@@ -219,6 +220,71 @@ static void test_pairs_bring_their_margins(qp_comm_t *comm, const char *folder)
     qp_dataset_close(&pairs);
 }
 
+/* The lines of the log that contain a text; rank 0. */
+static int count_lines(const char *path, const char *text)
+{
+    char line[512];
+    int n = 0;
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        n += strstr(line, text) != NULL;
+    if (file != NULL)
+        fclose(file);
+    return n;
+}
+
+/* The loader tells once what it leaves out, and says so when too little is left for a step. */
+static void test_what_is_left_out_is_told(qp_comm_t *comm, const char *folder)
+{
+    int64_t n_long = 0;
+    for (int64_t i = 0; i < N_PAIR; i++)
+        n_long += made_length(2 * i) > SEQ_LENGTH || made_length(2 * i + 1) > SEQ_LENGTH;
+    char *log = qp_format("%s/log", folder);
+    char *line = qp_format("data.train: data.overlong = \"auto\" leaves out %lld of %d samples "
+                           "longer than data.seq_length = %d\n",
+                           (long long)n_long, (int)N_PAIR, (int)SEQ_LENGTH);
+    char *refusal = qp_format("(%d samples, of which data.overlong leaves out %lld), needed "
+                              "batch.global_sequences = %d",
+                              (int)N_PAIR, (long long)n_long, (int)N_PAIR);
+    qp_dataset_t *pairs = NULL;
+    qp_loader_t *loader = NULL;
+    CHECK_OK(open_kind(comm, folder, "pairs-*.h5", "reward", &pairs));
+    qp_log_init(QP_LOG_INFO, qp_comm_rank(comm));
+    CHECK(qp_log_tee(log));
+    CHECK_OK(qp_loader_create(comm, pairs, &pair_config, &batch_config, EOS, SEED, 0, &loader));
+    qp_loader_destroy(&loader);
+    qp_log_fini();
+    qp_comm_barrier(comm);
+    CHECK(qp_comm_rank(comm) != 0 || (count_lines(log, line) == 1 && n_long > 0));
+    const qp_batch_config_t all = {.global_sequences = N_PAIR, .micro_sequences = 4};
+    CHECK_FAILS(qp_loader_create(comm, pairs, &pair_config, &all, EOS, SEED, 0, &loader), QP_INPUT,
+                refusal);
+    qp_dataset_close(&pairs);
+    qp_free(log);
+    qp_free(line);
+    qp_free(refusal);
+}
+
+/* Nothing left: all ranks end with the same message. */
+static void test_nothing_left_stops_all_ranks(qp_comm_t *comm, const char *folder)
+{
+    qp_dataset_t *dataset = NULL;
+    qp_loader_t *loader = NULL;
+    qp_data_config_t drop = pair_config;
+    drop.seq_length = 1;
+    int64_t i = 0;
+    while (made_length(2 * i) == 1 && made_length(2 * i + 1) == 1)
+        i++;
+    if (qp_comm_rank(comm) == 0)
+        make_shard_of(&made_pairs, folder, "long.h5", i, i + 1);
+    qp_comm_barrier(comm);
+    CHECK_OK(open_kind(comm, folder, "long.h5", "reward", &dataset));
+    CHECK_FAILS(qp_loader_create(comm, dataset, &drop, &batch_config, EOS, SEED, 0, &loader),
+                QP_INPUT, "leaves out all 1 samples: none fits data.seq_length = 1");
+    CHECK(loader == NULL);
+    qp_dataset_close(&dataset);
+}
+
 int main(void)
 {
     qp_comm_t *comm = NULL;
@@ -229,7 +295,7 @@ int main(void)
         make_shard(folder, "made-1.h5", 0, 30);
         make_shard(folder, "made-2.h5", 30, N_SAMPLE);
         make_shard_of(&made_pairs, folder, "pairs-1.h5", 0, 25);
-        make_shard_of(&made_pairs, folder, "pairs-2.h5", 25, N_SAMPLE);
+        make_shard_of(&made_pairs, folder, "pairs-2.h5", 25, N_PAIR);
     }
     qp_comm_barrier(comm);
     qp_dataset_t *dataset = NULL;
@@ -245,6 +311,8 @@ int main(void)
         qp_dataset_close(&dataset);
     }
     test_pairs_bring_their_margins(comm, folder);
+    test_what_is_left_out_is_told(comm, folder);
+    test_nothing_left_stops_all_ranks(comm, folder);
     test_kinds_are_told_to_all_ranks(comm, folder);
     test_bad_tokens_stop_all_ranks(comm, folder);
     qp_comm_barrier(comm); /* rank 0 removes the folder */

@@ -1,5 +1,7 @@
 /* QP_TEST: timeout=30
  * What packing promises: which tokens are in which row, what is predicted, and that it repeats. */
+#include "base/file.h"
+#include "base/log.h"
 #include "data/plan.h"
 #include "shards.h"
 
@@ -180,6 +182,7 @@ static void test_plans_repeat_and_differ(const qp_dataset_t *dataset)
 static void test_pairs_stay_together(const qp_dataset_t *pairs)
 {
     qp_data_config_t config = config_for(QP_PACK_NONE);
+    config.overlong = QP_OVERLONG_CUT;
     qp_plan_t *plan = NULL;
     qp_batch_t b = {0};
     read_plan(pairs, &config, 1, 2, &plan, &b);
@@ -208,6 +211,242 @@ static void test_no_margins_without_pairs(const qp_dataset_t *dataset)
             CHECK(b.margin[s] == 0.0f);
         free_plan(&plan, &b);
     }
+}
+
+/* --- samples that are too long ---------------------------------------------------------------- */
+
+/* A limit that some sample meets exactly and many exceed. */
+static int64_t some_length(void)
+{
+    int64_t i = 0;
+    while (made_length(i) < 60 || made_length(i) > 100)
+        i++;
+    return made_length(i);
+}
+
+/* Every sample that fits is there whole and once, in the order of the epoch; no other is there. */
+static void check_whole_samples(const qp_batch_t *b, int64_t seq_length)
+{
+    int64_t at = 0;
+    for (int64_t i = 0; i < N_SAMPLE; i++) {
+        int64_t sample = qp_permute(1, 0, N_SAMPLE, i);
+        for (int64_t p = 0; made_length(sample) <= seq_length && p < made_length(sample); p++, at++)
+            CHECK(at >= b->n_token || b->token[at] == made_token(sample, p));
+    }
+    CHECK(b->n_token <= at && b->n_token > at - seq_length);
+}
+
+static void test_drop_leaves_out_long_samples(const qp_dataset_t *dataset)
+{
+    int64_t n_long = 0, n_long_token = 0, seq_length = some_length();
+    for (int64_t i = 0; i < N_SAMPLE; i++)
+        if (made_length(i) > seq_length) {
+            n_long++;
+            n_long_token += made_length(i);
+        }
+    CHECK(n_long > N_SAMPLE / 10);
+    for (int packing = QP_PACK_ISOLATED; packing <= QP_PACK_NONE; packing++) {
+        qp_data_config_t config = config_for((qp_packing_t)packing);
+        qp_plan_t *plan = NULL;
+        qp_batch_t b = {0};
+        config.seq_length = seq_length;
+        config.overlong = QP_OVERLONG_DROP;
+        read_plan(dataset, &config, 1, 0, &plan, &b);
+        check_sequences(&b);
+        check_targets(&b, false);
+        CHECK(qp_plan_n_left_out(plan) == n_long && qp_plan_n_cut(plan) == 0);
+        CHECK(qp_plan_n_dropped(plan) == all_tokens() - b.n_token);
+        int64_t n_rest = qp_plan_n_dropped(plan) - n_long_token;
+        CHECK(packing == QP_PACK_CONTAMINATED ? n_rest >= 0 && n_rest < seq_length : n_rest == 0);
+        CHECK(packing == QP_PACK_CONTAMINATED ? b.n_token == plan->n_row * seq_length
+                                              : b.n_seq == N_SAMPLE - n_long);
+        if (packing != QP_PACK_ISOLATED) /* best fit puts them into another order */
+            check_whole_samples(&b, seq_length);
+        free_plan(&plan, &b);
+    }
+}
+
+/* Texts are cut unless the deck says otherwise. */
+static void test_auto_cuts_texts(const qp_dataset_t *dataset)
+{
+    for (int packing = QP_PACK_ISOLATED; packing <= QP_PACK_NONE; packing++) {
+        qp_plan_t *plan[2] = {NULL, NULL};
+        qp_batch_t b[2] = {{0}};
+        for (int i = 0; i < 2; i++) {
+            qp_data_config_t config = config_for((qp_packing_t)packing);
+            config.overlong = i == 0 ? QP_OVERLONG_AUTO : QP_OVERLONG_CUT;
+            read_plan(dataset, &config, 1, 0, &plan[i], &b[i]);
+        }
+        CHECK(qp_plan_n_left_out(plan[0]) == 0);
+        CHECK((qp_plan_n_cut(plan[0]) > 0) == (packing == QP_PACK_NONE));
+        CHECK(b[0].n_token == b[1].n_token &&
+              memcmp(b[0].token, b[1].token, (size_t)b[0].n_token * sizeof(int32_t)) == 0);
+        for (int i = 0; i < 2; i++)
+            free_plan(&plan[i], &b[i]);
+    }
+}
+
+/* A pair is left out whole if either of its sequences is too long. */
+static void test_auto_drops_pairs(const qp_dataset_t *pairs)
+{
+    qp_data_config_t config = config_for(QP_PACK_NONE);
+    qp_plan_t *plan = NULL;
+    qp_batch_t b = {0};
+    int64_t s = 0, n_long[2] = {0, 0}, n_long_token = 0;
+    config.seq_length = some_length();
+    read_plan(pairs, &config, 1, 0, &plan, &b);
+    for (int64_t i = 0; i < N_PAIR; i++) {
+        int64_t sample = qp_permute(1, 0, N_PAIR, i);
+        const int64_t length[2] = {made_length(2 * sample), made_length(2 * sample + 1)};
+        n_long[0] += length[0] > config.seq_length && length[1] <= config.seq_length;
+        n_long[1] += length[1] > config.seq_length;
+        if (length[0] > config.seq_length || length[1] > config.seq_length) {
+            n_long_token += length[0] + length[1];
+            continue;
+        }
+        for (int k = 0; k < 2 && s < b.n_seq; k++, s++) {
+            CHECK(b.margin[s] == made_margin(sample));
+            CHECK(b.cu_seqlens[s + 1] - b.cu_seqlens[s] == length[k]);
+            CHECK(b.token[b.cu_seqlens[s]] == made_token(2 * sample + k, 0));
+        }
+    }
+    CHECK(n_long[0] > 0 && n_long[1] > 0);
+    CHECK(s == b.n_seq && plan->n_row == s / 2 && qp_plan_n_cut(plan) == 0);
+    CHECK(qp_plan_n_left_out(plan) == n_long[0] + n_long[1]);
+    CHECK(qp_plan_n_dropped(plan) == n_long_token);
+    free_plan(&plan, &b);
+}
+
+static void test_prompts_are_never_cut(qp_comm_t *comm)
+{
+    qp_data_config_t config = config_for(QP_PACK_NONE);
+    qp_dataset_t *prompts = NULL;
+    qp_plan_t *plan = NULL;
+    qp_batch_t b = {0};
+    make_shard_of(&made_prompts, qp_test_folder(), "prompts.h5", 0, N_SAMPLE);
+    if (!CHECK_OK(open_kind(comm, qp_test_folder(), "prompts.h5", "prompt", &prompts)))
+        return;
+    config.seq_length = some_length();
+    read_plan(prompts, &config, 1, 0, &plan, &b);
+    CHECK(qp_plan_n_left_out(plan) == N_SAMPLE - b.n_seq && b.n_seq < N_SAMPLE);
+    check_whole_samples(&b, config.seq_length);
+    free_plan(&plan, &b);
+    config.overlong = QP_OVERLONG_CUT;
+    CHECK_FAILS(qp_plan_create(prompts, &config, EOS, 1, 0, &plan), QP_INPUT,
+                "prompts.h5: data.overlong = \"cut\" would cut prompts");
+    CHECK(plan == NULL);
+    qp_dataset_close(&prompts);
+}
+
+/* A data set of samples (or pairs) that have these lengths; its file goes by name. */
+static qp_dataset_t *of_lengths(qp_comm_t *comm, const qp_shard_info_t *info, const char *name,
+                                const int64_t *length, int64_t n_sample)
+{
+    static const int32_t token[32] = {0};
+    char *path = qp_format("%s/%s", qp_test_folder(), name);
+    qp_shard_writer_t *writer = NULL;
+    qp_dataset_t *dataset = NULL;
+    CHECK_OK(qp_shard_writer_create(path, info, "made up", &writer));
+    for (int64_t i = 0; i < n_sample; i++)
+        CHECK_OK(qp_shard_writer_add(writer, i, 1.0f, (const int32_t *const[]){token, token}, NULL,
+                                     length + i * info->sequences_per_sample));
+    CHECK_OK(qp_shard_writer_commit(&writer));
+    CHECK_OK(open_kind(comm, qp_test_folder(), name, info->kind, &dataset));
+    qp_free(path);
+    return dataset;
+}
+
+static void test_nothing_left_is_refused(qp_comm_t *comm)
+{
+    qp_data_config_t config = config_for(QP_PACK_NONE);
+    qp_plan_t *plan = NULL;
+    /* Of a pair, the longer sequence counts. */
+    qp_dataset_t *pairs =
+        of_lengths(comm, &made_pairs, "long.h5", (const int64_t[]){1, 4, 1, 5, 6, 1}, 3);
+    config.seq_length = 3;
+    CHECK_FAILS(qp_plan_create(pairs, &config, EOS, 1, 0, &plan), QP_INPUT,
+                "long.h5: data.overlong = \"auto\" leaves out all 3 samples: none fits "
+                "data.seq_length = 3, the shortest has 4 tokens");
+    CHECK(plan == NULL);
+    config.seq_length = 4;
+    CHECK_OK(qp_plan_create(pairs, &config, EOS, 1, 0, &plan));
+    CHECK(plan->n_row == 1 && qp_plan_n_left_out(plan) == 2);
+    qp_plan_destroy(&plan);
+    qp_dataset_close(&pairs);
+}
+
+/* What is left must still make a row. */
+static void test_too_little_left_is_refused(qp_comm_t *comm)
+{
+    qp_data_config_t config = config_for(QP_PACK_CONTAMINATED);
+    qp_plan_t *plan = NULL;
+    qp_dataset_t *texts = of_lengths(comm, &made_info, "texts.h5", (const int64_t[]){3, 20, 4}, 3);
+    config.seq_length = 10;
+    CHECK_OK(qp_plan_create(texts, &config, EOS, 1, 0, &plan));
+    CHECK(plan->n_row == 2);
+    qp_plan_destroy(&plan);
+    config.overlong = QP_OVERLONG_DROP;
+    CHECK_FAILS(qp_plan_create(texts, &config, EOS, 1, 0, &plan), QP_INPUT,
+                "texts.h5: found 7 tokens, one row needs data.seq_length = 10");
+    CHECK(plan == NULL);
+    qp_dataset_close(&texts);
+}
+
+/* The log of a plan, as text (qp_free). */
+static char *log_of(const qp_dataset_t *dataset, const qp_data_config_t *config)
+{
+    char *path = qp_format("%s/log", qp_test_folder());
+    qp_plan_t *plan = NULL;
+    void *text = NULL;
+    size_t n;
+    CHECK_OK(qp_plan_create(dataset, config, EOS, 1, 0, &plan));
+    CHECK(qp_log_tee(path));
+    qp_plan_log(plan, dataset, config, "here");
+    qp_log_fini();
+    CHECK_OK(qp_file_read(path, &text, &n));
+    unlink(path);
+    qp_plan_destroy(&plan);
+    qp_free(path);
+    char *log = qp_format("%.*s", (int)n, (const char *)text);
+    qp_free(text);
+    return log;
+}
+
+static void expect_log(const qp_dataset_t *dataset, const qp_data_config_t *config,
+                       const char *expected)
+{
+    char *log = log_of(dataset, config);
+    CHECK_MSG(expected != NULL ? strstr(log, expected) != NULL : log[0] == '\0', "logged:\n%s",
+              log);
+    qp_free(log);
+}
+
+static void test_losses_are_logged(const qp_dataset_t *dataset)
+{
+    int64_t n_long = 0, n_long_token = 0;
+    for (int64_t i = 0; i < N_SAMPLE; i++)
+        if (made_length(i) > SEQ_LENGTH) {
+            n_long++;
+            n_long_token += made_length(i);
+        }
+    qp_data_config_t config = config_for(QP_PACK_NONE);
+    char *dropped = qp_format("here: data.overlong = \"drop\" leaves out %lld of %d samples longer "
+                              "than data.seq_length = %d\n",
+                              (long long)n_long, (int)N_SAMPLE, (int)SEQ_LENGTH);
+    char *tokens = qp_format("here: an epoch leaves out %lld of %lld tokens\n",
+                             (long long)n_long_token, (long long)all_tokens());
+    char *cut = qp_format("here: data.overlong = \"auto\" cuts %lld of %d samples at "
+                          "data.seq_length = %d\n",
+                          (long long)n_long, (int)N_SAMPLE, (int)SEQ_LENGTH);
+    expect_log(dataset, &config, cut);
+    config.overlong = QP_OVERLONG_DROP;
+    expect_log(dataset, &config, dropped);
+    expect_log(dataset, &config, tokens);
+    config = config_for(QP_PACK_ISOLATED);
+    expect_log(dataset, &config, NULL);
+    qp_free(dropped);
+    qp_free(tokens);
+    qp_free(cut);
 }
 
 static void test_refusals(qp_comm_t *comm, const qp_dataset_t *dataset)
@@ -266,6 +505,12 @@ int main(void)
         test_completions_only(dataset);
         test_plans_repeat_and_differ(dataset);
         test_no_margins_without_pairs(dataset);
+        test_drop_leaves_out_long_samples(dataset);
+        test_auto_cuts_texts(dataset);
+        test_prompts_are_never_cut(comm);
+        test_nothing_left_is_refused(comm);
+        test_too_little_left_is_refused(comm);
+        test_losses_are_logged(dataset);
         test_refusals(comm, dataset);
         qp_dataset_close(&dataset);
     }
@@ -274,6 +519,7 @@ int main(void)
     make_shard_of(&made_pairs, qp_test_folder(), "twos-3.h5", 30, N_PAIR);
     if (CHECK_OK(open_kind(comm, qp_test_folder(), "twos-*.h5", "reward", &dataset))) {
         test_pairs_stay_together(dataset);
+        test_auto_drops_pairs(dataset);
         qp_dataset_close(&dataset);
     }
     qp_comm_destroy(&comm);

@@ -36,6 +36,11 @@ for packing in isolated contaminated none; do
     trains --set data.packing=$packing
     trains --set data.packing=$packing --set data.completion_only=true
 done
+trains --set data.overlong=drop --set data.packing=none --set data.seq_length=110
+for what in train eval; do
+    check "what is left out of data.$what is logged" test \
+        "$(grep -cE "data.$what: data.overlong = \"drop\" leaves out [1-9][0-9]* of [0-9]+ samples" log)" -eq 1
+done
 trains --set lora.use_rslora=true
 trains --set lora.dropout=0.5
 trains --set 'lora.targets=[ "q_proj", "v_proj" ]'

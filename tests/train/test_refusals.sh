@@ -28,6 +28,10 @@ refused "not a base" 'data-sft-train.h5' --set base.file=data-sft-train.h5
 refused "missing shards" 'absent-*.h5' --set 'data.train=absent-*.h5'
 refused "not a shard" 'base.h5: is a base, expected a shard' --set data.train=base.h5
 refused "too few samples" 'fewer than batch.global_sequences = 4096' --set batch.global_sequences=4096
+refused "nothing but samples that are too long" 'none fits data.seq_length = 8' \
+    --set data.overlong=drop --set data.seq_length=8
+refused "too few samples that fit" '(data.overlong leaves out ' \
+    --set data.overlong=drop --set data.packing=none --set data.seq_length=110 --set batch.global_sequences=128
 refused "too many ranks" '2 ranks, but a step has only 1 micro-batches' --set batch.micro_sequences=8
 refused "micro does not divide" 'does not divide global_sequences = 8' --set batch.micro_sequences=3
 refused "rows too long" 'data.seq_length' --set data.seq_length=8192 --set data.packing=none
