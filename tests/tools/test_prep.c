@@ -34,6 +34,18 @@ static void write_file(const char *name, const char *text)
     qp_free(path);
 }
 
+static qp_tokenizer_t *load_tokenizer(const char *name)
+{
+    char *folder = qp_format("%s/%s", qp_test_folder(), name);
+    qp_tokenizer_files_t files = {0};
+    qp_tokenizer_t *tokenizer = NULL;
+    CHECK_OK(qp_tokenizer_files_from_folder(folder, &files));
+    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
+    qp_tokenizer_files_fini(&files);
+    qp_free(folder);
+    return tokenizer;
+}
+
 /* A folder "hf" with a small byte-level tokenizer: EOS <|im_end|>, no BOS, ChatML. */
 static qp_tokenizer_t *make_tokenizer(void)
 {
@@ -46,14 +58,7 @@ static qp_tokenizer_t *make_tokenizer(void)
                "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"{% for message in messages "
                "%}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
                "'\\n'}}{% endfor %}\"}");
-    char *folder = qp_format("%s/hf", qp_test_folder());
-    qp_tokenizer_files_t files = {0};
-    qp_tokenizer_t *tokenizer = NULL;
-    CHECK_OK(qp_tokenizer_files_from_folder(folder, &files));
-    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
-    qp_tokenizer_files_fini(&files);
-    qp_free(folder);
-    return tokenizer;
+    return load_tokenizer("hf");
 }
 
 /* --- samples as text: "prompt[completion]", for pairs one after another ----------------------- */
@@ -240,6 +245,89 @@ static void check_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
     EXPECT(comm, t, "sft", "t-sft-train.h5", "[four <|im_end|>" END, "[one\ntwo" END, "[three" END);
 }
 
+/* --- nothing where something is needed ---------------------------------------------------------
+ */
+
+/* Lines of the last program's log that contain a text. */
+static int64_t n_logged(const char *text)
+{
+    char *path = qp_format("%s/log", qp_test_folder());
+    void *data = NULL;
+    size_t n_bytes;
+    int64_t n = 0;
+    CHECK_OK(qp_file_read(path, &data, &n_bytes));
+    char *log = qp_format("%.*s", (int)n_bytes, (const char *)data);
+    for (const char *at = log; (at = strstr(at, text)) != NULL; at++)
+        n++;
+    qp_free(log);
+    qp_free(data);
+    qp_free(path);
+    return n;
+}
+
+/* A tokenizer with BOS whose normalizer takes every '#' away. */
+static void make_hashless(void)
+{
+    char *command = qp_format(
+        "mkdir -p %s/hashless && sed "
+        "'s/\"normalizer\":null/\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":"
+        "\"#\"},\"content\":\"\"}/' %s >%s/hashless/tokenizer.json",
+        qp_test_folder(), qp_test_source("tests/golden/tokenizers/llama3.json"), qp_test_folder());
+    CHECK(system(command) == 0);
+    qp_free(command);
+    write_file("hashless/tokenizer_config.json",
+               "{\"bos_token\": \"<|begin_of_text|>\", \"eos_token\": \"<|end_of_text|>\"}");
+}
+
+static void run_on_empty_rows(void)
+{
+    write_file("empty.jsonl", "{\"prompt\": \"\"}\n"
+                              "{\"prompt\": \"asked\"}\n"
+                              "{\"prompt\": \" \\n\\t\"}\n"
+                              "{\"prompt\": \"\", \"completion\": \"alone\"}\n"
+                              "{\"prompt\": \"p\", \"completion\": \"\"}\n"
+                              "{\"prompt\": \"\", \"chosen\": \"c\", \"rejected\": \"r\"}\n"
+                              "{\"prompt\": \"p\", \"chosen\": \"\", \"rejected\": \"r\"}\n"
+                              "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \" \"}\n"
+                              "{\"text\": \"\"}\n"
+                              "{\"messages\": []}\n");
+    const char *const launcher[] = {"", "mpirun --oversubscribe -n 2",
+                                    "mpirun --oversubscribe -n 3"};
+    for (int i = 0; i < 3; i++) {
+        char *arguments =
+            qp_format("jsonl empty.jsonl --tokenizer hf --out empty%d --eval-fraction 0", i + 1);
+        CHECK(run(launcher[i], arguments) == 0);
+        CHECK(n_logged("] 7 skipped: rows or documents without text\n") == 1);
+        CHECK(n_logged("] 10 rows\n") == 1);
+        qp_free(arguments);
+    }
+    make_hashless();
+    write_file("hashes.jsonl", "{\"prompt\": \"##\"}\n{\"prompt\": \"#a\"}\n{\"text\": \"#\"}\n"
+                               "{\"text\": \"b#\"}\n");
+    CHECK(run("", "jsonl hashes.jsonl --tokenizer hashless --out hashes --eval-fraction 0") == 0);
+    CHECK(n_logged("] 2 skipped: rows or documents without text\n") == 1);
+}
+
+static void check_empty_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
+{
+    static const char *const end[] = {"", "-*-of-00002", "-*-of-00003"};
+    for (int i = 0; i < 3; i++) {
+        char *prompt = qp_format("empty%d-prompt-train%s.h5", i + 1, end[i]);
+        char *sft = qp_format("empty%d-sft-train%s.h5", i + 1, end[i]);
+        char *reward = qp_format("empty%d-reward-train%s.h5", i + 1, end[i]);
+        EXPECT(comm, t, "prompt", prompt, "asked");
+        EXPECT(comm, t, "sft", sft, "[alone" END);
+        EXPECT(comm, t, "reward", reward, "[c" END "[r" END);
+        qp_free(prompt);
+        qp_free(sft);
+        qp_free(reward);
+    }
+    qp_tokenizer_t *hashless = load_tokenizer("hashless");
+    EXPECT(comm, hashless, "prompt", "hashes-prompt-train.h5", "<|begin_of_text|>a");
+    EXPECT(comm, hashless, "sft", "hashes-sft-train.h5", "[<|begin_of_text|>b<|end_of_text|>]");
+    qp_tokenizer_destroy(&hashless);
+}
+
 /* --- the split -------------------------------------------------------------------------------- */
 
 static void run_on_many(void)
@@ -292,12 +380,14 @@ int main(void)
     qp_tokenizer_t *tokenizer = make_tokenizer();
     run_on_dump();
     run_on_rows();
+    run_on_empty_rows();
     run_on_many();
     qp_comm_t *comm = NULL;
     if (!CHECK_OK(qp_comm_create(&comm)))
         return 1;
     check_dumps(comm, tokenizer);
     check_rows(comm, tokenizer);
+    check_empty_rows(comm, tokenizer);
     check_split(comm, tokenizer);
     qp_comm_destroy(&comm);
     qp_tokenizer_destroy(&tokenizer);

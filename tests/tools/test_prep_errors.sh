@@ -76,6 +76,9 @@ printf '{"messages": [{"role": "user"}]}\n' >bad.jsonl
 refuses 2 'bad.jsonl:1: "content" is missing' "$prep" jsonl bad.jsonl "${common[@]}"
 printf '{"messages": [{"role": "user", "content": "x"}]}\n' >bad.jsonl
 refuses 2 'bad.jsonl:1: ' "$prep" jsonl bad.jsonl "${common[@]}" # hf has no chat template
+printf '{"prompt": ""}\n{"prompt": " "}\n' >bad.jsonl
+refuses 2 'jsonl bad.jsonl: nothing in it makes a sample' "$prep" jsonl bad.jsonl "${common[@]}"
+refuses 2 'jsonl bad.jsonl: nothing in it makes a sample' mpirun --oversubscribe -n 3 "$prep" jsonl bad.jsonl "${common[@]}"
 printf '{"text": "a"}\n{"text": ]\n' >bad.jsonl
 refuses 2 'bad.jsonl:2: ' mpirun --oversubscribe -n 2 "$prep" jsonl bad.jsonl "${common[@]}"
 

@@ -1,7 +1,8 @@
 /*
  * JSON lines. A row is {"text"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"},
  * {"messages": [{"role", "content"}]} or {"prompt"}; other keys are ignored. Empty lines are
- * skipped.
+ * skipped. A row whose text, completion, chosen or rejected answer or lone prompt is blank is
+ * counted and left out; a completion or a pair may stand without a prompt before it.
  */
 #include "prep.h"
 

@@ -88,8 +88,8 @@ void prep_sink_count(prep_sink_t *sink, prep_count_t what, int64_t n);
 /*
  * Samples; \a id decides the split, so all kinds of a question share one. BOS comes first where the
  * tokenizer has that rule; texts and completions end with EOS; prompts do not. parse_special: text
- * like
- * "<|im_end|>" is that token. What is too long is counted and left out.
+ * like "<|im_end|>" is that token. What is too long, and texts and prompts without a token of their
+ * own, are counted and left out.
  */
 qp_error_t prep_sink_text(prep_sink_t *sink, int64_t id, prep_text_t text, bool parse_special);
 qp_error_t prep_sink_completion(prep_sink_t *sink, int64_t id, prep_text_t prompt,

@@ -221,10 +221,20 @@ static uint8_t *loss_after(int64_t n_prompt, int64_t n)
     return loss;
 }
 
+/* A normalizer may take away all that there is: nothing but BOS is no text. Counted. */
+static bool is_empty(prep_sink_t *s, const qp_tokens_t *tokens)
+{
+    bool empty = tokens->n <= (qp_tokenizer_adds_bos(s->tokenizer) ? 1 : 0);
+    prep_sink_count(s, PREP_EMPTY_ROWS, empty);
+    return empty;
+}
+
 qp_error_t prep_sink_text(prep_sink_t *s, int64_t id, prep_text_t text, bool parse_special)
 {
     const qp_tokens_t *sequence[] = {&s->scratch[0]};
     QP_TRY(encode(s, text, parse_special, &s->scratch[0]));
+    if (is_empty(s, &s->scratch[0]))
+        return NULL;
     end_with_eos(s, &s->scratch[0]);
     return add(s, PREP_SFT, id, 0.0f, sequence, NULL);
 }
@@ -233,6 +243,8 @@ qp_error_t prep_sink_prompt(prep_sink_t *s, int64_t id, prep_text_t prompt, bool
 {
     const qp_tokens_t *sequence[] = {&s->scratch[0]};
     QP_TRY(encode(s, prompt, parse_special, &s->scratch[0]));
+    if (is_empty(s, &s->scratch[0]))
+        return NULL;
     const uint8_t *none = QP_NEW("prep", uint8_t, s->scratch[0].n);
     qp_error_t error = add(s, PREP_PROMPT, id, 0.0f, sequence, &none);
     qp_free((void *)none);
