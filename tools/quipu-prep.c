@@ -32,7 +32,9 @@ static const char usage[] =
     "in "
     "them are\n"
     "                 left out and counted, only prompts of completions and pairs may be empty\n"
-    "  html           pages with headings that are questions (FAQs): each with the text below it\n"
+    "  html           pages with headings that are questions (FAQs): each with the text below it; "
+    "pairs\n"
+    "                 of its answer and the answer of another question; questions alone\n"
     "  text           plain text, documents separated by blank lines\n"
     "\n"
     "  --base FILE           base.h5 whose tokenizer is used\n"
@@ -48,7 +50,11 @@ static const char usage[] =
     "  --answers WHICH       SFT samples: better (winners of the question's pairs, as the recipe), "
     "best\n"
     "                        (one a question) or all (not voted below zero) [better]\n"
-    "  --max-pairs N         pairs of answers per question [10]\n"
+    "  --pairs HOW           scores (answers of a question with different scores) or mismatched "
+    "(its\n"
+    "                        best answer and that of another question, for dumps with few votes;\n"
+    "                        every rank then reads and holds the whole dump) [scores]\n"
+    "  --max-pairs N         pairs of answers per question, by scores [10]\n"
     "  --with-title          put the question's title before its text [the recipe has the text "
     "alone]\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
@@ -152,6 +158,7 @@ enum {
     MAX_TOKENS,
     SEED,
     ANSWERS,
+    PAIRS,
     MAX_PAIRS,
     TITLE
 };
@@ -165,6 +172,7 @@ static const struct option long_options[] = {
     {"max-tokens", required_argument, NULL, MAX_TOKENS},
     {"seed", required_argument, NULL, SEED},
     {"answers", required_argument, NULL, ANSWERS},
+    {"pairs", required_argument, NULL, PAIRS},
     {"max-pairs", required_argument, NULL, MAX_PAIRS},
     {"with-title", no_argument, NULL, TITLE},
     {NULL, 0, NULL, 0},
@@ -175,6 +183,7 @@ static qp_error_t take_option(void *owner, int option)
     prep_options_t *o = owner;
     const char *text = optarg;
     static const char *const answers[] = {"better", "best", "all"};
+    static const char *const pairs[] = {"scores", "mismatched"};
     double x = 0.0;
     switch (option) {
     case BASE:
@@ -190,6 +199,8 @@ static qp_error_t take_option(void *owner, int option)
         return parse_kinds(text, o->kind);
     case ANSWERS:
         return parse_choice("--answers", text, strlen(text), answers, 3, &o->answers);
+    case PAIRS:
+        return parse_choice("--pairs", text, strlen(text), pairs, 2, &o->pairs);
     case TITLE:
         o->with_title = true;
         break;

@@ -1,145 +1,7 @@
 /* QP_TEST: timeout=60
  * What quipu-prep makes of dumps, JSONL, HTML and text, alone and under mpirun: every sample is
  * decoded again and compared. Programs run first, MPI starts in this process after them. */
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
-
-#include "base/env.h"
-#include "base/file.h"
-#include "base/mem.h"
-#include "base/str.h"
-#include "comm/comm.h"
-#include "data/data.h"
-#include "testing.h"
-#include "text/tokenizer.h"
-
-enum { MAX_SAMPLE = 64 };
-
-/* The folder of the test as the working folder of the programs. */
-static int run(const char *launcher, const char *arguments)
-{
-    char *command =
-        qp_format("cd %s && { %s %s/quipu-prep %s >log 2>&1 || { cat log >&2; false; }; }",
-                  qp_test_folder(), launcher, qp_env("QUIPU_BIN"), arguments);
-    int status = system(command);
-    qp_free(command);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static void write_file(const char *name, const char *text)
-{
-    char *path = qp_format("%s/%s", qp_test_folder(), name);
-    CHECK_OK(qp_file_write(path, text, strlen(text)));
-    qp_free(path);
-}
-
-static qp_tokenizer_t *load_tokenizer(const char *name)
-{
-    char *folder = qp_format("%s/%s", qp_test_folder(), name);
-    qp_tokenizer_files_t files = {0};
-    qp_tokenizer_t *tokenizer = NULL;
-    CHECK_OK(qp_tokenizer_files_from_folder(folder, &files));
-    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
-    qp_tokenizer_files_fini(&files);
-    qp_free(folder);
-    return tokenizer;
-}
-
-/* A folder "hf" with a small byte-level tokenizer: EOS <|im_end|>, no BOS, ChatML. */
-static qp_tokenizer_t *make_tokenizer(void)
-{
-    char *command =
-        qp_format("mkdir -p %s/hf && cp %s %s/hf/tokenizer.json", qp_test_folder(),
-                  qp_test_source("tests/golden/tokenizers/smollm.json"), qp_test_folder());
-    CHECK(system(command) == 0);
-    qp_free(command);
-    write_file("hf/tokenizer_config.json",
-               "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"{% for message in messages "
-               "%}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
-               "'\\n'}}{% endfor %}\"}");
-    return load_tokenizer("hf");
-}
-
-/* --- samples as text: "prompt[completion]", for pairs one after another ----------------------- */
-
-typedef struct {
-    int64_t n;
-    char *text[MAX_SAMPLE];
-} samples_t;
-
-static int compare_texts(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void append_sequence(const qp_tokenizer_t *tokenizer, const int32_t *token,
-                            const uint8_t *loss, int64_t n, qp_str_t *text)
-{
-    for (int64_t first = 0, end; first < n; first = end) {
-        for (end = first; end < n && loss[end] == loss[first]; end++)
-            ;
-        qp_str_puts(text, loss[first] ? "[" : "");
-        CHECK_OK(qp_tokenizer_decode(tokenizer, token + first, end - first, false, text));
-        qp_str_puts(text, loss[first] ? "]" : "");
-    }
-}
-
-/* All samples of the shards that match, sorted. */
-static samples_t read_samples(qp_comm_t *comm, const qp_tokenizer_t *tokenizer, const char *kind,
-                              const char *pattern)
-{
-    samples_t samples = {0};
-    char *path = qp_format("%s/%s", qp_test_folder(), pattern);
-    qp_deck_strings_t patterns = {1, (const char *const[]){path}};
-    qp_dataset_t *dataset = NULL;
-    CHECK_OK(qp_dataset_open(comm, &patterns, kind, qp_tokenizer_id(tokenizer), &dataset));
-    qp_free(path);
-    if (dataset == NULL)
-        return samples;
-    samples.n = qp_dataset_n_sample(dataset);
-    CHECK(samples.n <= MAX_SAMPLE);
-    for (int64_t i = 0; i < samples.n; i++) {
-        int32_t *token = NULL;
-        uint8_t *loss = NULL;
-        int64_t n[2], at = 0;
-        qp_str_t text = {0};
-        CHECK_OK(qp_dataset_read(dataset, i, &token, &loss, n));
-        for (int64_t s = 0; s < qp_dataset_sequences_per_sample(dataset); at += n[s++])
-            append_sequence(tokenizer, token + at, loss + at, n[s], &text);
-        samples.text[i] = text.data;
-        qp_free(token);
-        qp_free(loss);
-    }
-    qsort(samples.text, (size_t)samples.n, sizeof(char *), compare_texts);
-    qp_dataset_close(&dataset);
-    return samples;
-}
-
-static void free_samples(samples_t *samples)
-{
-    for (int64_t i = 0; i < samples->n; i++)
-        qp_free(samples->text[i]);
-}
-
-static void expect_samples(qp_comm_t *comm, const qp_tokenizer_t *tokenizer, const char *kind,
-                           const char *pattern, const char *const *expected, int64_t n_expected)
-{
-    samples_t found = read_samples(comm, tokenizer, kind, pattern);
-    CHECK_MSG(found.n == n_expected, "%s: %lld samples, expected %lld", pattern, (long long)found.n,
-              (long long)n_expected);
-    for (int64_t i = 0; i < found.n && i < n_expected; i++)
-        CHECK_MSG(strcmp(found.text[i], expected[i]) == 0, "%s: found\n%s\nexpected\n%s", pattern,
-                  found.text[i], expected[i]);
-    free_samples(&found);
-}
-
-#define EXPECT(comm, tokenizer, kind, pattern, ...)                        \
-    do {                                                                   \
-        const char *const expected_[] = {__VA_ARGS__};                     \
-        expect_samples(comm, tokenizer, kind, pattern, expected_,          \
-                       (int64_t)(sizeof expected_ / sizeof expected_[0])); \
-    } while (0)
+#include "prepared.h"
 
 /* --- the dump --------------------------------------------------------------------------------- */
 
@@ -162,7 +24,6 @@ static const char dump[] =
 
 #define Q2 "Question: Q2\n\nAnswer:"
 #define Q5 "Question: Q5\n\nAnswer:"
-#define END "<|im_end|>]"
 
 static void run_on_dump(void)
 {
@@ -187,8 +48,8 @@ static void check_dump(qp_comm_t *comm, const qp_tokenizer_t *t, const char *sft
 {
     /* 1 and 4 score 4 each and win against 3; question 5 has one answer: no pair. */
     EXPECT(comm, t, "sft", sft, Q2 "[ good" END, Q2 "[ yes & **no**" END);
-    EXPECT(comm, t, "reward", reward, Q2 "[ good" END Q2 "[ bad" END,
-           Q2 "[ yes & **no**" END Q2 "[ bad" END);
+    EXPECT(comm, t, "reward", reward, Q2 "[ good" END Q2 "[ bad" END "+5",
+           Q2 "[ yes & **no**" END Q2 "[ bad" END "+5");
     EXPECT(comm, t, "prompt", prompt, Q2 " ", Q5 " ");
 }
 
@@ -237,33 +98,22 @@ static void check_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
     EXPECT(comm, t, "sft", "j-sft-train.h5", "2+2=[ 4" END,
            "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yes" END, "[plain" END);
-    EXPECT(comm, t, "reward", "j-reward-train.h5", "p[ c" END "p[ r" END);
+    EXPECT(comm, t, "reward", "j-reward-train.h5", "p[ c" END "p[ r" END "+1");
     EXPECT(comm, t, "prompt", "j-prompt-train.h5", "alone");
     EXPECT(comm, t, "sft", "h-sft-train.h5", "Question: And?\n\nAnswer:[ Yes." END,
            "Question: What is it?\n\nAnswer:[ A **thing**.\n\n```\n# not a heading?\n```" END);
+    /* With two questions, each has the other's answer set against its own. */
+    EXPECT(comm, t, "reward", "h-reward-train.h5",
+           "Question: And?\n\nAnswer:[ Yes." END
+           "Question: And?\n\nAnswer:[ A **thing**.\n\n```\n# not a heading?\n```" END "+1",
+           "Question: What is it?\n\nAnswer:[ A **thing**.\n\n```\n# not a heading?\n```" END
+           "Question: What is it?\n\nAnswer:[ Yes." END "+1");
     /* What looks like a special token in a text file is text: EOS comes behind it. */
     EXPECT(comm, t, "sft", "t-sft-train.h5", "[four <|im_end|>" END, "[one\ntwo" END, "[three" END);
 }
 
 /* --- nothing where something is needed ---------------------------------------------------------
  */
-
-/* Lines of the last program's log that contain a text. */
-static int64_t n_logged(const char *text)
-{
-    char *path = qp_format("%s/log", qp_test_folder());
-    void *data = NULL;
-    size_t n_bytes;
-    int64_t n = 0;
-    CHECK_OK(qp_file_read(path, &data, &n_bytes));
-    char *log = qp_format("%.*s", (int)n_bytes, (const char *)data);
-    for (const char *at = log; (at = strstr(at, text)) != NULL; at++)
-        n++;
-    qp_free(log);
-    qp_free(data);
-    qp_free(path);
-    return n;
-}
 
 /* A tokenizer with BOS whose normalizer takes every '#' away. */
 static void make_hashless(void)
@@ -291,12 +141,10 @@ static void run_on_empty_rows(void)
                               "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \" \"}\n"
                               "{\"text\": \"\"}\n"
                               "{\"messages\": []}\n");
-    const char *const launcher[] = {"", "mpirun --oversubscribe -n 2",
-                                    "mpirun --oversubscribe -n 3"};
     for (int i = 0; i < 3; i++) {
         char *arguments =
             qp_format("jsonl empty.jsonl --tokenizer hf --out empty%d --eval-fraction 0", i + 1);
-        CHECK(run(launcher[i], arguments) == 0);
+        CHECK(run(on_ranks[i], arguments) == 0);
         CHECK(n_logged("] 7 skipped: rows or documents without text\n") == 1);
         CHECK(n_logged("] 10 rows\n") == 1);
         qp_free(arguments);
@@ -310,14 +158,14 @@ static void run_on_empty_rows(void)
 
 static void check_empty_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
-    static const char *const end[] = {"", "-*-of-00002", "-*-of-00003"};
     for (int i = 0; i < 3; i++) {
-        char *prompt = qp_format("empty%d-prompt-train%s.h5", i + 1, end[i]);
-        char *sft = qp_format("empty%d-sft-train%s.h5", i + 1, end[i]);
-        char *reward = qp_format("empty%d-reward-train%s.h5", i + 1, end[i]);
+        const char *shards = shards_of_ranks[i];
+        char *prompt = qp_format("empty%d-prompt-train%s.h5", i + 1, shards);
+        char *sft = qp_format("empty%d-sft-train%s.h5", i + 1, shards);
+        char *reward = qp_format("empty%d-reward-train%s.h5", i + 1, shards);
         EXPECT(comm, t, "prompt", prompt, "asked");
         EXPECT(comm, t, "sft", sft, "[alone" END);
-        EXPECT(comm, t, "reward", reward, "[c" END "[r" END);
+        EXPECT(comm, t, "reward", reward, "[c" END "[r" END "+1");
         qp_free(prompt);
         qp_free(sft);
         qp_free(reward);

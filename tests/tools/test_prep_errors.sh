@@ -37,6 +37,7 @@ refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf
 refuses 2 '--evil: no such option' "$prep" jsonl x "${common[@]}" --evil
 refuses 2 '--eval-fraction 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --eval-fraction 2
 refuses 2 '--kinds "sftt": expected one of sft, reward, prompt' "$prep" jsonl x "${common[@]}" --kinds reward,sftt
+refuses 2 '--pairs "score": expected one of scores, mismatched' "$prep" stackexchange x "${common[@]}" --pairs score
 refuses 2 'nowhere' "$prep" jsonl x --tokenizer nowhere --out o
 refuses 2 'absent.jsonl: cannot be opened' "$prep" jsonl absent.jsonl "${common[@]}"
 "$prep" --help | grep -q '^usage: quipu-prep'

@@ -1,6 +1,7 @@
 /*
  * Plain text: documents separated by blank lines. HTML: every heading that ends with a question
  * mark and the text up to the next heading or rule are a question and its answer (as in FAQs).
+ * Nobody rates these answers: in the pairs, another question's answer is the rejected one.
  */
 #include "prep.h"
 
@@ -11,20 +12,37 @@
 #include "base/str.h"
 #include "text/markdown.h"
 
+/* A question of which a pair is made. */
+typedef struct {
+    char *prompt; /* NULL: the question is another rank's */
+    char *answer; /* [n_answer] */
+    size_t n_answer;
+} kept_t;
+
 /* Calls emit for this rank's share of numbered documents. */
 typedef struct {
     int rank, n_rank;
     int64_t n_document; /* over all files */
     prep_sink_t *sink;
+
+    /* For pairs: the questions with answers of all ranks, by id. */
+    int64_t n_kept, capacity;
+    prep_answered_t *answered; /* [n_kept] */
+    kept_t *kept;              /* [n_kept] their texts */
 } share_t;
 
-static bool is_mine(share_t *share)
+static bool is_mine(const share_t *share, int64_t id)
 {
-    bool mine = share->n_document % share->n_rank == share->rank;
-    share->n_document++;
-    if (mine)
+    return id % share->n_rank == share->rank;
+}
+
+/* The number of the next document. */
+static int64_t next_document(share_t *share)
+{
+    int64_t id = share->n_document++;
+    if (is_mine(share, id))
         prep_sink_count(share->sink, PREP_DOCUMENTS, 1);
-    return mine;
+    return id;
 }
 
 /* The line at *at without its end; *at moves behind it. False at the end of the text. */
@@ -44,9 +62,12 @@ static bool next_line(prep_text_t text, size_t *at, prep_text_t *line)
 static qp_error_t emit_document(share_t *share, const char *start, const char *end)
 {
     prep_text_t text = prep_trim((prep_text_t){start, (size_t)(end - start)});
-    if (text.n == 0 || !is_mine(share) || !prep_sink_wants(share->sink, PREP_SFT))
+    if (text.n == 0)
         return NULL;
-    return prep_sink_text(share->sink, share->n_document - 1, text, false);
+    int64_t id = next_document(share);
+    if (!is_mine(share, id) || !prep_sink_wants(share->sink, PREP_SFT))
+        return NULL;
+    return prep_sink_text(share->sink, id, text, false);
 }
 
 static qp_error_t split_text(share_t *share, prep_text_t text)
@@ -73,17 +94,47 @@ static prep_text_t heading_text(prep_text_t line)
     return prep_trim((prep_text_t){line.data + skip, line.n - skip});
 }
 
+static void keep_texts(share_t *share, int64_t id, prep_text_t question, prep_text_t answer)
+{
+    if (share->n_kept == share->capacity) {
+        share->capacity = 2 * share->capacity + 256;
+        share->answered =
+            qp_realloc("prep", share->answered, qp_bytes(share->capacity, sizeof(prep_answered_t)));
+        share->kept = qp_realloc("prep", share->kept, qp_bytes(share->capacity, sizeof(kept_t)));
+    }
+    share->answered[share->n_kept] = prep_answered(id, question, answer);
+    kept_t *kept = &share->kept[share->n_kept++];
+    *kept = (kept_t){.prompt = is_mine(share, id) ? prep_question(question) : NULL,
+                     .answer = QP_NEW("prep", char, (int64_t)answer.n),
+                     .n_answer = answer.n};
+    memcpy(kept->answer, answer.data, answer.n);
+}
+
+static void forget_texts(share_t *share)
+{
+    for (int64_t i = 0; i < share->n_kept; i++) {
+        qp_free(share->kept[i].prompt);
+        qp_free(share->kept[i].answer);
+    }
+    qp_free(share->answered);
+    qp_free(share->kept);
+}
+
 static qp_error_t emit_answer(share_t *share, prep_text_t heading, const char *start,
                               const char *end)
 {
     prep_text_t answer = prep_trim((prep_text_t){start, (size_t)(end - start)});
-    if (heading.n == 0 || heading.data[heading.n - 1] != '?' || !is_mine(share))
+    if (heading.n == 0 || heading.data[heading.n - 1] != '?')
         return NULL;
+    int64_t id = next_document(share);
     if (answer.n == 0) {
-        prep_sink_count(share->sink, PREP_EMPTY_ROWS, 1);
+        prep_sink_count(share->sink, PREP_EMPTY_ROWS, is_mine(share, id));
         return NULL;
     }
-    int64_t id = share->n_document - 1;
+    if (prep_sink_wants(share->sink, PREP_REWARD))
+        keep_texts(share, id, heading, answer);
+    if (!is_mine(share, id))
+        return NULL;
     char *prompt = prep_question(heading);
     prep_text_t prompt_text = {prompt, strlen(prompt)};
     qp_error_t error = NULL;
@@ -94,6 +145,27 @@ static qp_error_t emit_answer(share_t *share, prep_text_t heading, const char *s
 done:
     qp_free(prompt);
     return error;
+}
+
+/* This rank's pairs, when the questions of all files are known. */
+static qp_error_t emit_pairs(const share_t *share, uint32_t seed)
+{
+    for (int64_t i = 0; i < share->n_kept; i++) {
+        const kept_t *own = &share->kept[i];
+        if (own->prompt == NULL)
+            continue;
+        int64_t other = prep_other(seed, share->answered, share->n_kept, i);
+        prep_sink_count(share->sink, other < 0 ? PREP_UNPAIRED : PREP_PAIRS, 1);
+        if (other < 0)
+            continue;
+        const kept_t *theirs = &share->kept[other];
+        const prep_text_t prompt = {own->prompt, strlen(own->prompt)};
+        const prep_text_t answer[2] = {{own->answer, own->n_answer},
+                                       {theirs->answer, theirs->n_answer}};
+        QP_TRY(prep_sink_pair(share->sink, share->answered[i].id, 1.0f, prompt, answer, false));
+        QP_TRY(prep_check_interrupt());
+    }
+    return NULL;
 }
 
 static qp_error_t split_markdown(share_t *share, prep_text_t text)
@@ -152,5 +224,9 @@ qp_error_t prep_text(const prep_options_t *options, int rank, int n_rank, prep_s
 qp_error_t prep_html(const prep_options_t *options, int rank, int n_rank, prep_sink_t *sink)
 {
     share_t share = {.rank = rank, .n_rank = n_rank, .sink = sink};
-    return read_files(options, &share, split_html);
+    qp_error_t error = read_files(options, &share, split_html);
+    if (error == NULL)
+        error = emit_pairs(&share, options->seed);
+    forget_texts(&share);
+    return error;
 }

@@ -26,6 +26,12 @@ typedef enum {
     PREP_ANSWERS_ALL     /**< all that were not voted below zero */
 } prep_answers_t;
 
+/** Which pairs of answers are made. */
+typedef enum {
+    PREP_PAIRS_SCORES,    /**< two answers of a question with different scores */
+    PREP_PAIRS_MISMATCHED /**< a question's best answer and that of another question */
+} prep_pairs_t;
+
 typedef struct {
     const char *base, *tokenizer; /**< where the tokenizer is: base.h5 or HF folder */
     const char *out;              /**< prefix of the shards */
@@ -37,23 +43,25 @@ typedef struct {
     int64_t max_tokens; /**< longer samples are left out; 0: no limit */
     int64_t max_pairs;  /**< per question */
     int answers;        /**< prep_answers_t */
+    int pairs;          /**< prep_pairs_t */
     bool with_title;
 } prep_options_t;
 
 /** What is counted; the text completes "N ...". */
-#define PREP_COUNTS(X)                                                         \
-    X(PREP_POSTS, "posts read")                                                \
-    X(PREP_QUESTIONS, "questions")                                             \
-    X(PREP_ANSWERS, "answers")                                                 \
-    X(PREP_PAIRS, "pairs of answers")                                          \
-    X(PREP_ROWS, "rows")                                                       \
-    X(PREP_DOCUMENTS, "documents")                                             \
-    X(PREP_OTHER_POSTS, "skipped: posts that are neither question nor answer") \
-    X(PREP_ORPHANS, "skipped: answers without their question")                 \
-    X(PREP_EMPTY_QUESTIONS, "skipped: questions without text")                 \
-    X(PREP_EMPTY_ANSWERS, "skipped: answers without text")                     \
-    X(PREP_EMPTY_ROWS, "skipped: rows or documents without text")              \
-    X(PREP_UNWANTED, "skipped: rows of a kind that --kinds leaves out")        \
+#define PREP_COUNTS(X)                                                                 \
+    X(PREP_POSTS, "posts read")                                                        \
+    X(PREP_QUESTIONS, "questions")                                                     \
+    X(PREP_ANSWERS, "answers")                                                         \
+    X(PREP_PAIRS, "pairs of answers")                                                  \
+    X(PREP_ROWS, "rows")                                                               \
+    X(PREP_DOCUMENTS, "documents")                                                     \
+    X(PREP_OTHER_POSTS, "skipped: posts that are neither question nor answer")         \
+    X(PREP_ORPHANS, "skipped: answers without their question")                         \
+    X(PREP_EMPTY_QUESTIONS, "skipped: questions without text")                         \
+    X(PREP_EMPTY_ANSWERS, "skipped: answers without text")                             \
+    X(PREP_EMPTY_ROWS, "skipped: rows or documents without text")                      \
+    X(PREP_UNPAIRED, "questions without a pair: no other question has another answer") \
+    X(PREP_UNWANTED, "skipped: rows of a kind that --kinds leaves out")                \
     X(PREP_TOO_LONG, "skipped: samples longer than --max-tokens")
 
 #define PREP_COUNT_ENUM(id, text) id,
@@ -104,6 +112,21 @@ qp_error_t prep_sink_chat(prep_sink_t *sink, int64_t id, const qp_chat_message_t
 typedef qp_error_t prep_source_t(const prep_options_t *options, int rank, int n_rank,
                                  prep_sink_t *sink);
 prep_source_t prep_stackexchange, prep_jsonl, prep_text, prep_html;
+
+/* Pairs where nothing rates the answers: a question's answer against that of another question. */
+
+/** A question that has an answer, by the hashes of the two texts. */
+typedef struct {
+    int64_t id;
+    uint64_t question, answer;
+} prep_answered_t;
+
+prep_answered_t prep_answered(int64_t id, prep_text_t question, prep_text_t answer);
+/**
+ * The question among all [n] whose answer is set against that of question i: neither question nor
+ * answer has the same text. A function of seed, list and i alone; -1: there is none.
+ */
+int64_t prep_other(uint32_t seed, const prep_answered_t *all, int64_t n, int64_t i);
 
 /** QP_IO if SIGINT or SIGTERM is pending (both are blocked from the start of the program). */
 qp_error_t prep_check_interrupt(void);

@@ -6,7 +6,8 @@
  *
  * Score (Askell et al. 2021, as the StackLLaMA data): round(log2(1 + upvotes)), -1 if the votes are
  * negative, plus 1 for the accepted answer. A pair is two answers of different score; at most
- * max_pairs of a question are taken, chosen by a keyed hash.
+ * max_pairs of a question are taken, chosen by a keyed hash. For mismatched pairs (a question's
+ * best answer and that of another question) every rank keeps all posts.
  */
 #include "prep.h"
 
@@ -43,7 +44,17 @@ typedef struct {
     post_t *post;
     int64_t n_post, capacity;
     qp_str_t markdown;
+
+    /* For mismatched pairs: all questions with answers, by id. */
+    int64_t n_answered, at;    /* at: the one that is put together */
+    prep_answered_t *answered; /* [n_answered] */
+    const post_t **best;       /* [n_answered] their best answers */
 } dump_t;
+
+static bool is_mine(const dump_t *dump, int64_t question)
+{
+    return (uint64_t)question % (uint64_t)dump->n_rank == (uint64_t)dump->rank;
+}
 
 /* --- first pass: XML to Markdown -------------------------------------------------------------- */
 
@@ -56,8 +67,7 @@ typedef struct {
     qp_error_t error;
 } walk_t;
 
-/* A start tag: the five pointers of libxml2 for each attribute (name, prefix, URI, value, its end).
- */
+/* A start tag: five pointers of libxml2 for each attribute (name, prefix, URI, value, its end). */
 typedef struct {
     const char *path;
     int line;
@@ -137,12 +147,12 @@ static qp_error_t read_row(dump_t *dump, const row_t *row)
         post.question = post.id;
     else if (type == ANSWER)
         QP_TRY(read_integer(row, "ParentId", NULL, &post.question));
-    int64_t owner = post.question != 0 ? post.question : post.id;
-    if ((uint64_t)owner % (uint64_t)dump->n_rank != (uint64_t)dump->rank)
+    bool mine = is_mine(dump, post.question != 0 ? post.question : post.id);
+    if (!mine && dump->options->pairs != PREP_PAIRS_MISMATCHED)
         return NULL;
-    prep_sink_count(dump->sink, PREP_POSTS, 1);
+    prep_sink_count(dump->sink, PREP_POSTS, mine);
     if (type != QUESTION && type != ANSWER) {
-        prep_sink_count(dump->sink, PREP_OTHER_POSTS, 1);
+        prep_sink_count(dump->sink, PREP_OTHER_POSTS, mine);
         return NULL;
     }
     QP_TRY(read_integer(row, "Score", &zero, &post.votes));
@@ -216,6 +226,7 @@ typedef struct {
     int64_t id;
     int64_t score;
     bool negative; /* voted below zero */
+    bool best;     /* of its question */
     bool better;   /* won one of the pairs taken */
 } answer_t;
 
@@ -239,6 +250,26 @@ static int64_t score_of(const post_t *answer, const post_t *question)
 {
     int64_t score = answer->votes < 0 ? -1 : (int64_t)lround(log2(1.0 + (double)answer->votes));
     return score + (answer->id == question->accepted);
+}
+
+/* How many posts, from the first on, belong to its question. */
+static int64_t posts_of_question(const dump_t *dump, int64_t first)
+{
+    int64_t end = first + 1;
+    while (end < dump->n_post && dump->post[end].question == dump->post[first].question)
+        end++;
+    return end - first;
+}
+
+/* The answer with the highest score among those with text, the first of several; or NULL. */
+static const post_t *best_answer(const post_t *post, int64_t n_post)
+{
+    const post_t *best = NULL;
+    for (int64_t i = 1; i < n_post; i++)
+        if (post[i].n_bytes > 0 &&
+            (best == NULL || score_of(&post[i], post) > score_of(best, post)))
+            best = &post[i];
+    return best;
 }
 
 /* Keeps the max pairs with the smallest hash, sorted. */
@@ -270,7 +301,73 @@ static int64_t choose_pairs(const prep_options_t *options, const answer_t *answe
     return n_pair;
 }
 
-static qp_error_t emit_pairs(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
+static qp_error_t read_spool(const dump_t *dump, const post_t *post, char *text)
+{
+    for (int64_t done = 0; done < post->n_bytes;) {
+        ssize_t n = pread(fileno(dump->spool), text + done, (size_t)(post->n_bytes - done),
+                          (off_t)(post->offset + done));
+        if (n <= 0)
+            return QP_ERROR(QP_IO, "%s: cannot read back what was written beside it",
+                            dump->options->out);
+        done += n;
+    }
+    return NULL;
+}
+
+/* The best answer against that of another question. */
+static qp_error_t emit_mismatched(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
+                                  int64_t n_answer)
+{
+    answer_t *best = answer;
+    while (best < answer + n_answer && !best->best)
+        best++;
+    if (best == answer + n_answer)
+        return NULL;
+    while (dump->answered[dump->at].id < id)
+        dump->at++;
+    int64_t other = prep_other(dump->options->seed, dump->answered, dump->n_answered, dump->at);
+    prep_sink_count(dump->sink, other < 0 ? PREP_UNPAIRED : PREP_PAIRS, 1);
+    if (other < 0)
+        return NULL;
+    best->better = true;
+    if (!prep_sink_wants(dump->sink, PREP_REWARD))
+        return NULL;
+    char *text = QP_NEW("posts", char, dump->best[other]->n_bytes);
+    const prep_text_t texts[2] = {best->text, {text, (size_t)dump->best[other]->n_bytes}};
+    qp_error_t error = read_spool(dump, dump->best[other], text);
+    if (error == NULL)
+        error = prep_sink_pair(dump->sink, id, 1.0f, prompt, texts, false);
+    qp_free(text);
+    return error;
+}
+
+/* Makes the list of all questions that have a text and an answer. */
+static qp_error_t list_answered(dump_t *dump)
+{
+    dump->answered = QP_NEW("posts", prep_answered_t, dump->n_post);
+    dump->best = QP_NEW("posts", const post_t *, dump->n_post);
+    for (int64_t first = 0, n; first < dump->n_post; first += n) {
+        n = posts_of_question(dump, first);
+        const post_t *question = &dump->post[first], *best = best_answer(question, n);
+        if (question->id != question->question || question->n_bytes == 0 || best == NULL)
+            continue;
+        char *text = QP_NEW("posts", char, question->n_bytes + best->n_bytes);
+        char *answer = text + question->n_bytes;
+        qp_error_t error = read_spool(dump, question, text);
+        if (error == NULL)
+            error = read_spool(dump, best, answer);
+        dump->answered[dump->n_answered] =
+            prep_answered(question->id, (prep_text_t){text, (size_t)question->n_bytes},
+                          (prep_text_t){answer, (size_t)best->n_bytes});
+        dump->best[dump->n_answered++] = best;
+        qp_free(text);
+        QP_TRY(error);
+        QP_TRY(prep_check_interrupt());
+    }
+    return NULL;
+}
+
+static qp_error_t emit_rated(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
                              int64_t n_answer)
 {
     if (dump->options->max_pairs == 0)
@@ -292,32 +389,21 @@ done:
     return error;
 }
 
+static qp_error_t (*const emit_pairs[])(dump_t *dump, int64_t id, prep_text_t prompt,
+                                        answer_t *answer, int64_t n_answer) = {
+    [PREP_PAIRS_SCORES] = emit_rated,
+    [PREP_PAIRS_MISMATCHED] = emit_mismatched,
+};
+
 static qp_error_t emit_sft(dump_t *dump, int64_t id, prep_text_t prompt, const answer_t *answer,
                            int64_t n_answer)
 {
-    int64_t best = 0;
-    for (int64_t i = 1; i < n_answer; i++)
-        if (answer[i].score > answer[best].score)
-            best = i;
     for (int64_t i = 0; i < n_answer; i++) {
         const bool taken[] = {[PREP_ANSWERS_BETTER] = answer[i].better,
-                              [PREP_ANSWERS_BEST] = i == best,
+                              [PREP_ANSWERS_BEST] = answer[i].best,
                               [PREP_ANSWERS_ALL] = !answer[i].negative};
         if (taken[dump->options->answers])
             QP_TRY(prep_sink_completion(dump->sink, id, prompt, answer[i].text, false));
-    }
-    return NULL;
-}
-
-static qp_error_t read_spool(dump_t *dump, const post_t *post, char *text)
-{
-    for (int64_t done = 0; done < post->n_bytes;) {
-        ssize_t n = pread(fileno(dump->spool), text + done, (size_t)(post->n_bytes - done),
-                          (off_t)(post->offset + done));
-        if (n <= 0)
-            return QP_ERROR(QP_IO, "%s: cannot read back what was written beside it",
-                            dump->options->out);
-        done += n;
     }
     return NULL;
 }
@@ -326,6 +412,7 @@ static qp_error_t read_spool(dump_t *dump, const post_t *post, char *text)
 static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post)
 {
     const post_t *question = &post[0];
+    QP_ASSERT(n_post > 0);
     prep_sink_count(dump->sink, PREP_ANSWERS, n_post - (question->id == question->question));
     if (question->id != question->question) {
         prep_sink_count(dump->sink, PREP_ORPHANS, n_post);
@@ -341,6 +428,7 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
         n_bytes += post[i].n_bytes;
     char *texts = QP_NEW("posts", char, n_bytes);
     answer_t *answer = QP_NEW("posts", answer_t, n_post);
+    const post_t *best = best_answer(post, n_post);
     char *prompt = NULL;
     qp_error_t error = NULL;
     for (int64_t i = 0; i < n_post; i++) {
@@ -355,10 +443,12 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
             answer[n_answer++] = (answer_t){.text = text,
                                             .id = post[i].id,
                                             .score = score_of(&post[i], question),
-                                            .negative = post[i].votes < 0};
+                                            .negative = post[i].votes < 0,
+                                            .best = &post[i] == best};
     }
     prep_text_t prompt_text = {prompt, strlen(prompt)};
-    QP_TRY_DONE(emit_pairs(dump, question->id, prompt_text, answer, n_answer));
+    QP_TRY_DONE(
+        emit_pairs[dump->options->pairs](dump, question->id, prompt_text, answer, n_answer));
     if (prep_sink_wants(dump->sink, PREP_SFT))
         QP_TRY_DONE(emit_sft(dump, question->id, prompt_text, answer, n_answer));
     if (prep_sink_wants(dump->sink, PREP_PROMPT))
@@ -377,11 +467,12 @@ static qp_error_t emit_all(dump_t *dump)
                         strerror(errno));
     if (dump->n_post > 0) /* a rank may own no question */
         qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
-    for (int64_t first = 0, end; first < dump->n_post; first = end) {
-        end = first + 1;
-        while (end < dump->n_post && dump->post[end].question == dump->post[first].question)
-            end++;
-        QP_TRY(emit_question(dump, &dump->post[first], end - first));
+    if (dump->options->pairs == PREP_PAIRS_MISMATCHED)
+        QP_TRY(list_answered(dump));
+    for (int64_t first = 0, n; first < dump->n_post; first += n) {
+        n = posts_of_question(dump, first);
+        if (is_mine(dump, dump->post[first].question))
+            QP_TRY(emit_question(dump, &dump->post[first], n));
         QP_TRY(prep_check_interrupt());
     }
     return NULL;
@@ -403,5 +494,7 @@ done:
     fclose(dump.spool);
     qp_str_fini(&dump.markdown);
     qp_free(dump.post);
+    qp_free(dump.answered);
+    qp_free(dump.best);
     return error;
 }
