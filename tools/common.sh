@@ -6,6 +6,7 @@
 QUIPU_CACHE=${QUIPU_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/quipu}
 export QUIPU_REAL=${QUIPU_REAL:-$QUIPU_CACHE/real}
 export QUIPU_PEERS=${QUIPU_PEERS:-$QUIPU_CACHE/peers}
+export QUIPU_TRL=${QUIPU_TRL:-$QUIPU_CACHE/trl}
 
 # Open MPI refuses to run as root (containers) unless told.
 if [ "$(id -u)" -eq 0 ]; then
@@ -48,6 +49,14 @@ make_peers() {
         sentencepiece gguf numpy h5py bitsandbytes
     "$QUIPU_PEERS/bin/pip" install -q llama-cpp-python ||
         echo "llama-cpp-python could not be built: generation is compared without it" >&2
+}
+
+# The last TRL that has the PPO of the recipe, for the goldens of tests/golden/make_rlhf.py. It
+# wants older versions than the peers have, and its torch a Python of at most 3.12.
+make_trl() {
+    [ -x "$QUIPU_TRL/bin/python" ] || python3 -m venv "$QUIPU_TRL"
+    "$QUIPU_TRL/bin/pip" install -q trl==0.11.4 transformers==4.44.2 peft==0.12.0 \
+        accelerate==0.34.2 torch==2.4.1 'numpy==2.2.*' safetensors rich
 }
 
 # The pages of the Debian FAQ: this system's, or else those of the package, unpacked into a folder
