@@ -8,12 +8,16 @@
 
 static const char usage[] =
     "usage: quipu-inspect [--tensors] [--verify] PATH\n"
+    "       quipu-inspect --text BASE.h5 SHARD.h5\n"
     "       quipu-inspect --diff A B\n"
     "\n"
     "PATH is a base, shard or checkpoint (.h5), or a PEFT adapter folder.\n"
     "\n"
     "  --tensors   lists every data set or tensor\n"
     "  --verify    re-computes all checksums (an adapter: all numbers are finite)\n"
+    "  --text      the samples of a shard as rows of JSON, as quipu-prep jsonl reads them: what "
+    "the\n"
+    "              model sees, without special tokens\n"
     "  --diff      how two .h5 files differ: attributes, data sets, largest absolute and relative\n"
     "              (L2) difference\n"
     "  --version   version and revision\n"
@@ -24,7 +28,7 @@ static const char usage[] =
     "differ), 3 reading failed.\n";
 
 typedef struct {
-    bool tensors, verify, diff;
+    bool tensors, verify, text, diff;
     const char *path, *other;
 } arguments_t;
 
@@ -33,6 +37,7 @@ static qp_error_t take_option(void *owner, int option)
     arguments_t *args = owner;
     args->tensors |= option == 't';
     args->verify |= option == 'v';
+    args->text |= option == 'x';
     args->diff |= option == 'd';
     return NULL;
 }
@@ -41,13 +46,14 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
     static const struct option options[] = {{"tensors", no_argument, NULL, 't'},
                                             {"verify", no_argument, NULL, 'v'},
+                                            {"text", no_argument, NULL, 'x'},
                                             {"diff", no_argument, NULL, 'd'},
                                             {0}};
     *args = (arguments_t){0};
     QP_TRY(qp_program_options("quipu-inspect", options, argc, argv, take_option, args));
-    if (argc - optind != (args->diff ? 2 : 1))
+    if (argc - optind != (args->diff || args->text ? 2 : 1))
         return QP_ERROR(QP_INPUT, "expected %s; see quipu-inspect --help",
-                        args->diff ? "two files" : "one path");
+                        args->diff || args->text ? "two files" : "one path");
     args->path = argv[optind];
     args->other = argv[argc - 1];
     return NULL;
@@ -66,6 +72,8 @@ static qp_error_t inspect(const arguments_t *args)
         QP_TRY(qp_diff_h5(args->path, args->other, &same));
         return same ? NULL : QP_ERROR(QP_INPUT, "%s and %s differ", args->path, args->other);
     }
+    if (args->text)
+        return qp_show_text(args->other, args->path);
     bool adapter = is_folder(args->path);
     QP_TRY(adapter ? qp_show_adapter(args->path, args->tensors)
                    : qp_show_h5(args->path, args->tensors));

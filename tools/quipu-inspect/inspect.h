@@ -29,6 +29,10 @@ qp_error_t qp_verify_h5(const char *path);
 qp_error_t qp_show_adapter(const char *folder, bool tensors);
 qp_error_t qp_verify_adapter(const char *folder);
 
+/** Prints the samples of a shard as rows of JSON, with the tokenizer of a base. Its checksums are
+ * verified before. */
+qp_error_t qp_show_text(const char *path, const char *base);
+
 /** Prints how two Quipu HDF5 files differ. *same is false if they do. */
 qp_error_t qp_diff_h5(const char *path_a, const char *path_b, bool *same);
 
