@@ -69,8 +69,11 @@ static prefix_t find_prefix(const qp_engine_t *engine, const qp_request_t *reque
         const qp_slot_t *other = &engine->slot[s];
         if (other->request == NULL)
             continue;
-        /* the last token's logits are wanted, so it is computed in any case */
-        int64_t n = min_i64(common_prefix(request, other->request), request->n_prompt - 1);
+        /* The last token's logits are wanted, so it is computed in any case. And that of the other
+         * prompt was computed as one that is drawn from: its rows have not the bits of one inside.
+         */
+        int64_t n = min_i64(common_prefix(request, other->request),
+                            min_i64(request->n_prompt, other->request->n_prompt) - 1);
         int64_t n_now = min_i64(n, other->n_past);
         if (n_now > prefix.n || (n_now == prefix.n && other == slot)) {
             prefix.from = other;

@@ -1,6 +1,8 @@
-/* QP_TEST: timeout=60
- * Generation: against the plain forward pass, and independent of what is decoded together. */
+/* QP_TEST: timeout=120 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+ * Generation: against the plain forward pass, and independent of what is decoded together, to the
+ * bit. */
 #include <math.h>
+#include <stdlib.h>
 
 #include "model/engine.h"
 #include "tiny.h"
@@ -44,14 +46,17 @@ static void forget(answers_t *answers)
     }
 }
 
-static void check_same(const answers_t *a, const answers_t *b)
+/* The same tokens and the same bits of their log-probabilities. */
+static void check_same(const qp_request_t *a, const qp_request_t *b, int n, const char *what)
 {
-    for (int i = 0; i < N_REQUEST; i++) {
-        const qp_request_t *x = &a->request[i], *y = &b->request[i];
-        CHECK(x->n_token == y->n_token && x->stopped == y->stopped);
+    for (int i = 0; i < n; i++) {
+        const qp_request_t *x = &a[i], *y = &b[i];
+        CHECK_MSG(x->n_token == y->n_token && x->stopped == y->stopped, "%s: request %d", what, i);
         for (int64_t t = 0; t < x->n_token && t < y->n_token; t++) {
-            CHECK_MSG(x->token[t] == y->token[t], "request %d, token %d", i, (int)t);
-            CHECK(fabsf(x->logprob[t] - y->logprob[t]) < 1e-4f);
+            CHECK_MSG(x->token[t] == y->token[t], "%s: request %d, token %d", what, i, (int)t);
+            CHECK_MSG(memcmp(&x->logprob[t], &y->logprob[t], sizeof *x->logprob) == 0,
+                      "%s: request %d, token %d: log-probabilities %.9g and %.9g", what, i, (int)t,
+                      (double)x->logprob[t], (double)y->logprob[t]);
         }
     }
 }
@@ -134,7 +139,7 @@ static void test_answers_do_not_depend_on_company(const tiny_setup_t *s,
             config.max_active = ACTIVE[i];
             config.max_prefill = PREFILL[i];
             ask(s, lora, &config, -1, &many);
-            check_same(&one, &many);
+            check_same(one.request, many.request, N_REQUEST, "few");
             forget(&many);
         }
         forget(&one);
@@ -266,10 +271,201 @@ static void test_bad_requests_are_refused(const tiny_setup_t *s)
     qp_engine_destroy(&engine);
 }
 
+/* --- many prompts, whatever the precision ----------------------------------------------------- */
+
+/*
+ * Ragged prompts, every third with a beginning that others have too (and so wanting to share it),
+ * one that is such a beginning, twice the same one. With bf16 and int8, rows of a product that
+ * would be rounded otherwise in another company show in the last bits of log-probabilities, now and
+ * then in a token.
+ */
+enum { N_MANY = 24, N_COMMON = 40, N_ANSWER = 16, MANY_LENGTH = N_COMMON + 40 + N_ANSWER };
+
+typedef struct {
+    int32_t prompt[N_MANY][MANY_LENGTH];
+    qp_request_t request[N_MANY];
+} many_t;
+
+static void make_many(many_t *m)
+{
+    memset(m, 0, sizeof *m);
+    for (int i = 0; i < N_MANY; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "many.%d", i == N_MANY - 1 ? 1 : i);
+        const bool prefix = i == N_MANY - 2;
+        const int n_common = prefix ? N_COMMON - 10 : i % 3 == 0 ? N_COMMON - i % 2 * 7 : 0;
+        const int n = n_common + (prefix ? 0 : 1 + (int)(tiny_word(name, 1000) % 40));
+        for (int t = 0; t < n; t++)
+            m->prompt[i][t] = (int32_t)(tiny_word(t < n_common ? "common" : name, t) % 96);
+        m->request[i] = (qp_request_t){.prompt = m->prompt[i],
+                                       .n_prompt = n,
+                                       .max_new_tokens = N_ANSWER - i % 5,
+                                       .sample = (uint32_t)i};
+    }
+}
+
+/* Answers the requests in groups, each a run of its own. */
+static void answer_many(const tiny_setup_t *s, const qp_lora_config_t *lora, int kv_cache_dtype,
+                        int64_t max_active, int64_t max_prefill, int n_group, many_t *m)
+{
+    const qp_generate_config_t config = {.max_new_tokens = N_ANSWER,
+                                         .temperature = 0.8,
+                                         .top_p = 0.95,
+                                         .do_sample = true,
+                                         .max_active = max_active,
+                                         .max_prefill = max_prefill,
+                                         .kv_cache_dtype = kv_cache_dtype};
+    const qp_role_t role = {s->base, s->adapter};
+    const qp_philox_key_t key = {.seed = 6, .step = 2};
+    qp_engine_t *engine;
+    make_many(m);
+    CHECK_OK(qp_engine_create(s->base, lora, &config, MANY_LENGTH, &engine));
+    for (int i = 0; i < N_MANY; i += n_group)
+        CHECK_OK(qp_engine_run(engine, &role, &m->request[i],
+                               i + n_group < N_MANY ? n_group : N_MANY - i, 2, &key));
+    qp_engine_destroy(&engine);
+}
+
+static void forget_many(many_t *m)
+{
+    for (int i = 0; i < N_MANY; i++) {
+        qp_free(m->request[i].token);
+        qp_free(m->request[i].logprob);
+    }
+}
+
+static void test_company_is_of_no_account(const tiny_setup_t *s, const qp_lora_config_t *lora,
+                                          int kv_cache_dtype, const char *what)
+{
+    static const int64_t ACTIVE[] = {1, 3, 16};
+    static const int GROUP[] = {1, 5, N_MANY};
+    static many_t alone, other;
+    int64_t n_shared = 0;
+    answer_many(s, lora, kv_cache_dtype, 1, 1, 1, &alone);
+    for (int a = 0; a < 3; a++)
+        for (int g = 0; g < 3; g++) {
+            char name[96];
+            snprintf(name, sizeof name, "%s, %d active, groups of %d", what, (int)ACTIVE[a],
+                     GROUP[g]);
+            answer_many(s, lora, kv_cache_dtype, ACTIVE[a], a == 1 ? 50 : 1000, GROUP[g], &other);
+            check_same(alone.request, other.request, N_MANY, name);
+            for (int i = 0; i < N_MANY; i++)
+                n_shared += other.request[i].n_shared;
+            forget_many(&other);
+        }
+    CHECK(n_shared > N_COMMON); /* prefixes were shared at all */
+    forget_many(&alone);
+}
+
+/* Prompts with their answers as one batch of the training pass. */
+typedef struct {
+    int32_t token[N_MANY * MANY_LENGTH], target[N_MANY * MANY_LENGTH];
+    int32_t position[N_MANY * MANY_LENGTH], cu_seqlens[N_MANY + 1];
+    uint32_t sample[N_MANY * MANY_LENGTH];
+    float logprob[N_MANY * MANY_LENGTH];
+} sequences_t;
+
+static qp_model_batch_t make_sequences(const many_t *m, sequences_t *q)
+{
+    int64_t n = 0;
+    for (int i = 0; i < N_MANY; i++) {
+        const qp_request_t *r = &m->request[i];
+        for (int64_t t = 0; t < r->n_prompt + r->n_token; t++, n++) {
+            q->token[n] = t < r->n_prompt ? r->prompt[t] : r->token[t - r->n_prompt];
+            q->position[n] = (int32_t)t;
+            q->sample[n] = r->sample;
+            q->target[n] = -1;
+            if (t >= r->n_prompt)
+                q->target[n - 1] = q->token[n];
+        }
+        q->cu_seqlens[i + 1] = (int32_t)n;
+    }
+    return (qp_model_batch_t){.n_token = n,
+                              .n_seq = N_MANY,
+                              .token = q->token,
+                              .target = q->target,
+                              .position = q->position,
+                              .cu_seqlens = q->cu_seqlens,
+                              .sample = q->sample};
+}
+
+/*
+ * The log-probabilities of the engine are those of a training pass over the same sequences, up to
+ * rounding: decoding sums attention up in other pieces, and the head of training is a product of
+ * its own. Where activations are rounded to bf16 and then to int8, that rounding now and then falls
+ * to the other side. Root of the mean square and largest difference, QP_TEST_VERBOSE=1 shows them.
+ */
+static void test_training_agrees(const tiny_setup_t *s, const qp_lora_config_t *lora, double rms,
+                                 double most, const char *what)
+{
+    static many_t many;
+    static sequences_t q;
+    const qp_role_t role = {s->base, s->adapter};
+    const qp_pass_t pass = {0};
+    qp_workspace_t *ws;
+    double loss, sum = 0.0, worst = 0.0;
+    int64_t n = 0;
+    answer_many(s, lora, QP_KV_CACHE_AUTO, 16, 1000, N_MANY, &many);
+    const qp_model_batch_t batch = make_sequences(&many, &q);
+    CHECK_OK(qp_workspace_create(s->base, lora, batch.n_token, QP_RECOMPUTE_LAYER, &ws));
+    CHECK_OK(qp_model_step(ws, &role, &batch, &pass, 0.0f, &loss, q.logprob));
+    for (int i = 0; i < N_MANY; i++) {
+        const qp_request_t *r = &many.request[i];
+        const int64_t first = q.cu_seqlens[i] + r->n_prompt - 1;
+        for (int64_t t = 0; t < r->n_token; t++, n++) {
+            const double d = fabs((double)r->logprob[t] - (double)q.logprob[first + t]);
+            sum += d * d;
+            worst = d > worst ? d : worst;
+        }
+    }
+    const double mean = sqrt(sum / (double)n);
+    CHECK_MSG(mean <= rms && worst <= most,
+              "%s: engine and training differ by %.3g (limit %.3g), at most %.3g (%.3g)", what,
+              mean, rms, worst, most);
+    if (getenv("QP_TEST_VERBOSE") != NULL)
+        printf("%s: engine and training differ by %.3g, at most %.3g\n", what, mean, worst);
+    qp_workspace_destroy(&ws);
+    forget_many(&many);
+}
+
+static const struct {
+    qp_precision_t precision;
+    qp_compute_t compute;
+    qp_product_t product;
+    /* Between engine and training, in log-probabilities of about 4: two to three times what was
+     * found in bf16 compute; the first one's for what has no other rounding than that of fp32. */
+    double rms, most;
+    const char *name;
+} MODES[] = {
+    {QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 3e-6, 1e-5, "fp32"},
+    {QP_PRECISION_BF16, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.02, 0.15, "bf16"},
+    {QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.06, 0.5, "int8"},
+    {QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_BF16, 0.03, 0.25, "int8, weight-only"},
+};
+
+static void test_modes(const tiny_t *tiny)
+{
+    for (size_t i = 0; i < sizeof MODES / sizeof MODES[0]; i++) {
+        tiny_setup_t s;
+        tiny_setup(tiny, MODES[i].precision, MODES[i].compute, MODES[i].product, &s);
+        test_company_is_of_no_account(&s, &tiny->lora, QP_KV_CACHE_AUTO, MODES[i].name);
+        if (i == 0)
+            test_company_is_of_no_account(&s, &tiny->lora, QP_KV_CACHE_INT8, "int8 cache");
+        const bool rounds =
+            qp_device_dtype(s.device) == QP_BF16 ||
+            (MODES[i].precision == QP_PRECISION_INT8 && MODES[i].product == QP_PRODUCT_INT8);
+        const size_t limit = rounds ? i : 0;
+        test_training_agrees(&s, &tiny->lora, MODES[limit].rms, MODES[limit].most, MODES[i].name);
+        tiny_teardown(&s);
+    }
+}
+
 int main(void)
 {
     tiny_t tiny;
     tiny_setup_t s;
+    qp_comm_t *comm; /* keeps MPI alive over the set-ups */
+    CHECK_OK(qp_comm_create(&comm));
     tiny_open("tied", &tiny);
     tiny_setup(&tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     test_greedy_is_the_argmax_of_forward(&s, &tiny.lora);
@@ -280,6 +476,8 @@ int main(void)
     test_min_new_tokens(&s);
     test_bad_requests_are_refused(&s);
     tiny_teardown(&s);
+    test_modes(&tiny);
     tiny_close(&tiny);
+    qp_comm_destroy(&comm);
     return qp_test_end();
 }

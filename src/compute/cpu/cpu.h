@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compute/cpu/cpu_float.h"
 #include "compute/cpu/cpu_int8.h"
 #include "compute/ops.h"
 
@@ -36,15 +37,15 @@
 
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
-    QP_SCRATCH_GEMM,       /* cpu_dnnl: scratchpads of oneDNN, one per thread */
-    QP_SCRATCH_ROWS,       /* cpu_input, cpu_linear: one row in fp32 per thread */
-    QP_SCRATCH_ACTIVATION, /* cpu_linear: rows of x or dy in the type of the product */
-    QP_SCRATCH_ROW_SCALE,  /* cpu_linear: scales of those rows */
-    QP_SCRATCH_OUTLIER,    /* cpu_linear: outlier columns of x and their numbers */
-    QP_SCRATCH_TILE,       /* cpu_linear, cpu_matmul: weight panel and result tile of each thread */
-    QP_SCRATCH_CAST_A,     /* cpu_matmul: a in the type of the product */
-    QP_SCRATCH_CAST_B,     /* cpu_matmul: b in the type of the product */
-    QP_SCRATCH_ATTENTION,  /* cpu_attention: plan, blocks of keys and values */
+    QP_SCRATCH_GEMM,           /* cpu_dnnl: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ROWS,           /* cpu_input, cpu_linear: one row in fp32 per thread */
+    QP_SCRATCH_ACTIVATION,     /* cpu_linear: rows of x or dy in the type of the product */
+    QP_SCRATCH_ROW_SCALE,      /* cpu_linear: scales of those rows */
+    QP_SCRATCH_OUTLIER,        /* cpu_linear: outlier columns of x and their numbers */
+    QP_SCRATCH_TILE,           /* cpu_linear, cpu_matmul: panel and result tile of each thread */
+    QP_SCRATCH_CAST_A,         /* cpu_matmul: a in the type of the product */
+    QP_SCRATCH_CAST_B,         /* cpu_matmul: b in the type of the product */
+    QP_SCRATCH_ATTENTION,      /* cpu_attention: plan, blocks of keys and values */
     QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
     QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
     QP_SCRATCH_HEAD,           /* cpu_lm_head: slices of the head, logits of each thread */
@@ -61,7 +62,9 @@ typedef struct {
     int n_thread;     /* = base.config.threads */
     bool packed_int8; /* int8 weights are packed (cpu_weight.h): something multiplies them so */
     bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), cpu_pack.h */
-    const qp_cpu_int8_product_t *int8_product; /* our own, of packed int8; NULL: oneDNN's */
+    const qp_cpu_int8_product_t *int8_product;        /* our own, of packed int8; NULL: oneDNN's */
+    qp_cpu_float_product_t float_product[QP_N_DTYPE]; /* our own of fp32, and of bf16 if computed */
+    bool dnnl_bf16; /* for rows times a matrix in bf16 oneDNN is asked: there is AMX */
     qp_cpu_gemm_cache_t *gemm;
     struct {
         void *data;
@@ -76,6 +79,12 @@ qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, i
 static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
 {
     return (qp_cpu_device_t *)q->device;
+}
+
+/** Whether oneDNN multiplies rows of this type by a matrix, else we do; see cpu_tile.h. */
+static inline bool qp_cpu_by_dnnl(const qp_cpu_device_t *device, qp_dtype_t dtype)
+{
+    return dtype == QP_BF16 && device->dnnl_bf16;
 }
 
 /** Elementwise work below this is not worth waking the other threads. */

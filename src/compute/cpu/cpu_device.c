@@ -39,6 +39,9 @@ static qp_error_t start(qp_cpu_device_t *device)
     device->int8_product = qp_cpu_int8_product();
     device->packed_int8 |= device->int8_product != NULL;
     QP_TRY(qp_cpu_dnnl_likes_packed(device, QP_BF16, &device->packed_bf16));
+    device->float_product[QP_F32] = qp_cpu_float_product(QP_F32);
+    device->float_product[QP_BF16] = qp_cpu_float_product(QP_BF16);
+    device->dnnl_bf16 = device->packed_bf16 && qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_amx);
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->base.description, sizeof device->base.description,
              "cpu: %d thread%s, %s, oneDNN %d.%d.%d, %s", device->n_thread,

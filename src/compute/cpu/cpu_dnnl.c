@@ -78,11 +78,20 @@ static dnnl_format_tag_t packed_tag(qp_dtype_t dtype)
     return dtype == QP_BF16 ? dnnl_BA16a64b2a : dnnl_BA16a64b4a;
 }
 
+/*
+ * Where there is one row or one column only, its stride means nothing. oneDNN chooses kernels by it
+ * all the same, but its cache does not tell such products apart: the first one of a process would
+ * decide which kernel, and so which rounding, the later ones get. Hence always the same stride.
+ */
 static qp_error_t describe(dnnl_memory_desc_t *md, int64_t n_row, int64_t n_col, int64_t ld,
                            bool trans, int32_t dtype)
 {
     const dnnl_dims_t dims = {n_row, n_col};
-    const dnnl_dims_t strides = {trans ? 1 : ld, trans ? ld : 1};
+    dnnl_dims_t strides = {trans ? 1 : ld, trans ? ld : 1};
+    if (n_col == 1)
+        strides[1] = 1;
+    if (n_row == 1)
+        strides[0] = n_col * strides[1];
     QP_DNNL(dnnl_memory_desc_init_by_strides(md, 2, dims, dnnl_type(dtype), strides));
     return NULL;
 }

@@ -3,6 +3,7 @@
 #include "compute/cpu/cpu_input.h"
 #include "compute/cpu/cpu_math.h"
 #include "compute/cpu/cpu_quantise.h"
+#include "compute/cpu/cpu_tile.h"
 
 /* --- outlier columns of LLM.int8 -------------------------------------------------------------- */
 
@@ -13,20 +14,13 @@ QP_CPU_CLONES static void mark_outliers(uint8_t *restrict mark, const float *res
         mark[i] |= (uint8_t)(x[i] >= threshold || x[i] <= -threshold);
 }
 
-/* Padded number of outlier columns: few sizes, so that few thin products are made ready. */
-static int64_t thin_width(int64_t n_outlier)
-{
-    const int64_t step = n_outlier <= 64 ? 16 : 64;
-    return (n_outlier + step - 1) / step * step;
-}
-
 /* Lists the marked columns and makes room for the thin matrix. */
 static void list_outliers(qp_cpu_linear_t *l, const uint8_t *marks, size_t mark_bytes)
 {
     /* Room for all columns: how many there are changes from batch to batch. */
     l->thin_dtype = qp_device_dtype(&l->device->base);
     const size_t list_bytes = qp_bytes(l->k, sizeof(int32_t));
-    const size_t thin_bytes = qp_bytes(l->n_row * thin_width(l->k), qp_dtype_bytes(l->thin_dtype));
+    const size_t thin_bytes = qp_bytes(l->n_row * l->k, qp_dtype_bytes(l->thin_dtype));
     char *at = qp_cpu_scratch(l->device, QP_SCRATCH_OUTLIER,
                               qp_cpu_round64(list_bytes) + qp_cpu_round64(thin_bytes));
     int32_t *outlier = qp_cpu_carve(&at, list_bytes);
@@ -38,7 +32,6 @@ static void list_outliers(qp_cpu_linear_t *l, const uint8_t *marks, size_t mark_
             outlier[l->n_outlier++] = (int32_t)i;
     }
     l->outlier = outlier;
-    l->n_thin = thin_width(l->n_outlier);
     l->thin = at;
 }
 
@@ -70,14 +63,12 @@ static void find_outliers(qp_cpu_linear_t *l)
 /* Outlier columns of a row leave q for the thin matrix. */
 static void split_outliers(const qp_cpu_linear_t *l, uint8_t *q, float *row, int64_t r)
 {
-    const size_t width = qp_dtype_bytes(l->thin_dtype);
-    char *out = (char *)l->thin + (size_t)(r * l->n_thin) * width;
+    char *out = (char *)l->thin + (size_t)(r * l->n_outlier) * qp_dtype_bytes(l->thin_dtype);
     for (int64_t j = 0; j < l->n_outlier; j++) {
         q[l->outlier[j]] = 128;
         row[j] = row[l->outlier[j]]; /* in place: column j never stands before input j */
     }
     qp_cpu_convert(out, l->thin_dtype, row, QP_F32, l->n_outlier);
-    memset(out + (size_t)l->n_outlier * width, 0, (size_t)(l->n_thin - l->n_outlier) * width);
 }
 
 void qp_cpu_linear_prepare(const qp_cpu_linear_t *l, int thread, int64_t r)
@@ -108,7 +99,7 @@ static void take_scratch(qp_cpu_linear_t *l)
     l->prepared = true;
     l->lda = l->k;
     l->a = qp_cpu_scratch(l->device, QP_SCRATCH_ACTIVATION,
-                          qp_bytes(l->n_row * l->k, qp_dtype_bytes(l->dtype)));
+                          qp_bytes(qp_cpu_round_rows(l->n_row) * l->k, qp_dtype_bytes(l->dtype)));
     l->row_scale =
         qp_cpu_scratch(l->device, QP_SCRATCH_ROW_SCALE, qp_bytes(l->n_row, sizeof(float)));
     l->row_bytes = qp_cpu_round64(qp_bytes(l->k, sizeof(float)));
@@ -149,7 +140,7 @@ static qp_error_t linear(qp_queue_t *q, qp_mat_t y, const qp_input_t *x, const q
     if (l.n_row == 0)
         return NULL;
     if (x->kind != QP_INPUT_PLAIN || !qp_dptr_is_null(x->copy.data) || x->x.dtype != l.dtype ||
-        qp_cpu_weight_is_int8(w))
+        qp_cpu_weight_is_int8(w) || qp_cpu_by_dnnl(device, l.dtype))
         take_scratch(&l);
     if (w->kind == QP_WEIGHT_LLM_INT8 && l.dtype == QP_U8)
         find_outliers(&l);

@@ -20,7 +20,7 @@ typedef struct {
 
     qp_dtype_t dtype; /**< of a: QP_U8, QP_BF16 or QP_F32 */
     bool prepared;    /**< a is made by qp_cpu_linear_prepare(); else it is x */
-    void *a;
+    void *a;          /**< made: dense, up to the next multiple of QP_CPU_ROUND rows */
     int64_t lda;
     float *row_scale; /**< [n_row] of int8 rows, or NULL */
     char *rows;       /**< [n_thread] of row_bytes: one row in fp32 */
@@ -28,9 +28,9 @@ typedef struct {
 
     /* LLM.int8: the outlier columns of x beside the int8 product; none when n_outlier is 0. */
     qp_dtype_t thin_dtype;
-    void *thin;             /**< [n_row, n_thin], zeros after the outlier columns */
+    void *thin;             /**< [n_row, n_outlier] */
     const int32_t *outlier; /**< [n_outlier] input features */
-    int64_t n_outlier, n_thin;
+    int64_t n_outlier;
 } qp_cpu_linear_t;
 
 /** Row r of x becomes row r of a. In the calling thread. */

@@ -1,35 +1,33 @@
 #include "compute/cpu/cpu_linear.h"
 #include "compute/cpu/cpu_math.h"
 #include "compute/cpu/cpu_quantise.h"
+#include "compute/cpu/cpu_strip.h"
 #include "compute/cpu/cpu_tile.h"
 
-/* Row pieces that share one copied panel, at most; fewer where that leaves too few tasks. With few
- * rows columns are cut finer, for the same reason. */
-enum { GROUP = 8, TASKS = 16, FEW_ROWS = 64 };
+/* Row pieces that share one copied panel, at most; fewer where that leaves too few tasks, in all or
+ * for a thread. With few rows columns are cut finer, for the same reason. */
+enum { GROUP = 8, TASKS = 16, TASKS_OF_THREAD = 4, FEW_ROWS = 64 };
 
-/* Products of one kind, by size of row piece and column piece. */
-typedef struct {
-    const qp_cpu_gemm_t *gemm[QP_N_CUT][QP_N_CUT];
-} products_t;
+enum { PART = QP_CPU_PART, PACK = QP_CPU_PACK, STRIPS = QP_CPU_COLS / PACK };
 
 /* Memory of one thread. */
 typedef struct {
-    void *panel, *thin_panel;
-    void *tile;       /* [ROWS, COLS] int32 or fp32 */
-    float *thin_tile; /* [ROWS, COLS] */
-    int32_t *offset;  /* [COLS] 128 times the sums of the columns of an int8 panel */
+    void *panel;
+    void *tile;                   /* [ROWS, COLS] int32 or fp32 */
+    void *thin_rows, *thin_panel; /* [n_outlier, PACK]; strips of n_outlier rows */
+    float *thin_tile;             /* [PART, PACK] */
+    int32_t *offset;              /* [COLS] 128 times the sums of the columns of an int8 panel */
 } lane_t;
 
 typedef struct {
     const qp_cpu_linear_t *l;
     qp_cpu_panel_t panel;
     qp_cpu_cut_t rows, cols;
-    bool direct;      /* the product writes y itself */
-    bool own_product; /* int8 without oneDNN */
-    products_t whole, thin;
-    int64_t group, n_group; /* row pieces of a task */
-    char *lanes;            /* [n_thread] of lane_bytes, laid out by lane_of() */
-    size_t panel_bytes, thin_panel_bytes, tile_bytes, thin_tile_bytes, offset_bytes, lane_bytes;
+    bool own_product;                              /* without oneDNN */
+    const qp_cpu_gemm_t *gemm[QP_N_CUT][QP_N_CUT]; /* oneDNN's, by size of row and column piece */
+    int64_t group, n_group;                        /* row pieces of a task */
+    char *lanes;                                   /* [n_thread] of lane_bytes */
+    size_t thin_strip_bytes, lane_bytes;
 } plan_t;
 
 static bool is_int8(const plan_t *p)
@@ -39,19 +37,23 @@ static bool is_int8(const plan_t *p)
 
 /* --- plan ------------------------------------------------------------------------------------- */
 
-/* Makes the products of one kind ready, for each size of piece there is. */
-static qp_error_t get_products(const plan_t *p, qp_cpu_gemm_spec_t spec, bool panel_ld,
-                               products_t *products)
+/* Makes oneDNN's products ready, for each size of piece there is. */
+static qp_error_t get_products(plan_t *p)
 {
+    const qp_cpu_linear_t *l = p->l;
+    qp_cpu_gemm_spec_t spec = {.k = l->k,
+                               .lda = l->lda,
+                               .a = (int32_t)l->dtype,
+                               .b = (int32_t)p->panel.dtype,
+                               .c = is_int8(p) ? QP_I32 : QP_F32,
+                               .alpha = 1.0f,
+                               .packed_b = true};
     for (int i = 0; i < QP_N_CUT; i++)
         for (int j = 0; j < QP_N_CUT; j++) {
-            spec.m = p->rows.size[i];
-            spec.n = p->cols.size[j];
-            if (spec.m == 0 || spec.n == 0)
-                continue;
-            spec.ldb = panel_ld ? qp_cpu_panel_ld(&p->panel, p->l->w, spec.n) : spec.n;
-            spec.ldc = p->direct ? p->l->y.ld : spec.n;
-            QP_TRY(qp_cpu_gemm_get(p->l->device, &spec, &products->gemm[i][j]));
+            spec.m = is_int8(p) ? p->rows.size[i] : qp_cpu_round_rows(p->rows.size[i]);
+            spec.n = spec.ldc = p->cols.size[j];
+            if (spec.m > 0 && spec.n > 0)
+                QP_TRY(qp_cpu_gemm_get(l->device, &spec, &p->gemm[i][j]));
         }
     return NULL;
 }
@@ -60,67 +62,34 @@ static qp_error_t make_plan(plan_t *p, const qp_cpu_linear_t *l)
 {
     *p = (plan_t){.l = l};
     p->panel = qp_cpu_panel_plan(l->device, l->w, is_int8(p) ? QP_I8 : l->dtype, l->backward);
+    const bool in_strips = !is_int8(p) || p->panel.packed;
+    p->own_product = is_int8(p) ? !p->panel.packed || l->device->int8_product != NULL
+                                : !qp_cpu_by_dnnl(l->device, l->dtype);
     p->rows = qp_cpu_cut(l->n_row, QP_CPU_ROWS);
-    p->own_product = is_int8(p) && (!p->panel.packed || l->device->int8_product != NULL);
-    p->cols = qp_cpu_cut(l->n_col, p->own_product && p->panel.packed && l->n_row <= FEW_ROWS
-                                       ? QP_CPU_PACK
-                                       : QP_CPU_COLS);
-    p->group = qp_cpu_min(GROUP, p->rows.n_piece * p->cols.n_piece / TASKS);
+    p->cols = qp_cpu_cut_coarse(
+        l->n_col, p->own_product && in_strips && l->n_row <= FEW_ROWS ? PACK : QP_CPU_COLS);
+    const int64_t n_task = qp_cpu_min(TASKS, (int64_t)TASKS_OF_THREAD * l->device->n_thread);
+    p->group = qp_cpu_min(GROUP, p->rows.n_piece * p->cols.n_piece / n_task);
     p->group = p->group > 0 ? p->group : 1;
     p->n_group = (p->rows.n_piece + p->group - 1) / p->group;
-    const bool adds = !qp_dptr_is_null(l->add.data);
-    p->direct = !qp_cpu_weight_is_int8(l->w) && (l->backward || qp_dptr_is_null(l->w->bias)) &&
-                (l->y.dtype == QP_F32 || l->dtype == QP_BF16) &&
-                (!adds || l->add.data.address == l->y.data.address);
-    const qp_cpu_gemm_spec_t spec = {.k = l->k,
-                                     .lda = l->lda,
-                                     .trans_b = p->panel.trans,
-                                     .a = (int32_t)l->dtype,
-                                     .b = (int32_t)p->panel.dtype,
-                                     .c = p->direct    ? (int32_t)l->y.dtype
-                                          : is_int8(p) ? QP_I32
-                                                       : QP_F32,
-                                     .accumulate = p->direct && adds,
-                                     .alpha = 1.0f,
-                                     .packed_b = p->panel.packed};
-    if (!p->own_product)
-        QP_TRY(get_products(p, spec, true, &p->whole));
-    if (l->n_outlier > 0) {
-        const qp_cpu_gemm_spec_t thin = {.k = l->n_thin,
-                                         .lda = l->n_thin,
-                                         .a = (int32_t)l->thin_dtype,
-                                         .b = (int32_t)l->thin_dtype,
-                                         .c = QP_F32,
-                                         .alpha = 1.0f};
-        QP_TRY(get_products(p, thin, false, &p->thin));
-    }
-    return NULL;
+    p->thin_strip_bytes = qp_cpu_strip_bytes(l->thin_dtype, l->n_outlier);
+    return p->own_product ? NULL : get_products(p);
 }
 
-static void measure_lane(plan_t *p)
+/* Lays out a thread's memory; returns its bytes. */
+static size_t carve_lane(lane_t *lane, const plan_t *p, char *memory)
 {
     const qp_cpu_linear_t *l = p->l;
-    const size_t tile = QP_CPU_ROWS * QP_CPU_COLS * sizeof(float);
-    if (p->panel.copied)
-        p->panel_bytes = qp_bytes(l->k * QP_CPU_COLS, qp_dtype_bytes(p->panel.dtype));
-    p->thin_panel_bytes = qp_bytes(l->n_thin * QP_CPU_COLS, qp_dtype_bytes(l->thin_dtype));
-    p->tile_bytes = p->direct ? 0 : tile;
-    p->thin_tile_bytes = l->n_outlier > 0 ? tile : 0;
-    p->offset_bytes = QP_CPU_COLS * sizeof(int32_t);
-    p->lane_bytes = qp_cpu_round64(p->panel_bytes) + qp_cpu_round64(p->thin_panel_bytes) +
-                    p->tile_bytes + p->thin_tile_bytes + p->offset_bytes;
-}
-
-static lane_t lane_of(const plan_t *p, int thread)
-{
-    char *at = p->lanes + (size_t)thread * p->lane_bytes;
-    lane_t lane;
-    lane.panel = qp_cpu_carve(&at, p->panel_bytes);
-    lane.thin_panel = qp_cpu_carve(&at, p->thin_panel_bytes);
-    lane.tile = qp_cpu_carve(&at, p->tile_bytes);
-    lane.thin_tile = qp_cpu_carve(&at, p->thin_tile_bytes);
-    lane.offset = qp_cpu_carve(&at, p->offset_bytes);
-    return lane;
+    char *at = memory;
+    const bool thin = l->n_outlier > 0;
+    lane->panel = qp_cpu_carve(&at, p->panel.copied ? STRIPS * p->panel.strip_bytes : 0);
+    lane->tile = qp_cpu_carve(&at, sizeof(float[QP_CPU_ROWS][QP_CPU_COLS]));
+    lane->thin_rows =
+        qp_cpu_carve(&at, qp_bytes(l->n_outlier * PACK, qp_dtype_bytes(l->thin_dtype)));
+    lane->thin_panel = qp_cpu_carve(&at, STRIPS * p->thin_strip_bytes);
+    lane->thin_tile = qp_cpu_carve(&at, thin ? sizeof(float[PART][PACK]) : 0);
+    lane->offset = qp_cpu_carve(&at, sizeof(int32_t[QP_CPU_COLS]));
+    return (size_t)(at - memory);
 }
 
 /* --- products to y ---------------------------------------------------------------------------- */
@@ -128,9 +97,9 @@ static lane_t lane_of(const plan_t *p, int thread)
 /* A part of a tile: rows [row, row + m) and columns [col, col + n) of y. */
 typedef struct {
     int64_t row, m, col, n;
-    const void *product; /* [m, n] int32 or fp32 */
-    const float *thin;   /* what outlier columns add, rows thin_ld apart, or NULL */
-    int64_t thin_ld;
+    const void *product; /* int32 or fp32, rows ld apart */
+    int64_t ld;
+    const float *thin;     /* what outlier columns add, rows PACK apart, or NULL */
     const int32_t *offset; /* [n] of an int8 product */
 } part_t;
 
@@ -185,16 +154,16 @@ static inline __attribute__((always_inline)) void finish_rows(const plan_t *p, c
     const bool adds = !qp_dptr_is_null(l->add.data);
     const int64_t unrotate =
         l->backward && w->kind == QP_WEIGHT_INT8 ? qp_cpu_hadamard_block(w->n_in) : 0;
-    _Alignas(64) float f[QP_CPU_COLS];
+    _Alignas(64) float f[PACK];
     for (int64_t i = 0; i < t->m; i++) {
         const int64_t row = t->row + i;
         if (int8)
-            from_int8(f, (const int32_t *)t->product + i * n, t->offset, l->row_scale[row],
+            from_int8(f, (const int32_t *)t->product + i * t->ld, t->offset, l->row_scale[row],
                       scale_last == NULL ? scale : NULL, n);
         else
-            memcpy(f, (const float *)t->product + i * n, (size_t)n * sizeof *f);
+            memcpy(f, (const float *)t->product + i * t->ld, (size_t)n * sizeof *f);
         if (t->thin != NULL)
-            add_row(f, t->thin + i * t->thin_ld, n);
+            add_row(f, t->thin + i * PACK, n);
         if (scale_last != NULL)
             qp_cpu_scale(f, scale_last, n);
         if (bias != NULL)
@@ -208,8 +177,8 @@ static inline __attribute__((always_inline)) void finish_rows(const plan_t *p, c
 
 QP_CPU_CLONES static void finish_part(const plan_t *p, const part_t *t)
 {
-    if (t->n == QP_CPU_PACK)
-        finish_rows(p, t, QP_CPU_PACK);
+    if (t->n == PACK)
+        finish_rows(p, t, PACK);
     else
         finish_rows(p, t, t->n);
 }
@@ -220,8 +189,19 @@ QP_CPU_CLONES static void finish_part(const plan_t *p, const part_t *t)
 typedef struct {
     qp_cpu_cut_kind_t row_kind, col_kind;
     int64_t row, m, col, n;
-    const void *a, *panel;
+    const char *a, *panel;
 } tile_t;
+
+/* Rows [i, i + m) and columns [j, j + n) of a tile. */
+typedef struct {
+    int64_t i, m, j, n;
+} area_t;
+
+/* Strip j / PACK of those that begin at \a panel. */
+static const char *strip_at(const void *panel, int64_t j, size_t strip_bytes)
+{
+    return (const char *)panel + (size_t)(j / PACK) * strip_bytes;
+}
 
 /* c [m, n] = a [m, k] b [n, k]^T in integers, where the weights are not packed. */
 QP_CPU_CLONES static void plain_product(int32_t *restrict c, const uint8_t *restrict a, int64_t lda,
@@ -238,72 +218,110 @@ QP_CPU_CLONES static void plain_product(int32_t *restrict c, const uint8_t *rest
         }
 }
 
-/* Calls the lines of a part of a matrix into the cache. */
-static void prefetch_part(const qp_mat_t *matrix, const part_t *t)
+/* Calls the lines of an area of a matrix into the cache. */
+static void prefetch_area(const qp_mat_t *matrix, const tile_t *tile, const area_t *area)
 {
     enum { LINE = 64 };
     if (qp_dptr_is_null(matrix->data))
         return;
-    const int64_t bytes = t->n * (int64_t)qp_dtype_bytes(matrix->dtype);
-    for (int64_t i = 0; i < t->m; i++)
+    const int64_t bytes = area->n * (int64_t)qp_dtype_bytes(matrix->dtype);
+    for (int64_t i = 0; i < area->m; i++)
         for (int64_t b = 0; b < bytes; b += LINE)
-            __builtin_prefetch((char *)qp_cpu_at(matrix, t->row + i, t->col) + b, 1);
+            __builtin_prefetch(
+                (char *)qp_cpu_at(matrix, tile->row + area->i + i, tile->col + area->j) + b, 1);
+}
+
+/* What outlier columns add to a part; in one order of sums, whoever multiplies the rest. */
+static void multiply_thin(const plan_t *p, const lane_t *lane, const part_t *t, int64_t col)
+{
+    const qp_cpu_linear_t *l = p->l;
+    const size_t row_bytes = qp_bytes(l->n_outlier, qp_dtype_bytes(l->thin_dtype));
+    l->device->float_product[l->thin_dtype](
+        &(qp_cpu_float_t){.c = lane->thin_tile,
+                          .a = (const char *)l->thin + (size_t)t->row * row_bytes,
+                          .strip = strip_at(lane->thin_panel, col, p->thin_strip_bytes),
+                          .lda = l->n_outlier,
+                          .m = t->m,
+                          .n = t->n,
+                          .k = l->n_outlier});
+}
+
+/* Products of an area, rows ld apart, to y: a little at a time. */
+static void finish(const plan_t *p, const lane_t *lane, const tile_t *tile, const area_t *area,
+                   int64_t ld)
+{
+    for (int64_t col = 0; col < area->n; col += PACK)
+        for (int64_t row = 0; row < area->m; row += PART) {
+            const int64_t j = area->j + col;
+            part_t part = {.row = tile->row + area->i + row,
+                           .m = qp_cpu_min(PART, area->m - row),
+                           .col = tile->col + j,
+                           .n = qp_cpu_min(PACK, area->n - col),
+                           .product = (const float *)lane->tile + row * ld + col,
+                           .ld = ld,
+                           .offset = lane->offset + j};
+            if (p->l->n_outlier > 0) {
+                multiply_thin(p, lane, &part, j);
+                part.thin = lane->thin_tile;
+            }
+            finish_part(p, &part);
+        }
+}
+
+/* Our own product of an area; returns the distance of its rows. */
+static int64_t multiply(const plan_t *p, const lane_t *lane, const tile_t *tile, const area_t *area,
+                        const qp_cpu_int8_product_t *int8)
+{
+    const qp_cpu_linear_t *l = p->l;
+    const char *a = tile->a + (size_t)(area->i * l->lda) * qp_dtype_bytes(l->dtype);
+    const char *strip = strip_at(tile->panel, area->j, p->panel.strip_bytes);
+    if (int8 != NULL) {
+        const char *next = strip_at(tile->panel, area->j + area->n, p->panel.strip_bytes);
+        int8->run(lane->tile, (const uint8_t *)a, l->lda, (const int8_t *)strip, area->m, area->n,
+                  l->k, area->i == 0 ? (const int8_t *)next : NULL);
+        return area->n;
+    }
+    l->device->float_product[l->dtype](&(qp_cpu_float_t){.c = lane->tile,
+                                                         .a = a,
+                                                         .strip = strip,
+                                                         .lda = l->lda,
+                                                         .m = area->m,
+                                                         .n = area->n,
+                                                         .k = l->k});
+    return PACK;
 }
 
 /*
- * Our own int8 product, part by part: each is finished while it is in the cache. Where the result
- * goes is called there before the product, which takes long enough for it to come.
+ * Our own products, part by part: each is finished while it is in the cache. Where the result goes
+ * is called there before the product, which takes long enough for it to come.
  */
 static void run_parts(const plan_t *p, const lane_t *lane, const tile_t *tile)
 {
     static const qp_cpu_int8_product_t plain = {plain_product, QP_CPU_ROWS, QP_CPU_COLS};
     const qp_cpu_linear_t *l = p->l;
-    const qp_cpu_int8_product_t *product = p->panel.packed ? l->device->int8_product : &plain;
-    for (int64_t j = 0; j < tile->n; j += product->n_col)
-        for (int64_t i = 0; i < tile->m; i += product->n_row) {
-            const part_t part = {.row = tile->row + i,
-                                 .m = qp_cpu_min(product->n_row, tile->m - i),
-                                 .col = tile->col + j,
-                                 .n = qp_cpu_min(product->n_col, tile->n - j),
-                                 .product = lane->tile,
-                                 .thin =
-                                     l->n_outlier > 0 ? lane->thin_tile + i * tile->n + j : NULL,
-                                 .thin_ld = tile->n,
-                                 .offset = lane->offset + j};
-            prefetch_part(&l->y, &part);
+    const qp_cpu_int8_product_t *int8 =
+        !is_int8(p) ? NULL : (p->panel.packed ? l->device->int8_product : &plain);
+    const int64_t n_row = int8 != NULL ? int8->n_row : PART;
+    const int64_t n_col = int8 != NULL ? int8->n_col : PACK;
+    for (int64_t j = 0; j < tile->n; j += n_col)
+        for (int64_t i = 0; i < tile->m; i += n_row) {
+            const area_t area = {i, qp_cpu_min(n_row, tile->m - i), j,
+                                 qp_cpu_min(n_col, tile->n - j)};
+            prefetch_area(&l->y, tile, &area);
             if (l->add.data.address != l->y.data.address)
-                prefetch_part(&l->add, &part);
-            product->run(lane->tile, (const uint8_t *)tile->a + i * l->lda, l->lda,
-                         (const int8_t *)tile->panel + j * l->k, part.m, part.n, l->k,
-                         i == 0 ? (const int8_t *)tile->panel + (j + part.n) * l->k : NULL);
-            finish_part(p, &part);
+                prefetch_area(&l->add, tile, &area);
+            finish(p, lane, tile, &area, multiply(p, lane, tile, &area, int8));
         }
 }
 
 static qp_error_t run_tile(const plan_t *p, int thread, const lane_t *lane, const tile_t *t)
 {
-    const qp_cpu_linear_t *l = p->l;
-    if (l->n_outlier > 0) {
-        const char *thin =
-            (const char *)l->thin + (size_t)(t->row * l->n_thin) * qp_dtype_bytes(l->thin_dtype);
-        QP_TRY(qp_cpu_gemm_run(p->thin.gemm[t->row_kind][t->col_kind], thread, thin,
-                               lane->thin_panel, lane->thin_tile));
-    }
     if (p->own_product) {
         run_parts(p, lane, t);
         return NULL;
     }
-    void *c = p->direct ? qp_cpu_at(&l->y, t->row, t->col) : lane->tile;
-    QP_TRY(qp_cpu_gemm_run(p->whole.gemm[t->row_kind][t->col_kind], thread, t->a, t->panel, c));
-    if (!p->direct)
-        finish_part(p, &(part_t){.row = t->row,
-                                 .m = t->m,
-                                 .col = t->col,
-                                 .n = t->n,
-                                 .product = c,
-                                 .thin = l->n_outlier > 0 ? lane->thin_tile : NULL,
-                                 .thin_ld = t->n,
-                                 .offset = lane->offset});
+    QP_TRY(qp_cpu_gemm_run(p->gemm[t->row_kind][t->col_kind], thread, t->a, t->panel, lane->tile));
+    finish(p, lane, t, &(area_t){0, t->m, 0, t->n}, t->n);
     return NULL;
 }
 
@@ -311,34 +329,37 @@ static qp_error_t run_tile(const plan_t *p, int thread, const lane_t *lane, cons
 static void make_thin_panel(const plan_t *p, const lane_t *lane, int64_t col, int64_t n)
 {
     const qp_cpu_linear_t *l = p->l;
-    const size_t used = qp_bytes(l->n_outlier * n, qp_dtype_bytes(l->thin_dtype));
-    const size_t all = qp_bytes(l->n_thin * n, qp_dtype_bytes(l->thin_dtype));
-    qp_cpu_weight_inputs(l->device, l->w, col, n, l->outlier, l->n_outlier, l->thin_dtype,
-                         lane->thin_panel);
-    memset((char *)lane->thin_panel + used, 0, all - used);
+    char *strip = lane->thin_panel;
+    for (int64_t j = 0; j < n; j += PACK, strip += p->thin_strip_bytes) {
+        const int64_t width = qp_cpu_min(PACK, n - j);
+        qp_cpu_weight_inputs(l->device, l->w, col + j, width, l->outlier, l->n_outlier,
+                             l->thin_dtype, lane->thin_rows);
+        qp_cpu_strip_pack(strip, l->thin_dtype, lane->thin_rows, l->thin_dtype, width, false,
+                          l->n_outlier, width);
+    }
 }
 
 /* One panel and a group of row pieces. */
-static qp_error_t run_task(const plan_t *p, int thread, int64_t col_piece, int64_t group)
+static qp_error_t run_task(const plan_t *p, int thread, const lane_t *lane, int64_t col_piece,
+                           int64_t group)
 {
     const qp_cpu_linear_t *l = p->l;
     tile_t tile = {.col_kind = qp_cpu_cut_kind(&p->cols, col_piece),
                    .col = qp_cpu_cut_first(&p->cols, col_piece)};
     tile.n = p->cols.size[tile.col_kind];
-    const lane_t lane = lane_of(p, thread);
-    tile.panel = qp_cpu_panel(&p->panel, l->device, l->w, tile.col, tile.n, lane.panel);
+    tile.panel = qp_cpu_panel(&p->panel, l->device, l->w, tile.col, tile.n, lane->panel);
     const int32_t *sum = qp_cpu_i32(l->backward ? l->w->col_sum : l->w->row_sum) + tile.col;
     for (int64_t c = 0; is_int8(p) && c < tile.n; c++)
-        lane.offset[c] = 128 * sum[c];
+        lane->offset[c] = 128 * sum[c];
     if (l->n_outlier > 0)
-        make_thin_panel(p, &lane, tile.col, tile.n);
+        make_thin_panel(p, lane, tile.col, tile.n);
     const int64_t end = qp_cpu_min((group + 1) * p->group, p->rows.n_piece);
     for (int64_t piece = group * p->group; piece < end; piece++) {
         tile.row_kind = qp_cpu_cut_kind(&p->rows, piece);
         tile.row = qp_cpu_cut_first(&p->rows, piece);
         tile.m = p->rows.size[tile.row_kind];
         tile.a = (const char *)l->a + (size_t)(tile.row * l->lda) * qp_dtype_bytes(l->dtype);
-        QP_TRY(run_tile(p, thread, &lane, &tile));
+        QP_TRY(run_tile(p, thread, lane, &tile));
     }
     return NULL;
 }
@@ -354,7 +375,8 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
 {
     plan_t plan;
     QP_TRY(make_plan(&plan, l));
-    measure_lane(&plan);
+    lane_t measure;
+    plan.lane_bytes = carve_lane(&measure, &plan, NULL);
     plan.lanes =
         qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)l->device->n_thread * plan.lane_bytes);
     const int64_t n_prepared = l->prepared ? l->n_row : 0;
@@ -363,12 +385,14 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
 #pragma omp parallel num_threads(l->device->n_thread)
     {
         const int thread = omp_get_thread_num();
+        lane_t lane;
+        carve_lane(&lane, &plan, plan.lanes + (size_t)thread * plan.lane_bytes);
 #pragma omp for
         for (int64_t r = 0; r < n_prepared; r++)
             qp_cpu_linear_prepare(l, thread, r);
 #pragma omp for schedule(dynamic, tasks_at_a_time(l, n_task))
         for (int64_t task = 0; task < n_task; task++)
-            qp_cpu_keep_error(&error, run_task(&plan, thread, task % plan.cols.n_piece,
+            qp_cpu_keep_error(&error, run_task(&plan, thread, &lane, task % plan.cols.n_piece,
                                                task / plan.cols.n_piece));
     }
     return error;

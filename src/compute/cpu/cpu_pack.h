@@ -3,11 +3,10 @@
  * The second operand b [k, n] of a product, in the layout that oneDNN multiplies without copying
  * it first. Worth it wherever one b is used more than once.
  *
- * bf16 is packed where oneDNN likes it so (qp_cpu_device_t.packed_bf16): blocks of 64 columns x 32
- * rows, all blocks of the first 64 columns first, missing rows and columns zero; inside a block
- * element [i / 2][j][i % 2] is b[i][j] (oneDNN's BA16a64b2a). Everything else stays row-major. In
- * a product with a packed operand the others must be dense (lda = k, ldc = n): else oneDNN has only
- * plain loops for it, and qp_cpu_gemm_get() fails. Below k = 32 plain operands are faster.
+ * bf16 is packed where oneDNN likes it so (qp_cpu_device_t.packed_bf16): the strips of cpu_strip.h
+ * one after the other, missing columns zero (oneDNN's BA16a64b2a). Everything else stays row-major.
+ * In a product with a packed operand the others must be dense (lda = k, ldc = n): else oneDNN has
+ * only plain loops for it, and qp_cpu_gemm_get() fails. Below k = 32 plain operands are faster.
  */
 #ifndef QP_COMPUTE_CPU_PACK_H
 #define QP_COMPUTE_CPU_PACK_H

@@ -15,6 +15,18 @@ enum {
     QP_CPU_DEPTH = 512 /**< where the summed dimension is cut */
 };
 
+/*
+ * oneDNN's kernels, and so the order of their sums, depend on the number of rows. Products of
+ * floats whose rows are to stand alone are ours (cpu_float.h), or where there is AMX oneDNN's of
+ * multiples of so many rows, the height of its tiles.
+ */
+enum { QP_CPU_ROUND = 16 };
+
+static inline int64_t qp_cpu_round_rows(int64_t n_row)
+{
+    return (n_row + QP_CPU_ROUND - 1) / QP_CPU_ROUND * QP_CPU_ROUND;
+}
+
 /** Sizes of pieces: full blocks, then at most one piece of each other size. */
 typedef enum { QP_CUT_FULL, QP_CUT_SIXTEENS, QP_CUT_REST, QP_N_CUT } qp_cpu_cut_kind_t;
 
@@ -40,6 +52,15 @@ static inline qp_cpu_cut_kind_t qp_cpu_cut_kind(const qp_cpu_cut_t *cut, int64_t
     if (piece < cut->n_full)
         return QP_CUT_FULL;
     return piece == cut->n_full && cut->size[QP_CUT_SIXTEENS] > 0 ? QP_CUT_SIXTEENS : QP_CUT_REST;
+}
+
+/** Full blocks and at most one smaller piece: where nothing has to be made ready for its size. */
+static inline qp_cpu_cut_t qp_cpu_cut_coarse(int64_t total, int64_t block)
+{
+    qp_cpu_cut_t cut = {.n_piece = (total + block - 1) / block, .n_full = total / block};
+    cut.size[QP_CUT_FULL] = cut.n_full > 0 ? block : 0;
+    cut.size[QP_CUT_SIXTEENS] = total % block;
+    return cut;
 }
 
 /** Where piece \a piece begins. */

@@ -18,13 +18,13 @@ typedef uint32_t qp_words_t __attribute__((vector_size(QP_WORDS * sizeof(uint32_
     at(0, h), at(1, h), at(2, h), at(3, h), at(4, h), at(5, h), at(6, h), at(7, h), at(8, h), \
         at(9, h), at(10, h), at(11, h), at(12, h), at(13, h), at(14, h), at(15, h)
 
-#define QP_EXCHANGE(v, h)                                                             \
-    for (int i = 0; i < QP_WORDS; i++)                                                \
-        if ((i & (h)) == 0) {                                                         \
-            const qp_words_t a = (v)[i], b = (v)[i + (h)];                            \
-            (v)[i] = __builtin_shufflevector(a, b, QP_ALL_LANES(QP_FIRST, h));        \
-            (v)[i + (h)] = __builtin_shufflevector(a, b, QP_ALL_LANES(QP_SECOND, h)); \
-        }
+#define QP_EXCHANGE(v, h)                                                           \
+    _Pragma("GCC unroll 16") for (int i = 0; i < QP_WORDS; i++) if ((i & (h)) == 0) \
+    {                                                                               \
+        const qp_words_t a = (v)[i], b = (v)[i + (h)];                              \
+        (v)[i] = __builtin_shufflevector(a, b, QP_ALL_LANES(QP_FIRST, h));          \
+        (v)[i + (h)] = __builtin_shufflevector(a, b, QP_ALL_LANES(QP_SECOND, h));   \
+    }
 
 /** Transposes 16 rows of 16 elements. */
 static inline void qp_cpu_transpose(qp_words_t v[QP_WORDS])

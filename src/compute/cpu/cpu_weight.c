@@ -1,18 +1,22 @@
 #include "compute/cpu/cpu_weight.h"
 
 #include "compute/cpu/cpu_math.h"
+#include "compute/cpu/cpu_strip.h"
 
 enum { PACK = QP_CPU_PACK, BLOCK_BYTES = PACK * PACK, STRIP_BYTES = 4 * PACK };
 
 /* --- storage ---------------------------------------------------------------------------------- */
 
-static size_t data_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in)
+static const qp_dtype_t stored[] = {[QP_WEIGHT_F32] = QP_F32,
+                                    [QP_WEIGHT_BF16] = QP_BF16,
+                                    [QP_WEIGHT_INT8] = QP_I8,
+                                    [QP_WEIGHT_LLM_INT8] = QP_I8};
+
+static size_t data_bytes(const qp_weight_t *w)
 {
-    static const qp_dtype_t stored[] = {[QP_WEIGHT_F32] = QP_F32,
-                                        [QP_WEIGHT_BF16] = QP_BF16,
-                                        [QP_WEIGHT_INT8] = QP_I8,
-                                        [QP_WEIGHT_LLM_INT8] = QP_I8};
-    return qp_bytes(n_out * n_in, qp_dtype_bytes(stored[kind]));
+    if (qp_cpu_weight_is_int8(w))
+        return qp_bytes(w->n_out, (size_t)w->n_in);
+    return (size_t)qp_cpu_strips(w->n_out) * qp_cpu_strip_bytes(stored[w->kind], w->n_in);
 }
 
 /* Cuts a part off the front of the storage; a part of no bytes is none. */
@@ -27,7 +31,7 @@ static void bind(qp_weight_t *w, bool has_bias, qp_dptr_t *storage)
 {
     const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
     const bool int8 = qp_cpu_weight_is_int8(w);
-    w->data = take(storage, data_bytes(w->kind, w->n_out, w->n_in));
+    w->data = take(storage, data_bytes(w));
     w->scale = take(storage, int8 ? row_bytes : 0);
     w->row_sum = take(storage, int8 ? row_bytes : 0);
     w->col_sum = take(storage, w->kind == QP_WEIGHT_INT8 ? qp_bytes(w->n_in, sizeof(int32_t)) : 0);
@@ -126,6 +130,24 @@ static void pack_int8(const qp_cpu_device_t *device, const qp_weight_t *w, const
                     qp_cpu_min(QP_CPU_CHUNK, w->n_in - first), w->n_in);
 }
 
+/* The strip of floats that output \a first begins. */
+static char *strip_at(const qp_weight_t *w, int64_t first)
+{
+    return (char *)qp_cpu_pointer(w->data) +
+           (size_t)(first / QP_CPU_STRIP) * qp_cpu_strip_bytes(stored[w->kind], w->n_in);
+}
+
+static void pack_floats(const qp_cpu_device_t *device, const qp_weight_t *w, const void *from)
+{
+    const qp_dtype_t dtype = stored[w->kind];
+#pragma omp parallel for num_threads(device->n_thread)
+    for (int64_t first = 0; first < w->n_out; first += QP_CPU_STRIP)
+        qp_cpu_strip_pack(strip_at(w, first), dtype,
+                          (const char *)from + qp_bytes(first * w->n_in, qp_dtype_bytes(dtype)),
+                          dtype, w->n_in, true, w->n_in,
+                          qp_cpu_min(w->n_out - first, QP_CPU_STRIP));
+}
+
 qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias)
 {
@@ -133,7 +155,7 @@ qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *p
     QP_ASSERT((scale != NULL) == qp_cpu_weight_is_int8(w));
     QP_ASSERT((bias != NULL) == !qp_dptr_is_null(w->bias));
     if (scale == NULL) {
-        QP_TRY(qp_cpu_upload(q, w->data, plain, data_bytes(w->kind, w->n_out, w->n_in)));
+        pack_floats(qp_cpu_device(q), w, plain);
     } else {
         pack_int8(qp_cpu_device(q), w, plain);
         memcpy(qp_cpu_pointer(w->scale), scale, row_bytes);
@@ -167,20 +189,35 @@ QP_CPU_CLONES static void widen_row(void *to, qp_dtype_t dtype, const int8_t *fr
             half[i] = bf16_of_int(from[i * stride]);
 }
 
-/* A packed block as 64 rows (inputs) of 64 (outputs). */
-QP_CPU_CLONES static void unpack_block(void *to, qp_dtype_t dtype, int64_t ld, const int8_t *from)
+/* Four inputs of 64 outputs, a dword each, to as many rows of fp32 or half as many of pairs. */
+static inline void unpack_words(void *restrict to, qp_dtype_t dtype, const int8_t *restrict from)
 {
-    for (int64_t i = 0; i < PACK; i++) {
-        const int8_t *strip = from + i / 4 * STRIP_BYTES + i % 4;
-        float *restrict whole = (float *)to + i * ld;
-        uint16_t *restrict half = (uint16_t *)to + i * ld;
+    float *restrict whole = to;
+    uint32_t *restrict pair = to;
+    for (int k = 0; k < 4; k++)
+        for (int64_t o = 0; o < PACK; o++) {
+            uint32_t word, bits;
+            memcpy(&word, from + 4 * o, sizeof word);
+            const float x = (float)((int32_t)(word << (24 - 8 * k)) >> 24);
+            memcpy(&bits, &x, sizeof bits);
+            if (dtype == QP_F32)
+                whole[k * PACK + o] = x;
+            else if (k % 2 == 0)
+                pair[k / 2 * PACK + o] = bits >> 16;
+            else
+                pair[k / 2 * PACK + o] |= bits; /* whose lower half is zero, see bf16_of_int() */
+        }
+}
+
+/* A packed block as 64 rows (inputs) of a strip of 64 (outputs). */
+QP_CPU_CLONES static void unpack_block(char *restrict to, qp_dtype_t dtype,
+                                       const int8_t *restrict from)
+{
+    for (int64_t i = 0; i < PACK; i += 4, from += STRIP_BYTES)
         if (dtype == QP_F32)
-            for (int64_t o = 0; o < PACK; o++)
-                whole[o] = strip[o * 4];
+            unpack_words(to + i * PACK * 4, QP_F32, from);
         else
-            for (int64_t o = 0; o < PACK; o++)
-                half[o] = bf16_of_int(strip[o * 4]);
-    }
+            unpack_words(to + i * PACK * 2, QP_BF16, from);
 }
 
 typedef int8_t tile_t __attribute__((vector_size(16))); /* 4 x 4 bytes */
@@ -202,63 +239,21 @@ QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *res
 qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
                                  qp_dtype_t dtype, bool backward)
 {
-    const bool packed = is_packed(device, w);
-    const qp_dtype_t stored =
-        qp_cpu_weight_is_int8(w) ? QP_I8 : (w->kind == QP_WEIGHT_F32 ? QP_F32 : QP_BF16);
-    qp_cpu_panel_t panel = {.backward = backward, .dtype = dtype};
-    if (dtype == QP_I8) {
-        panel.packed = packed;
-        panel.trans = !packed;
-        panel.copied = backward;
-    } else {
-        panel.trans = packed == backward;
-        panel.copied = dtype != stored;
-    }
-    return panel;
+    const int64_t k = backward ? w->n_out : w->n_in;
+    const bool int8 = dtype == QP_I8;
+    return (qp_cpu_panel_t){.backward = backward,
+                            .dtype = dtype,
+                            .packed = int8 && is_packed(device, w),
+                            .copied = backward || dtype != stored[w->kind],
+                            .strip_bytes = int8 ? qp_bytes(k, PACK) : qp_cpu_strip_bytes(dtype, k)};
 }
 
-int64_t qp_cpu_panel_ld(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t n)
+/* Packed blocks of int8: those of the transposed matrix. */
+static void copy_packed(const qp_weight_t *w, int64_t first, int64_t n, int8_t *to)
 {
-    if (!panel->copied)
-        return w->n_in;
-    return panel->trans ? (panel->backward ? w->n_out : w->n_in) : n;
-}
-
-/* Panels of packed weights: block by block. */
-static void copy_packed(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t first, int64_t n,
-                        void *buffer)
-{
-    const int64_t k = panel->backward ? w->n_out : w->n_in;
-    const int64_t ld = qp_cpu_panel_ld(panel, w, n), size = (int64_t)qp_dtype_bytes(panel->dtype);
     for (int64_t c = 0; c < n / PACK; c++)
-        for (int64_t d = 0; d < k / PACK; d++) {
-            const int64_t at = first / PACK + c;
-            const int8_t *from = panel->backward ? block_at(w, d, at) : block_at(w, at, d);
-            if (panel->packed)
-                transpose_block((int8_t *)buffer + (c * (k / PACK) + d) * BLOCK_BYTES, from);
-            else
-                unpack_block((char *)buffer +
-                                 (panel->backward ? c * ld + d : d * ld + c) * PACK * size,
-                             panel->dtype, ld, from);
-        }
-}
-
-/* Panels of row-major weights: row by row of the weights. */
-static void copy_plain(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t first, int64_t n,
-                       void *buffer)
-{
-    const qp_mat_t all =
-        qp_mat(w->data, w->kind == QP_WEIGHT_BF16 ? QP_BF16 : QP_F32, w->n_out, w->n_in);
-    const int8_t *data = qp_cpu_pointer(w->data);
-    const int64_t n_row = panel->backward ? w->n_out : n, n_col = panel->backward ? n : w->n_in;
-    const int64_t row = panel->backward ? 0 : first, col = panel->backward ? first : 0;
-    for (int64_t i = 0; i < n_row; i++) {
-        void *to = (char *)buffer + (size_t)(i * n_col) * qp_dtype_bytes(panel->dtype);
-        if (qp_cpu_weight_is_int8(w))
-            widen_row(to, panel->dtype, data + (row + i) * w->n_in + col, n_col, 1);
-        else
-            qp_cpu_convert(to, panel->dtype, qp_cpu_at(&all, row + i, col), all.dtype, n_col);
-    }
+        for (int64_t d = 0; d < w->n_out / PACK; d++, to += BLOCK_BYTES)
+            transpose_block(to, block_at(w, d, first / PACK + c));
 }
 
 /* Inputs [first, first + n) of plain int8 weights as [n, n_out]. */
@@ -270,20 +265,72 @@ static void transpose_plain(int8_t *to, const qp_weight_t *w, int64_t first, int
             to[i * w->n_out + o] = data[o * w->n_in + first + i];
 }
 
+/* 64 outputs x 64 inputs of what are not packed blocks, row by row; behind the last ones anything.
+ */
+static void load_square(void *to, qp_dtype_t dtype, const qp_weight_t *w, int64_t out, int64_t in)
+{
+    if (!qp_cpu_weight_is_int8(w)) {
+        const int64_t depth = qp_cpu_strip_depth(dtype), n = qp_cpu_min(w->n_in - in, PACK);
+        qp_cpu_strip_unpack(to, PACK, dtype, strip_at(w, out) + in / depth * QP_CPU_STRIP_BLOCK,
+                            (n + depth - 1) / depth * depth);
+        return;
+    }
+    const int8_t *from = (const int8_t *)qp_cpu_pointer(w->data) + out * w->n_in + in;
+    for (int64_t i = 0; i < qp_cpu_min(w->n_out - out, PACK); i++)
+        widen_row((char *)to + (size_t)(i * PACK) * qp_dtype_bytes(dtype), dtype,
+                  from + i * w->n_in, qp_cpu_min(w->n_in - in, PACK), 1);
+}
+
+/* Rows [row, row + 64) of the strip that column \a col begins, of weights of another form. */
+static void copy_square(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
+                        const qp_weight_t *w, int64_t row, int64_t col, char *to)
+{
+    _Alignas(64) char square[PACK * PACK * sizeof(float)];
+    const int64_t out = panel->backward ? row : col, in = panel->backward ? col : row;
+    const int64_t n_out = qp_cpu_min(w->n_out - out, PACK), n_in = qp_cpu_min(w->n_in - in, PACK);
+    if (is_packed(device, w)) {
+        const int8_t *block = block_at(w, out / PACK, in / PACK);
+        if (panel->backward)
+            transpose_block((int8_t *)square, block);
+        unpack_block(to, panel->dtype, panel->backward ? (int8_t *)square : block);
+        return;
+    }
+    const qp_dtype_t dtype = qp_cpu_weight_is_int8(w) ? panel->dtype : stored[w->kind];
+    if (panel->backward && dtype == QP_F32) { /* a strip of whole rows as they are */
+        load_square(to, dtype, w, out, in);
+        return;
+    }
+    load_square(square, dtype, w, out, in);
+    qp_cpu_strip_pack(to, panel->dtype, square, dtype, PACK, !panel->backward,
+                      panel->backward ? n_out : n_in, panel->backward ? n_in : n_out);
+}
+
+static void copy_strip(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
+                       const qp_weight_t *w, int64_t col, char *to)
+{
+    const int64_t k = panel->backward ? w->n_out : w->n_in;
+    if (w->kind == QP_WEIGHT_BF16 && !panel->backward)
+        qp_cpu_strip_widen((float *)to, strip_at(w, col), k);
+    else
+        for (int64_t row = 0; row < k; row += PACK)
+            copy_square(panel, device, w, row, col,
+                        to + row / qp_cpu_strip_depth(panel->dtype) * QP_CPU_STRIP_BLOCK);
+}
+
 const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
                          const qp_weight_t *w, int64_t first, int64_t n, void *buffer)
 {
-    const bool packed = is_packed(device, w);
-    if (!panel->copied) { /* 64 packed outputs take as much as 64 rows */
-        const int64_t skip = panel->backward ? first : first * w->n_in;
-        return (char *)qp_cpu_pointer(w->data) + (size_t)skip * qp_dtype_bytes(panel->dtype);
-    }
-    if (packed)
-        copy_packed(panel, w, first, n, buffer);
-    else if (panel->dtype == QP_I8)
-        transpose_plain(buffer, w, first, n);
+    const size_t before = (size_t)(first / PACK) * panel->strip_bytes;
+    if (!panel->copied)
+        return (char *)qp_cpu_pointer(w->data) + before;
+    if (panel->dtype != QP_I8)
+        for (int64_t j = 0; j < n; j += PACK)
+            copy_strip(panel, device, w, first + j,
+                       (char *)buffer + (size_t)(j / PACK) * panel->strip_bytes);
+    else if (panel->packed)
+        copy_packed(w, first, n, buffer);
     else
-        copy_plain(panel, w, first, n, buffer);
+        transpose_plain(buffer, w, first, n);
     return buffer;
 }
 

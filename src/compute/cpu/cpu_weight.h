@@ -7,7 +7,10 @@
  * n_in bytes. It is made of blocks of 64 outputs x 64 inputs, all blocks of the first 64 outputs
  * first; inside a block byte [i / 4][o][i % 4] is W[o][i] (oneDNN's BA16a64b4a). So the columns of
  * y from a multiple of 64 on are one piece of memory, and the transposed matrix has the same blocks
- * with each tile of 4 x 4 bytes transposed. Everything else is row-major [n_out, n_in].
+ * with each tile of 4 x 4 bytes transposed. Other int8 weights are row-major [n_out, n_in].
+ *
+ * fp32 and bf16 weights are W^T [n_in, n_out] in strips (cpu_strip.h): forward reads them as they
+ * lie, in one stream.
  */
 #ifndef QP_COMPUTE_CPU_WEIGHT_H
 #define QP_COMPUTE_CPU_WEIGHT_H
@@ -27,22 +30,20 @@ static inline bool qp_cpu_weight_is_int8(const qp_weight_t *w)
  */
 typedef struct {
     bool backward;
-    qp_dtype_t dtype; /**< QP_I8, QP_BF16 or QP_F32 */
-    bool packed;      /**< int8 blocks */
-    bool trans;       /**< stored [n, k] */
+    qp_dtype_t dtype; /**< QP_I8, or the floats QP_BF16 and QP_F32, which are in strips */
+    bool packed;      /**< int8 blocks; else int8 is stored [n, k] */
     bool copied;      /**< made by qp_cpu_panel() in the caller's buffer; else it is the weights */
+    size_t strip_bytes; /**< of 64 columns: one after the other */
 } qp_cpu_panel_t;
 
 /** What panels of \a w look like in a product of \a dtype. */
 qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
                                  qp_dtype_t dtype, bool backward);
 
-/** Leading dimension of a panel of n columns (unused where packed). */
-int64_t qp_cpu_panel_ld(const qp_cpu_panel_t *panel, const qp_weight_t *w, int64_t n);
-
 /**
- * The panel of columns [first, first + n). \a buffer holds k * n elements when the panel is copied.
- * int8 weights become whole numbers: their scales are the caller's business.
+ * The panel of columns [first, first + n), first a multiple of 64. \a buffer holds as many strips
+ * as begin in it when the panel is copied. int8 weights become whole numbers: their scales are the
+ * caller's business.
  */
 const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
                          const qp_weight_t *w, int64_t first, int64_t n, void *buffer);
