@@ -1,10 +1,13 @@
 /* quipu-merge: a base and an adapter become a model for use elsewhere. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/program.h"
+#include "base/str.h"
+#include "model/model.h"
 #include "quipu-merge/outputs.h"
 
 static const char usage[] =
@@ -20,12 +23,15 @@ static const char usage[] =
     "  --precision P    of --to base: int8, llm_int8, bf16, fp32 (default: that of BASE.h5)\n"
     "  --dtype T        of --to hf: bf16, fp16 or fp32 (default: fp32 for an fp32 base, else "
     "bf16)\n"
+    "  --drop-head      leave out the adapter's score head\n"
     "  --no-logits      --to base: do not run both models to compare their logits\n"
     "  --version        version and revision\n"
     "  --help           this text\n"
     "\n"
-    "Merged models keep the adapter's score head. The change of the weights and (--to base) of\n"
-    "the logits that rounding to the output's type causes is printed.\n"
+    "A score head goes along unless it is dropped: without it, a merged reward model is none. A "
+    "value\n"
+    "head stays behind, since only PPO uses it. The change of the weights and (--to base) of the\n"
+    "logits that rounding to the output's type causes is printed.\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
 
 typedef enum { TO_BASE, TO_HF, TO_GGUF_LORA, TO_PEFT, N_TO } to_t;
@@ -36,7 +42,7 @@ typedef struct {
     to_t to;
     qp_dtype_t dtype;
     qp_precision_t precision;
-    bool dtype_given, precision_given, no_logits;
+    bool dtype_given, precision_given, no_logits, drop_head;
 } arguments_t;
 
 /* --- arguments -------------------------------------------------------------------------------- */
@@ -80,16 +86,22 @@ static qp_error_t take_option(void *owner, int option)
     case 'l':
         args->no_logits = true;
         return NULL;
+    case 'h':
+        args->drop_head = true;
+        return NULL;
     }
     return NULL;
 }
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {
-        {"to", required_argument, NULL, 't'},    {"onto", required_argument, NULL, 'o'},
-        {"dtype", required_argument, NULL, 'd'}, {"precision", required_argument, NULL, 'p'},
-        {"no-logits", no_argument, NULL, 'l'},   {0}};
+    static const struct option options[] = {{"to", required_argument, NULL, 't'},
+                                            {"onto", required_argument, NULL, 'o'},
+                                            {"dtype", required_argument, NULL, 'd'},
+                                            {"precision", required_argument, NULL, 'p'},
+                                            {"no-logits", no_argument, NULL, 'l'},
+                                            {"drop-head", no_argument, NULL, 'h'},
+                                            {0}};
     *args = (arguments_t){0};
     QP_TRY(qp_program_options("quipu-merge", options, argc, argv, take_option, args));
     if (argc - optind != 3)
@@ -197,6 +209,24 @@ static qp_error_t report_logits(const arguments_t *args, qp_source_t *base, cons
     return NULL;
 }
 
+/* What becomes of the adapter's heads is said, not guessed: a lost score head is a random reward.
+ */
+static void treat_heads(const arguments_t *args, qp_peft_t *peft)
+{
+    char *value_head = qp_format("%s/" QP_VALUE_HEAD_FILE, args->adapter);
+    if (peft->score != NULL)
+        qp_log_info("score head: %s", args->drop_head ? "dropped" : "kept");
+    else if (args->drop_head)
+        qp_log_info("score head: %s has none", args->adapter);
+    if (args->drop_head) {
+        peft->score = NULL;
+        peft->n_score = 0;
+    }
+    if (access(value_head, F_OK) == 0)
+        qp_log_info("value head: left behind, only PPO uses it");
+    qp_free(value_head);
+}
+
 static qp_error_t merge(arguments_t *args)
 {
     qp_source_t *base = NULL;
@@ -204,6 +234,8 @@ static qp_error_t merge(arguments_t *args)
     QP_TRY(choose_types(args));
     QP_TRY(qp_source_open(args->base, &base));
     qp_error_t error = qp_peft_read(args->adapter, qp_source_config(base), &peft);
+    if (error == NULL)
+        treat_heads(args, &peft);
     if (error == NULL)
         error = write_output(args, base, &peft);
     if (error == NULL)

@@ -22,6 +22,9 @@ typedef enum {
     QP_SITE_PERMUTATION = 1,
     QP_SITE_INIT = 2,
     QP_SITE_SAMPLING = 3,
+    QP_SITE_INIT_HEAD = 4,
+    QP_SITE_LENGTH = 5,
+    QP_SITE_VALUE_DROPOUT = 6,
     QP_SITE_DROPOUT = 1024
 } qp_site_t;
 

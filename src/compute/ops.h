@@ -188,9 +188,9 @@ typedef struct qp_ops {
                               const float *scale, const float *bias);
     /**
      * y [T, n_out] (fp32 or bf16) = x W^T + bias + add; x [T, n_in]; add [T, n_out] or no data; it
-     * may be y. A row of an int8 product depends on its own x alone, bit for bit (LLM.int8: and on
-     * which columns have an outlier); rows of bf16 and fp32 products may differ in rounding for
-     * another T. A row of x that is not finite gives a row of y that is not finite.
+     * may be y. A row depends on its own x alone, bit for bit (LLM.int8: and on which columns have
+     * an outlier; bf16 with AMX: and on T). A row of x that is not finite gives a row of y that is
+     * not finite.
      */
     qp_error_t (*linear_forward)(qp_queue_t *q, qp_mat_t y, const qp_input_t *x,
                                  const qp_weight_t *w, qp_mat_t add);
@@ -203,6 +203,8 @@ typedef struct qp_ops {
      * c = mask(alpha op(a) op(b)) + beta c; op transposes when told. Any mix of fp32 / bf16 with
      * fp32 sums: two fp32 operands are multiplied in fp32; other pairs in the type of
      * device.compute. With beta 0 the old c does not matter. The summed size must not be 0.
+     * Without trans_a a row of c depends on its own row of a alone, bit for bit (bf16 with AMX: and
+     * on the number of rows).
      */
     qp_error_t (*matmul)(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
                          bool trans_b, float beta, qp_mat_t c, qp_mask_t mask);
@@ -212,6 +214,13 @@ typedef struct qp_ops {
     qp_error_t (*embed)(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
     /** out row i = in row index[i] (int32) ; index may repeat. */
     qp_error_t (*gather_rows)(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
+    /**
+     * x row i = scale[i] (x row i) + shift[i] w: how the gradients of heads come together. x [N,
+     * D]; scale [N] fp32 or none (then the old x does not matter and counts as 0); shift [N] fp32
+     * and w [D] fp32 or both none.
+     */
+    qp_error_t (*combine_rows)(qp_queue_t *q, qp_mat_t x, qp_dptr_t scale, qp_dptr_t shift,
+                               qp_dptr_t w);
     /** Writes x->copy; a linear that takes \a x does so too. */
     qp_error_t (*input)(qp_queue_t *q, const qp_input_t *x);
     /** dx (+= with accumulate) from dy, x, rstd; no weight gradient. */
@@ -253,13 +262,17 @@ typedef struct qp_ops {
     /* --- language-model head, fused over row and vocabulary chunks ---------------------------- */
     /**
      * logprob [N] fp32 = log softmax(hidden W^T)[target]; rows with target < 0 give 0.
-     * entropy [N] fp32 or none. If dlogprob [N] fp32 is given, also dhidden [N, D] = dlogprob_n *
-     * d logprob_n / d hidden_n in the same pass (rows with target < 0: zero). Full logits never
-     * exist. head is fp32 or bf16 [V, D] plain.
+     * entropy [N] fp32 or none. dhidden [N, D], if it has data, gets d logprob_n / d hidden_n in
+     * the same pass (rows with target < 0: zero). Full logits never exist. head is fp32 or bf16 [V,
+     * D] plain.
      */
     qp_error_t (*lm_head)(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_dptr_t dlogprob, qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
-    /** logits [N, V] fp32 = hidden head^T; for decoding and tests. */
+                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
+    /** kl [N] fp32 = sum over the vocabulary of p (log p - log q), with p and q the softmax of
+     * hidden_p head^T and of hidden_q head^T. */
+    qp_error_t (*lm_kl)(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
+                        qp_mat_t head);
+    /** logits [N, V] fp32 = hidden head^T, rows as of matmul; for decoding and tests. */
     qp_error_t (*lm_logits)(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
     /**
      * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's

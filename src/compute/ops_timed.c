@@ -35,6 +35,8 @@ TIMED(matmul,
       q, alpha, a, trans_a, b, trans_b, beta, c, mask)
 TIMED(embed, (qp_queue_t * q, qp_mat_t out, qp_mat_t table, qp_dptr_t token), q, out, table, token)
 TIMED(gather_rows, (qp_queue_t * q, qp_mat_t out, qp_mat_t in, qp_dptr_t index), q, out, in, index)
+TIMED(combine_rows, (qp_queue_t * q, qp_mat_t x, qp_dptr_t scale, qp_dptr_t shift, qp_dptr_t w), q,
+      x, scale, shift, w)
 TIMED(input, (qp_queue_t * q, const qp_input_t *x), q, x)
 TIMED(rmsnorm_backward,
       (qp_queue_t * q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x, qp_dptr_t rstd, qp_dptr_t weight,
@@ -67,9 +69,11 @@ TIMED(attention_cached,
        const qp_ragged_t *batch, const qp_kv_map_t *map),
       q, out, qkv, kv, a, batch, map)
 TIMED(lm_head,
-      (qp_queue_t * q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden, qp_dptr_t dlogprob,
-       qp_mat_t hidden, qp_mat_t head, qp_dptr_t target),
-      q, logprob, entropy, dhidden, dlogprob, hidden, head, target)
+      (qp_queue_t * q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden, qp_mat_t hidden,
+       qp_mat_t head, qp_dptr_t target),
+      q, logprob, entropy, dhidden, hidden, head, target)
+TIMED(lm_kl, (qp_queue_t * q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q, qp_mat_t head), q,
+      kl, hidden_p, hidden_q, head)
 TIMED(lm_logits, (qp_queue_t * q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head), q, logits,
       hidden, head)
 TIMED(sample,
@@ -98,6 +102,7 @@ void qp_device_time_ops(qp_device_t *device)
     table->matmul = matmul;
     table->embed = embed;
     table->gather_rows = gather_rows;
+    table->combine_rows = combine_rows;
     table->input = input;
     table->rmsnorm_backward = rmsnorm_backward;
     table->rope = rope;
@@ -108,6 +113,7 @@ void qp_device_time_ops(qp_device_t *device)
     table->kv_append = kv_append;
     table->attention_cached = attention_cached;
     table->lm_head = lm_head;
+    table->lm_kl = lm_kl;
     table->lm_logits = lm_logits;
     table->sample = sample;
     table->sum_squares = sum_squares;

@@ -34,7 +34,7 @@ static const qp_deck_key_t data_keys[] = {
 };
 
 const qp_deck_group_t qp_data_deck = {"data", "What the model learns from, and how it is packed.",
-                                      "sft|eval", data_keys,
+                                      "sft|reward|dpo|ppo|eval", data_keys,
                                       (int)(sizeof data_keys / sizeof data_keys[0])};
 
 /* global_sequences * seq_length stays within the 32 bits of a sequence's random-number identity. */
@@ -45,5 +45,6 @@ static const qp_deck_key_t batch_keys[] = {
      "Rows of one forward and backward pass on one rank: less needs less memory.", 0},
 };
 
-const qp_deck_group_t qp_batch_deck = {"batch", "How many rows make a step.", "sft|eval",
-                                       batch_keys, (int)(sizeof batch_keys / sizeof batch_keys[0])};
+const qp_deck_group_t qp_batch_deck = {"batch", "How many rows make a step.",
+                                       "sft|reward|dpo|ppo|eval", batch_keys,
+                                       (int)(sizeof batch_keys / sizeof batch_keys[0])};

@@ -98,14 +98,16 @@ static void lay_out(qp_adapter_t *adapter, const qp_llama_config_t *config)
     adapter->n_layer = config->n_layer;
     adapter->n_view = per_layer * config->n_layer;
     adapter->view = QP_NEW("adapter", qp_lora_view_t, adapter->n_view);
-    adapter->layer_first = QP_NEW("adapter", int64_t, config->n_layer + 1);
+    adapter->layer_first = QP_NEW("adapter", int64_t, config->n_layer + 2);
     for (int64_t l = 0; l < config->n_layer; l++) {
         int64_t offset = adapter->layer_first[l];
         for (int g = 0; g < QP_N_GROUP; g++)
             offset = lay_out_group(adapter, config, l, (qp_group_t)g, offset);
         adapter->layer_first[l + 1] = offset;
     }
-    adapter->n_param = adapter->layer_first[config->n_layer];
+    adapter->n_param =
+        adapter->layer_first[config->n_layer] + qp_head_n_param(adapter->head, config->d_model);
+    adapter->layer_first[config->n_layer + 1] = adapter->n_param;
 }
 
 /* A of every target as PEFT draws it, keyed by (seed, target, row, column); B stays zero. */
@@ -124,6 +126,24 @@ static void draw(const qp_adapter_t *adapter, uint32_t seed, float *param)
                 a[c] = bound * (2.0f * qp_philox_uniform(&key, (uint64_t)c) - 1.0f);
         }
     }
+}
+
+int64_t qp_head_n_param(int kind, int64_t d_model)
+{
+    static const int64_t bias[] = {[QP_HEAD_SCORE] = 0, [QP_HEAD_VALUE] = 1};
+    return kind == QP_HEAD_NONE ? 0 : d_model + bias[kind];
+}
+
+/* The head as it starts; a score head has no bias. */
+static void draw_head(const qp_adapter_t *adapter, double std, int64_t d_model, uint32_t seed,
+                      float *param)
+{
+    const qp_philox_key_t key = {.seed = seed, .position = 1, .site = QP_SITE_INIT_HEAD};
+    const float bound = 1.0f / sqrtf((float)d_model);
+    float *head = param + adapter->layer_first[adapter->n_layer];
+    for (int64_t i = 0; i < qp_head_n_param(adapter->head, d_model); i++)
+        head[i] = std > 0.0 ? (float)std * qp_philox_normal(&key, (uint64_t)i)
+                            : bound * (2.0f * qp_philox_uniform(&key, (uint64_t)i) - 1.0f);
 }
 
 static qp_error_t allocate(qp_adapter_t *adapter)
@@ -146,7 +166,7 @@ static qp_error_t set_param(qp_adapter_t *adapter, const float *param)
 }
 
 qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
-                             uint32_t seed, qp_adapter_t **out)
+                             const qp_head_config_t *head, uint32_t seed, qp_adapter_t **out)
 {
     bool target[QP_N_LINEAR];
     *out = NULL;
@@ -158,16 +178,21 @@ qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lo
     adapter->use_rslora = config->use_rslora;
     double divisor = config->use_rslora ? sqrt((double)config->r) : (double)config->r;
     adapter->scaling = (float)(config->alpha / divisor);
+    adapter->head = head != NULL ? head->kind : QP_HEAD_NONE;
+    adapter->head_dropout = head != NULL ? (float)head->dropout : 0.0f;
     adapter->device = base->device;
     memcpy(adapter->target, target, sizeof target);
     lay_out(adapter, &base->config);
 
     float *param = QP_NEW("adapter staging", float, adapter->n_param);
     qp_error_t error = NULL;
+    if (head != NULL && head->kind != QP_HEAD_NONE)
+        draw_head(adapter, head->init_std, base->config.d_model, seed, param);
     if (config->init == NULL)
         draw(adapter, seed, param);
     else if (qp_comm_rank(comm) == 0)
-        error = qp_adapter_read(adapter, config, &base->config, param);
+        error =
+            qp_adapter_read(adapter, config, &base->config, head != NULL && head->required, param);
     QP_TRY_DONE(qp_comm_agree(comm, error));
     if (config->init != NULL)
         qp_comm_bcast(comm, param, adapter->n_param, QP_F32, 0);
@@ -175,6 +200,50 @@ qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lo
     error = qp_comm_agree(comm, set_param(adapter, param));
 done:
     qp_free(param);
+    if (error != NULL)
+        qp_adapter_destroy(out);
+    return error;
+}
+
+static qp_error_t read_merged_score(const char *path, int64_t d_model, float *score)
+{
+    static const char name[] = "/score/weight";
+    qp_h5_t *file = NULL;
+    QP_TRY(qp_h5_open(path, NULL, &file));
+    qp_h5_shape_t shape = {0};
+    qp_error_t error = NULL;
+    if (!qp_h5_exists(file, name))
+        error = QP_ERROR(
+            QP_INPUT, "%s: has no score head: no reward adapter was merged into this base", path);
+    if (error == NULL)
+        error = qp_h5_dataset_shape(file, name, &shape);
+    if (error == NULL && (shape.n_dim != 2 || shape.dim[0] != 1 || shape.dim[1] != d_model))
+        error = QP_ERROR(QP_INPUT, "%s: %s is not [1, %lld]", path, name, (long long)d_model);
+    if (error == NULL)
+        error = qp_h5_checksum_verify(file, name);
+    if (error == NULL)
+        error = qp_h5_read(file, name, QP_F32, 0, 1, score);
+    qp_error_t closing = qp_h5_close(&file);
+    qp_error_destroy(&closing); /* nothing was written */
+    return error;
+}
+
+qp_error_t qp_adapter_of_merged(qp_comm_t *comm, const qp_base_t *base, const char *path,
+                                qp_adapter_t **out)
+{
+    const int64_t d_model = base->config.d_model;
+    qp_adapter_t *adapter = *out = QP_NEW("adapter", qp_adapter_t, 1);
+    adapter->device = base->device;
+    adapter->head = QP_HEAD_SCORE;
+    lay_out(adapter, &base->config);
+    float *score = QP_NEW("adapter staging", float, adapter->n_param);
+    qp_error_t error = qp_comm_rank(comm) == 0 ? read_merged_score(path, d_model, score) : NULL;
+    QP_TRY_DONE(qp_comm_agree(comm, error));
+    qp_comm_bcast(comm, score, adapter->n_param, QP_F32, 0);
+    QP_TRY_DONE(qp_comm_agree(comm, allocate(adapter)));
+    error = qp_comm_agree(comm, set_param(adapter, score));
+done:
+    qp_free(score);
     if (error != NULL)
         qp_adapter_destroy(out);
     return error;

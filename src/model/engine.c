@@ -1,5 +1,6 @@
 #include "base/mem.h"
 #include "model/engine_state.h"
+#include "model/workspace.h"
 
 static int64_t max_i64(int64_t a, int64_t b)
 {
@@ -114,9 +115,17 @@ size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
     return bytes;
 }
 
+/* The cache gets its pages now, not token by token. */
+static qp_error_t allocate(qp_engine_t *engine, size_t bytes)
+{
+    qp_device_t *device = engine->base->device;
+    QP_TRY(device->ops->alloc(device, "engine", bytes, &engine->storage));
+    return device->ops->zero(qp_device_queue(device), engine->storage, bytes);
+}
+
 qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                             const qp_generate_config_t *config, int64_t max_length,
-                            qp_engine_t **engine)
+                            const qp_workspace_t *ws, qp_engine_t **engine)
 {
     bool target[QP_N_LINEAR];
     size_t bytes;
@@ -127,10 +136,12 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                         "was loaded for %lld positions",
                         (long long)max_length, (long long)base->rope.n_row);
     QP_TRY(prepare(base, lora, config, max_length, engine, target, &bytes));
-    const qp_ops_t *ops = base->device->ops;
-    qp_error_t error = ops->alloc(base->device, "engine", bytes, &(*engine)->storage);
-    if (error == NULL) /* the cache gets its pages now, not token by token */
-        error = ops->zero(qp_device_queue(base->device), (*engine)->storage, bytes);
+    qp_error_t error = NULL;
+    (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
+    if ((*engine)->borrowed)
+        (*engine)->storage = ws->storage;
+    else
+        error = allocate(*engine, bytes);
     if (error != NULL) {
         qp_engine_destroy(engine);
         return error;
@@ -145,7 +156,8 @@ void qp_engine_destroy(qp_engine_t **out)
     qp_engine_t *engine = *out;
     if (engine == NULL)
         return;
-    engine->base->device->ops->release(engine->base->device, &engine->storage);
+    if (!engine->borrowed)
+        engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
     void *host[] = {engine->slot,           engine->free_block,

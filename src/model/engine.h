@@ -27,10 +27,14 @@ typedef struct {
 extern const qp_deck_group_t qp_generate_deck;
 
 typedef struct qp_engine qp_engine_t;
-/** max_length: longest prompt + answer. Cache for max_active sequences. */
+/**
+ * max_length: longest prompt + answer. Cache for max_active sequences. With a workspace (of the
+ * same device, or NULL) that is large enough, the engine uses its memory: nothing in there outlives
+ * a pass and its backward, and nothing of the engine outlives a run.
+ */
 qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                             const qp_generate_config_t *config, int64_t max_length,
-                            qp_engine_t **engine);
+                            const qp_workspace_t *ws, qp_engine_t **engine);
 void qp_engine_destroy(qp_engine_t **engine);
 size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length);
@@ -51,8 +55,8 @@ typedef struct {
 } qp_request_t;
 
 /**
- * Answers all requests; results do not depend on what else is in the batch nor on max_active (up to
- * the rounding of products of another number of rows). The token at position p of a sequence is
+ * Answers all requests; results do not depend on what else is in the batch nor on max_active, bit
+ * for bit, as far as rows of products stand alone (ops.h). The token at position p of a sequence is
  * drawn with {seed, step} of \a key, the request's sample and p. eos < 0: never stop. Prompts are
  * taken in lexicographic order, so that those with a common prefix meet. Rank-local.
  */

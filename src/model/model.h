@@ -88,6 +88,25 @@ void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
 
 /* --- adapter ---------------------------------------------------------------------------------- */
 
+/**
+ * A scalar head, trained in full beside the LoRA matrices: value = hidden . weight (+ bias), in
+ * fp32 on the hidden state after the last norm.
+ *   SCORE: of a reward model, as HF's LlamaForSequenceClassification with one label; no bias.
+ *   VALUE: of PPO's policy, as TRL's v_head.summary; with bias.
+ */
+typedef enum { QP_HEAD_NONE, QP_HEAD_SCORE, QP_HEAD_VALUE } qp_head_kind_t;
+
+typedef struct {
+    int kind; /**< qp_head_kind_t */
+    /** Weights start as N(0, init_std); 0: as torch's nn.Linear, U(-1/sqrt(d), 1/sqrt(d)). */
+    double init_std;
+    bool required;  /**< it must come with lora.init: a fresh one would be of no use */
+    double dropout; /**< of what it reads, in training */
+} qp_head_config_t;
+
+/** Parameters of a head. */
+int64_t qp_head_n_param(int kind, int64_t d_model);
+
 /** A and B of one target: offsets into the flat arrays. */
 typedef struct {
     int layer;
@@ -101,7 +120,7 @@ typedef struct {
  * the optimiser, the reduction and the checkpoint each see one array. copy: bf16 working copy (bf16
  * compute). In a layer the groups follow each other; of a group first the A of its targets, one
  * under the other, then their B. So one product with the stacked A [n_target * r, n_in] serves a
- * group.
+ * group. Behind the last layer stands the scalar head: weight [d_model], then its bias.
  */
 typedef struct {
     int64_t r;
@@ -112,7 +131,10 @@ typedef struct {
     int64_t n_layer, n_param;
     int64_t n_view;
     qp_lora_view_t *view; /**< layer by layer, in the order of QP_LINEARS */
-    int64_t *layer_first; /**< [n_layer + 1] element offset of each layer's segment */
+    int head;             /**< qp_head_kind_t */
+    float head_dropout;
+    int64_t *layer_first; /**< [n_layer + 2] element offset of each layer's segment, then the
+                               head's, then the end */
     qp_device_t *device;
     qp_dptr_t param, grad; /**< [n_param] fp32 */
     qp_dptr_t copy;        /**< [n_param] bf16, or none in fp32 compute */
@@ -125,6 +147,12 @@ qp_error_t qp_lora_targets(const qp_lora_config_t *config, bool target[QP_N_LINE
  * and targets. Rank-local. No adapter there: QP_INPUT.
  */
 qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines);
+/**
+ * The config of the adapter in a PEFT folder, which is its init; target: room for the names of its
+ * targets. Every rank gets what rank 0 reads. Collective.
+ */
+qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config,
+                               const char *target[QP_N_LINEAR]);
 /** Reads the adapter config->init and compares it with the deck and the model. Rank-local. */
 qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model);
 /** Parameters of an adapter on all layers; for the memory plan. */
@@ -132,14 +160,27 @@ int64_t qp_lora_n_param(const qp_llama_config_t *config, const bool target[QP_N_
 
 /**
  * A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox (PEFT's kaiming_uniform(a = sqrt 5)), B = 0; or from
- * the PEFT folder config->init, whose r, alpha and targets must be the config's. Collective.
+ * the PEFT folder config->init, whose r, alpha and targets must be the config's. The head (NULL:
+ * none) comes from that folder too if it has one of this kind. Collective.
  */
 qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
-                             uint32_t seed, qp_adapter_t **adapter);
+                             const qp_head_config_t *head, uint32_t seed, qp_adapter_t **adapter);
+/**
+ * The score head of a base file that a reward adapter was merged into, as an adapter without LoRA
+ * matrices. None there: QP_INPUT. Collective.
+ */
+qp_error_t qp_adapter_of_merged(qp_comm_t *comm, const qp_base_t *base, const char *path,
+                                qp_adapter_t **adapter);
 void qp_adapter_destroy(qp_adapter_t **adapter);
 /** Refreshes the bf16 copy from param (after loading; the optimiser does it itself). */
 qp_error_t qp_adapter_refresh(qp_adapter_t *adapter);
-/** PEFT folder: adapter_config.json + adapter_model.safetensors. Rank-local (call on rank 0). */
+/** Where a value head stands in an adapter's folder, which PEFT itself does not look at. */
+#define QP_VALUE_HEAD_FILE "value_head.safetensors"
+/**
+ * PEFT folder: adapter_config.json + adapter_model.safetensors, a score head among the tensors as
+ * PEFT saves a SEQ_CLS adapter; a value head in QP_VALUE_HEAD_FILE (v_head.summary.weight,
+ * .bias). Rank-local (call on rank 0).
+ */
 qp_error_t qp_adapter_save(const qp_adapter_t *adapter, const qp_llama_config_t *config,
                            const char *base_name, const char *folder);
 
@@ -169,7 +210,15 @@ typedef struct {
     int64_t n_token, n_seq;
     const int32_t *token, *target, *position, *cu_seqlens;
     const uint32_t *sample;
+    const uint8_t *valued; /**< [n_token] 1: the scalar head reads this token; NULL: none */
 } qp_model_batch_t;
+
+/** What the heads of a role say of a batch: host arrays [n_token], each may be NULL. */
+typedef struct {
+    float *logprob; /**< of the target; 0 where there is none */
+    float *entropy; /**< of the distribution over the vocabulary; 0 likewise */
+    float *value;   /**< of the scalar head; 0 where batch->valued does not ask */
+} qp_model_outputs_t;
 
 typedef struct {
     bool training;       /**< dropout on */
@@ -190,6 +239,29 @@ qp_mat_t qp_model_hidden(const qp_workspace_t *ws);
  */
 qp_error_t qp_model_backward(qp_workspace_t *ws, const qp_role_t *role, qp_mat_t dhidden,
                              const qp_pass_t *pass);
+
+/**
+ * Forward and heads of one micro-batch; each head sees only the rows that ask for it. With
+ * \a backward the next call may be qp_model_outputs_backward().
+ */
+qp_error_t qp_model_outputs(qp_workspace_t *ws, const qp_role_t *role,
+                            const qp_model_batch_t *batch, const qp_pass_t *pass, bool backward,
+                            const qp_model_outputs_t *outputs);
+/**
+ * KL over the whole vocabulary. keep() puts aside the rows whose log-probabilities the last outputs
+ * gave (without backward); after the outputs of another role on the same batch, kl [n_token] gets
+ * the KL of the kept distributions to these, 0 where there is no target.
+ */
+qp_error_t qp_model_keep(qp_workspace_t *ws);
+qp_error_t qp_model_kl(qp_workspace_t *ws, const qp_model_batch_t *batch, float *kl);
+/**
+ * Backward of the last qp_model_outputs(), once, from the gradients of its outputs: host arrays
+ * [n_token] or NULL, of which only what was asked for counts. Adds to adapter->grad. Calls
+ * layer_done for each layer in any case.
+ */
+qp_error_t qp_model_outputs_backward(qp_workspace_t *ws, const qp_role_t *role,
+                                     const qp_model_batch_t *batch, const qp_pass_t *pass,
+                                     const float *dlogprob, const float *dvalue);
 
 /**
  * Forward, cross-entropy and (unless weight == 0) backward of one micro-batch. loss_sum = sum over

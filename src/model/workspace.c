@@ -85,7 +85,16 @@ static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_
     ws->back = qp_arena_vector(&arena, n);
     ws->target = qp_arena_vector(&arena, n);
     ws->logprob = qp_arena_vector(&arena, n);
+    ws->entropy = qp_arena_vector(&arena, n);
+    ws->value = qp_arena_vector(&arena, n);
     ws->dlogprob = qp_arena_vector(&arena, n);
+    ws->dvalue = qp_arena_vector(&arena, n + 1);
+    if (ws->backward) {
+        ws->picked_sample = qp_arena_vector(&arena, n);
+        ws->picked_position = qp_arena_vector(&arena, n);
+        ws->head_bits = qp_arena_take(
+            &arena, qp_bytes(n * qp_mask_words(ws->base->config.d_model), sizeof(uint64_t)));
+    }
     return arena.used_bytes;
 }
 
@@ -135,11 +144,14 @@ qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lo
         qp_workspace_destroy(ws);
         return error;
     }
+    (*ws)->storage_bytes = bytes;
     lay_out(*ws, target, lora ? lora->r : 0, (*ws)->storage);
     (*ws)->host_row = QP_NEW("workspace", int32_t, max_token);
     (*ws)->host_target = QP_NEW("workspace", int32_t, max_token);
     (*ws)->host_back = QP_NEW("workspace", int32_t, max_token);
-    (*ws)->host_real = QP_NEW("workspace", float, max_token);
+    (*ws)->host_real = QP_NEW("workspace", float, max_token + 1);
+    (*ws)->host_logprob = QP_NEW("workspace", float, max_token);
+    (*ws)->host_weight = QP_NEW("workspace", float, max_token);
     return NULL;
 }
 
@@ -155,6 +167,8 @@ void qp_workspace_destroy(qp_workspace_t **ws)
     QP_FREE((*ws)->host_target);
     QP_FREE((*ws)->host_back);
     QP_FREE((*ws)->host_real);
+    QP_FREE((*ws)->host_logprob);
+    QP_FREE((*ws)->host_weight);
     QP_FREE(*ws);
 }
 

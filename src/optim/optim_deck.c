@@ -25,4 +25,5 @@ static const qp_deck_key_t keys[] = {
 };
 
 const qp_deck_group_t qp_optim_deck = {"optim", "AdamW, clipping and the learning-rate schedule.",
-                                       "sft", keys, (int)(sizeof keys / sizeof keys[0])};
+                                       "sft|reward|dpo|ppo", keys,
+                                       (int)(sizeof keys / sizeof keys[0])};

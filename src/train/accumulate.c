@@ -163,7 +163,7 @@ qp_error_t qp_accumulate(qp_accumulator_t *a, int64_t n_leaf, const qp_pass_t *p
     int64_t first, end;
     qp_tree_range(n_leaf, qp_comm_size(a->comm), qp_comm_rank(a->comm), &first, &end);
     a->n_saved = 0;
-    a->next_layer = adapter->view[adapter->n_view - 1].layer;
+    a->next_layer = adapter->n_layer; /* the scalar head's segment */
     keep_first_error(a, run_leaves(a, first, end, pass, leaf, owner));
     send_layers(a, 0);
     if (a->reducer != NULL)

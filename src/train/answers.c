@@ -60,6 +60,7 @@ static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_
         place_t at = place(run, first + i);
         request[i] = (qp_request_t){.prompt = prompts->tokens[at.prompt].id,
                                     .n_prompt = prompts->tokens[at.prompt].n,
+                                    .max_new_tokens = run->answer_tokens,
                                     .sample = (uint32_t)(at.number * prompts->n + at.prompt)};
     }
     qp_error_t error =

@@ -16,7 +16,7 @@ qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner,
     int64_t n_micro = qp_settings_n_micro(run->settings), end;
     qp_error_t error = NULL;
     QP_ASSERT(method->n_value < QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
-              method->n_eval_metric <= QP_MAX_VALUE);
+              method->n_shown <= method->n_metric && method->n_eval_metric <= QP_MAX_VALUE);
     *l = (qp_loop_t){.run = run, .method = method, .owner = owner};
     qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
     /* The method's values, and one that says that a rank has failed. */
@@ -57,49 +57,79 @@ int64_t qp_loop_step(const qp_loop_t *loop)
 static qp_error_t run_micro(void *owner, int64_t i, const qp_pass_t *pass)
 {
     qp_loop_t *loop = owner;
-    return loop->method->micro(loop->owner, i, pass,
+    return loop->method->micro(loop->owner, loop->update, i, pass,
                                qp_leaf_values_at(&loop->values, loop->first_leaf + i));
 }
 
-/* The update, unless loss or gradient are not finite: the same decision on all ranks, which hold
- * the same bits. Rank-local. */
-static qp_error_t update(qp_loop_t *loop, qp_step_result_t *result)
+/* Applies the gradient, unless a value or the gradient is not finite: the same decision on all
+ * ranks, which hold the same bits. Rank-local. */
+static qp_error_t apply(qp_loop_t *loop, const double *total, qp_step_result_t *result)
 {
     qp_adapter_t *adapter = loop->run->adapter;
     const qp_optim_config_t *config = &loop->run->settings->optim;
-    int64_t step = loop->progress.step;
-    result->learning_rate = qp_optim_lr(config, step);
+    bool skipped = false;
     result->grad_norm = NAN;
-    result->skipped = !isfinite(result->metric[0]);
-    if (!result->skipped)
-        QP_TRY(qp_optim_step(loop->optim, config, step, adapter->param, adapter->copy,
-                             adapter->grad, &result->grad_norm, &result->skipped));
+    for (int k = 0; k < loop->method->n_value; k++)
+        skipped = skipped || !isfinite(total[k]);
+    if (!skipped)
+        QP_TRY(qp_optim_step(loop->optim, config, loop->progress.step, adapter->param,
+                             adapter->copy, adapter->grad, &result->grad_norm, &skipped));
+    result->skipped = result->skipped || skipped;
     return NULL;
+}
+
+/*
+ * Gradient, totals over all ranks, and what follows from them; *go_on: another update may follow.
+ * total also says whether a rank has failed: then nothing is applied. The error is this rank's own.
+ * Collective.
+ */
+static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *total, bool *go_on)
+{
+    qp_run_t *run = loop->run;
+    const qp_method_t *method = loop->method;
+    const int64_t number = loop->progress.step * result->work.n_update + loop->update;
+    const qp_pass_t pass = {
+        .training = true,
+        .key = {.seed = (uint32_t)run->settings->job.seed, .step = (uint32_t)number}};
+    qp_verdict_t verdict = QP_UPDATE_APPLY;
+    qp_error_t error = NULL;
+    qp_leaf_values_clear(&loop->values);
+    QP_TIMED(&run->timers, "gradient",
+             error =
+                 qp_accumulate(loop->accumulator, result->work.n_micro, &pass, run_micro, loop));
+    if (error != NULL)
+        qp_leaf_values_at(&loop->values, loop->first_leaf)[method->n_value] = 1.0;
+    qp_leaf_values_total(run->comm, &loop->values, total);
+    *go_on = total[method->n_value] == 0.0;
+    if (!*go_on)
+        return error;
+    if (method->judge != NULL)
+        verdict = method->judge(loop->owner, loop->update, total);
+    if (verdict != QP_UPDATE_LEAVE_OUT)
+        QP_TIMED(&run->timers, "optimiser", error = apply(loop, total, result));
+    *go_on = verdict != QP_UPDATE_LAST;
+    return error;
 }
 
 /* One step; *word is what all ranks agreed on. Collective. */
 static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *word)
 {
     qp_run_t *run = loop->run;
-    qp_timers_t *timers = &run->timers;
-    const qp_pass_t pass = {
-        .training = true,
-        .key = {.seed = (uint32_t)run->settings->job.seed, .step = (uint32_t)loop->progress.step}};
-    const int failed = loop->method->n_value;
     double total[QP_MAX_VALUE], start = qp_time();
+    bool go_on = true, any = false;
     qp_error_t error = NULL;
-    QP_TIMED(timers, "data", error = loop->method->next(loop->owner, &result->work));
+    *result = (qp_step_result_t){
+        .grad_norm = NAN, .learning_rate = qp_optim_lr(&run->settings->optim, loop->progress.step)};
+    QP_TIMED(&run->timers, "data", error = loop->method->next(loop->owner, &result->work));
     QP_TRY(error);
-    qp_leaf_values_clear(&loop->values);
-    QP_TIMED(timers, "gradient",
-             error =
-                 qp_accumulate(loop->accumulator, result->work.n_micro, &pass, run_micro, loop));
-    if (error != NULL)
-        qp_leaf_values_at(&loop->values, loop->first_leaf)[failed] = 1.0;
-    qp_leaf_values_total(run->comm, &loop->values, total);
-    loop->method->finish(loop->owner, total, result->metric);
-    if (total[failed] == 0.0)
-        QP_TIMED(timers, "optimiser", error = update(loop, result));
+    for (loop->update = 0; loop->update < result->work.n_update && go_on && error == NULL;
+         loop->update++, any = true) {
+        error = do_update(loop, result, total, &go_on);
+        if (result->work.n_update > 1) /* nobody goes on alone */
+            error = qp_comm_agree(run->comm, error);
+    }
+    result->skipped = result->skipped || result->work.n_update == 0;
+    loop->method->finish(loop->owner, any ? total : NULL, result->metric);
     if (error == NULL) {
         error = loop->report_error;
         loop->report_error = NULL;
@@ -195,7 +225,7 @@ static qp_error_t give_up(qp_loop_t *loop)
     QP_TRY(qp_loop_checkpoint(loop));
     return QP_ERROR(
         QP_INPUT,
-        "%lld steps in a row had a loss or gradient that is not finite; stopped after step "
+        "%lld steps in a row had a loss, reward or gradient that is not finite; stopped after step "
         "%lld with a checkpoint (a smaller optim.lr, or device.compute = \"fp32\", may help)",
         (long long)loop->progress.n_skipped_in_row, (long long)loop->progress.step);
 }

@@ -7,32 +7,51 @@
 #ifndef QP_TRAIN_LOOP_H
 #define QP_TRAIN_LOOP_H
 
+#include "ckpt/ckpt.h"
 #include "train/run.h"
 
-/** The work of one step. */
+/** The work of one step: one optimiser update, or several on what the step has made (PPO). */
 typedef struct {
-    int64_t n_micro; /**< micro-batches over all ranks: the leaves of the gradient's tree */
-    int64_t n_token; /**< over all ranks */
-    double epoch;    /**< progress at the step's end */
+    int64_t n_update; /**< 0: the step is skipped; the method says why */
+    int64_t n_micro;  /**< micro-batches of an update over all ranks: the leaves of the gradient's
+                           tree */
+    int64_t n_token;  /**< of the step, over all ranks */
+    double epoch;     /**< progress at the step's end */
 } qp_work_t;
+
+/** What becomes of an update, from its totals: the same on all ranks. */
+typedef enum {
+    QP_UPDATE_APPLY,
+    QP_UPDATE_LEAVE_OUT, /**< the gradient is not applied */
+    QP_UPDATE_LAST       /**< it is applied, and no other follows in this step */
+} qp_verdict_t;
 
 /** A training method; \a owner is its own state. */
 typedef struct {
     const char *name;
-    const char *const *metric; /**< [n_metric] columns of metrics.csv; the first is the loss */
+    const char *const *metric; /**< [n_metric] columns of metrics.csv */
     int n_metric;
-    const char *const *eval_metric; /**< [n_eval_metric]; the first is the loss */
+    int n_shown;                    /**< the first of them that stand in the log's lines */
+    const char *const *eval_metric; /**< [n_eval_metric] */
     int n_eval_metric;
-    int n_value; /**< doubles that a micro-batch reports */
+    int n_value; /**< doubles that a micro-batch reports; where one is not finite, the update is
+                      skipped */
+    /** Adds what a checkpoint must hold besides. May be NULL. */
+    void (*remember)(void *owner, qp_state_t *state);
     /** Gets the work of the next step. Collective; agreed. */
     qp_error_t (*next)(void *owner, qp_work_t *work);
-    /** Adds the gradient of local micro-batch i to the adapter's; fills value [n_value].
-     * Rank-local. */
-    qp_error_t (*micro)(void *owner, int64_t i, const qp_pass_t *pass, double *value);
-    /** metric [n_metric] from the totals over all micro-batches, total [n_value]. */
+    /** Adds the gradient of local micro-batch i of update u to the adapter's; fills value
+     * [n_value]. Rank-local. */
+    qp_error_t (*micro)(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value);
+    /** Takes note of update u: total [n_value] over its micro-batches. NULL: all are applied. */
+    qp_verdict_t (*judge)(void *owner, int64_t u, const double *total);
+    /** metric [n_metric] of the step from the totals of its last update; may be called without
+     * any (total NULL). */
     void (*finish)(void *owner, const double *total, double *metric);
     /** metric [n_eval_metric] on held-out data; NULL if there is none. Collective; agreed. */
     qp_error_t (*evaluate)(void *owner, double *metric);
+    /** After finish(): lines of this step for samples.jsonl, on rank 0. May be NULL. */
+    qp_error_t (*samples)(void *owner, int64_t step, qp_str_t *lines);
 } qp_method_t;
 
 /** What a checkpoint restores besides the adapter and its moments. */

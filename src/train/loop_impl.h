@@ -30,14 +30,15 @@ typedef enum {
     QP_N_COLUMN
 } qp_column_t;
 
-enum { QP_MAX_VALUE = 16 };
+enum { QP_MAX_VALUE = 48 };
 
 /** How one step went. */
 typedef struct {
     qp_work_t work;
     double metric[QP_MAX_VALUE];
-    double grad_norm, learning_rate, seconds;
-    bool skipped;
+    double grad_norm; /* of the last update */
+    double learning_rate, seconds;
+    bool skipped; /* an update at least */
 } qp_step_result_t;
 
 struct qp_loop {
@@ -46,6 +47,7 @@ struct qp_loop {
     void *owner;
     qp_progress_t progress;
     int64_t first_step; /* of this start */
+    int64_t update;     /* of the step: the one being computed */
     double start;
     qp_optim_t *optim;
     qp_accumulator_t *accumulator;

@@ -43,7 +43,7 @@ qp_error_t qp_loop_report_open(qp_loop_t *loop)
         char *metrics = qp_format("%s/metrics.csv", run->folder);
         char *samples = qp_format("%s/samples.jsonl", run->folder);
         error = qp_metrics_open(&loop->metrics, metrics, step);
-        if (error == NULL && run->prompts.n > 0)
+        if (error == NULL && (run->prompts.n > 0 || loop->method->samples != NULL))
             error = qp_lines_open(samples, "\"step\":", step, &loop->samples);
         qp_free(metrics);
         qp_free(samples);
@@ -88,19 +88,30 @@ static void format_time(double seconds, char *text, size_t n)
     snprintf(text, n, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
 }
 
+/* "ppo/mean_scores" is shown as "mean_scores". */
+static const char *short_name(const char *metric)
+{
+    const char *slash = strrchr(metric, '/');
+    return slash != NULL ? slash + 1 : metric;
+}
+
 static void show_progress(const qp_loop_t *loop, const qp_step_result_t *result, double rate)
 {
     const qp_settings_t *s = loop->run->settings;
     int64_t step = loop->progress.step, done = step - loop->first_step;
-    char left[32], line[160];
+    char left[32];
+    qp_str_t line = {0};
     format_time((qp_time() - loop->start) / (double)done * (double)(s->optim.steps - step), left,
                 sizeof left);
-    snprintf(line, sizeof line, "step %lld/%lld  loss %.4f  %.0f tokens/s  %s left",
-             (long long)step, (long long)s->optim.steps, result->metric[0], rate, left);
-    qp_log_progress(line);
+    qp_str_printf(&line, "step %lld/%lld", (long long)step, (long long)s->optim.steps);
+    for (int i = 0; i < loop->method->n_shown; i++)
+        qp_str_printf(&line, "  %s %.4f", short_name(loop->method->metric[i]), result->metric[i]);
+    qp_str_printf(&line, "  %.0f tokens/s  %s left", rate, left);
+    qp_log_progress(line.data);
     if (step % s->log.every_steps == 0 || step == s->optim.steps)
-        qp_log_info("%s  grad_norm %.4f  lr %.3e  epoch %.3f", line, result->grad_norm,
+        qp_log_info("%s  grad_norm %.4f  lr %.3e  epoch %.3f", line.data, result->grad_norm,
                     result->learning_rate, result->work.epoch);
+    qp_str_fini(&line);
 }
 
 void qp_loop_report_step(qp_loop_t *loop, const qp_step_result_t *result)
@@ -118,9 +129,10 @@ void qp_loop_report_step(qp_loop_t *loop, const qp_step_result_t *result)
         qp_metrics_set(&loop->metrics, loop->first_metric + i, result->metric[i]);
     write_row(loop);
     show_progress(loop, result, rate);
-    if (result->skipped)
-        qp_log_warn("step %lld skipped: loss %g, gradient norm %g (%lld in a row)",
-                    (long long)loop->progress.step, result->metric[0], result->grad_norm,
+    if (result->skipped && result->work.n_update > 0) /* else the method has said why */
+        qp_log_warn("step %lld skipped: %s %g, gradient norm %g (%lld in a row)",
+                    (long long)loop->progress.step, short_name(loop->method->metric[0]),
+                    result->metric[0], result->grad_norm,
                     (long long)loop->progress.n_skipped_in_row);
 }
 
@@ -151,10 +163,14 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
     qp_str_t lines = {0};
     qp_error_t error = NULL;
     double start = qp_time();
-    if (run->prompts.n == 0 || loop->samples_step == loop->progress.step)
+    if (loop->samples_step == loop->progress.step)
         return NULL;
     loop->samples_step = loop->progress.step;
-    QP_TRY_DONE(qp_answer(run, &run->prompts, loop->progress.step, &lines, NULL));
+    if (run->prompts.n > 0)
+        QP_TRY_DONE(qp_answer(run, &run->prompts, loop->progress.step, &lines, NULL));
+    if (loop->method->samples != NULL && loop->progress.step > 0 && loop->samples != NULL)
+        error = loop->method->samples(loop->owner, loop->progress.step, &lines);
+    QP_TRY_DONE(qp_comm_agree(run->comm, error));
     if (loop->samples != NULL &&
         (fwrite(lines.data, 1, lines.n, loop->samples) != lines.n || fflush(loop->samples) != 0))
         error = QP_ERROR(QP_IO, "samples.jsonl: cannot be written: %s", strerror(errno));

@@ -52,6 +52,8 @@ static void register_all(qp_loop_t *loop)
     qp_state_register_i64(loop->state, "progress/n_skipped", &loop->progress.n_skipped);
     qp_state_register_i64(loop->state, "progress/n_skipped_in_row",
                           &loop->progress.n_skipped_in_row);
+    if (loop->method->remember != NULL)
+        loop->method->remember(loop->owner, loop->state);
 }
 
 static qp_ckpt_info_t describe(const qp_loop_t *loop)

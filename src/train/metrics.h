@@ -18,7 +18,7 @@
  */
 qp_error_t qp_lines_open(const char *path, const char *key, int64_t step, FILE **file);
 
-enum { QP_MAX_METRIC = 32 };
+enum { QP_MAX_METRIC = 64 };
 
 /** A table of named columns. */
 typedef struct {

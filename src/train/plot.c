@@ -15,14 +15,22 @@
 
 extern char **environ;
 
-/* One panel of the picture: a title and the columns drawn in it. */
-enum { MAX_CURVE = 2 };
+/* The panels that a picture may have, in order: a title and the columns drawn in it. The first
+ * MAX_PANEL of which some run has data are drawn. */
+enum { MAX_CURVE = 4, MAX_PANEL = 6 };
 static const struct {
     const char *title;
     bool log_scale;
     const char *column[MAX_CURVE];
 } panel[] = {
-    {"loss", false, {"loss", "eval_loss"}},
+    {"reward", false, {"ppo/mean_scores", "eval_reward_mean"}},
+    {"KL to the reference", false, {"objective/kl"}},
+    {"loss", false, {"loss", "eval_loss", "ppo/loss/total"}},
+    {"accuracy",
+     false,
+     {"accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies"}},
+    {"tokens of a response", false, {"tokens/responses_len_mean", "eval_responses_len_mean"}},
+    {"entropy", false, {"ppo/policy/entropy"}},
     {"gradient norm", true, {"grad_norm"}},
     {"learning rate", false, {"learning_rate"}},
     {"tokens per second", false, {"tokens_per_second"}},
@@ -107,6 +115,26 @@ static void plot_curve(qp_str_t *script, const char *separator, const char *path
     qp_free(title);
 }
 
+/* Whether a panel has anything to draw. */
+static bool has_data(int p, char *const *text, int n_metrics)
+{
+    for (int i = 0; i < n_metrics; i++)
+        for (int c = 0; c < MAX_CURVE && panel[p].column[c] != NULL; c++)
+            if (csv_count(text[i], csv_column(text[i], panel[p].column[c])) > 0)
+                return true;
+    return false;
+}
+
+/* The panels to draw; returns how many. */
+static int choose_panels(char *const *text, int n_metrics, int chosen[MAX_PANEL])
+{
+    int n = 0;
+    for (int p = 0; p < N_PANEL && n < MAX_PANEL; p++)
+        if (has_data(p, text, n_metrics))
+            chosen[n++] = p;
+    return n;
+}
+
 static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char *const *text,
                        int n_metrics)
 {
@@ -122,7 +150,7 @@ static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char
             plot_curve(script, separator, metrics[i], panel[p].column[c], column, n_point);
             separator = ", ";
         }
-    qp_str_puts(script, strcmp(separator, ", ") == 0 ? "\n" : "set multiplot next\n");
+    qp_str_puts(script, "\n");
 }
 
 /* Feeds a script to gnuplot's standard input. */
@@ -163,6 +191,7 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
     bool png = qp_has_suffix(output, ".png");
     qp_str_t script = {0};
     qp_error_t error = NULL;
+    int chosen[MAX_PANEL];
     if (!png && !qp_has_suffix(output, ".svg"))
         return QP_ERROR(QP_INPUT, "%s: the name must end in .svg or .png", output);
     char **text = QP_NEW("plot", char *, n_metrics);
@@ -171,20 +200,26 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
         size_t n_bytes;
         QP_TRY_DONE(qp_file_read(metrics[i], &data, &n_bytes));
         text[i] = data;
-        if (csv_column(text[i], "step") != 0 || csv_column(text[i], "loss") < 0) {
-            error = QP_ERROR(QP_INPUT, "%s: not a metrics.csv: columns step and loss are expected",
+        if (csv_column(text[i], "step") != 0) {
+            error = QP_ERROR(QP_INPUT, "%s: not a metrics.csv: its first column is not step",
                              metrics[i]);
             goto done;
         }
+    }
+    const int n_panel = choose_panels(text, n_metrics, chosen);
+    if (n_panel == 0) {
+        error = QP_ERROR(QP_INPUT, "%s: holds nothing to draw", metrics[0]);
+        goto done;
     }
     qp_str_printf(&script, "set terminal %s\nset output ",
                   png ? "png size 1200,800" : "svg size 1200,800 background 'white'");
     quote(&script, output);
     qp_str_puts(&script, "\nset termoption noenhanced\nset datafile separator ','\n"
                          "set key autotitle columnhead\nset grid lc rgb '#dddddd'\nset border 3\n"
-                         "set tics nomirror\nset xlabel 'step'\nset multiplot layout 2,2\n");
-    for (int p = 0; p < N_PANEL; p++)
-        plot_panel(&script, p, metrics, text, n_metrics);
+                         "set tics nomirror\nset xlabel 'step'\n");
+    qp_str_printf(&script, "set multiplot layout %d,2\n", (n_panel + 1) / 2);
+    for (int p = 0; p < n_panel; p++)
+        plot_panel(&script, chosen[p], metrics, text, n_metrics);
     qp_str_puts(&script, "unset multiplot\n");
     error = run_gnuplot(&script, output);
 done:

@@ -5,7 +5,8 @@
 #include "base/error.h"
 
 /**
- * Draws the loss, held-out loss, gradient norm and learning rate of one or more runs into \a output
+ * Draws what metrics of one or more runs have of rewards, KL, losses, accuracies, lengths, gradient
+ * norm, learning rate and speed (the first six of them) into \a output
  * (.svg or .png). No gnuplot: QP_INPUT. Rank-local.
  */
 qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output);

@@ -10,11 +10,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
-#include "train/accumulate.h"
+#include "train/run_impl.h"
+#include "train/scorer.h"
 
 static bool trains(const qp_settings_t *settings)
 {
-    return settings->job.method == QP_METHOD_SFT;
+    return qp_method_trains(settings->job.method);
 }
 
 /* mkdir -p */
@@ -92,9 +93,12 @@ static qp_error_t open_eval_data(qp_run_t *run)
         return NULL;
     qp_data_config_t config = s->data;
     config.shuffle = false;
-    QP_TRY(qp_error_context(qp_dataset_open(run->comm, &s->data.eval, "sft",
-                                            qp_tokenizer_id(run->tokenizer), &run->eval),
-                            "data.eval"));
+    QP_TRY(
+        qp_error_context(qp_dataset_open(run->comm, &s->data.eval, qp_method_shards(s->job.method),
+                                         qp_tokenizer_id(run->tokenizer), &run->eval),
+                         "data.eval"));
+    if (strcmp(qp_dataset_kind(run->eval), "sft") != 0)
+        config.packing = QP_PACK_NONE;
     QP_TRY(qp_comm_agree(run->comm,
                          qp_plan_create(run->eval, &config, qp_tokenizer_eos(run->tokenizer),
                                         (uint32_t)s->job.seed, 0, &run->eval_plan)));
@@ -109,9 +113,10 @@ static qp_error_t open_train_data(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     qp_plan_t *epoch = NULL;
-    QP_TRY(qp_error_context(qp_dataset_open(run->comm, &s->data.train, "sft",
-                                            qp_tokenizer_id(run->tokenizer), &run->train),
-                            "data.train"));
+    QP_TRY(
+        qp_error_context(qp_dataset_open(run->comm, &s->data.train, qp_method_shards(s->job.method),
+                                         qp_tokenizer_id(run->tokenizer), &run->train),
+                         "data.train"));
     QP_TRY(qp_comm_agree(run->comm,
                          qp_plan_create(run->train, &s->data, qp_tokenizer_eos(run->tokenizer),
                                         (uint32_t)s->job.seed, 0, &epoch)));
@@ -156,98 +161,35 @@ static qp_error_t open_prompts(qp_run_t *run)
     } else if (trains(s)) {
         QP_TRY(qp_comm_agree(
             run->comm, qp_prompts_from_texts(run->tokenizer, &s->samples.prompts, &run->prompts)));
-        run->generate.max_new_tokens = s->samples.max_new_tokens;
     }
-    int64_t n_answer = run->prompts.n * run->generate.num_return_sequences;
-    if (run->prompts.n > 0 && run->generate.max_active > n_answer)
-        run->generate.max_active = n_answer;
+    run->answer_tokens = trains(s) ? s->samples.max_new_tokens : s->generate.max_new_tokens;
     return NULL;
 }
 
-/* Longest prompt + answer; 0 without prompts. */
-static int64_t answer_length(const qp_run_t *run)
-{
-    return run->prompts.n > 0 ? run->prompts.longest + run->generate.max_new_tokens : 0;
-}
-
-static qp_error_t check_positions(qp_run_t *run)
+/* The scalar head that the method wants of the adapter. */
+static void choose_head(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
-    int64_t answer = answer_length(run), most = run->info.config.max_position;
-    int64_t row = s->job.method == QP_METHOD_GENERATE ? 0 : s->data.seq_length;
-    run->n_position = answer > row ? answer : row;
-    if (run->n_position > most)
-        return QP_ERROR(QP_INPUT, "%s is %lld tokens, but the base has %lld positions",
-                        row > answer ? "data.seq_length" : "the longest prompt with its answer",
-                        (long long)run->n_position, (long long)most);
-    return NULL;
+    if (s->job.method == QP_METHOD_REWARD)
+        run->head = (qp_head_config_t){.kind = QP_HEAD_SCORE, .init_std = s->reward.score_init_std};
+    else if (s->job.method == QP_METHOD_PPO)
+        run->head =
+            (qp_head_config_t){.kind = QP_HEAD_VALUE, .dropout = s->ppo.summary_dropout_prob};
+    else if (s->job.method == QP_METHOD_EVAL && run->eval != NULL &&
+             strcmp(qp_dataset_kind(run->eval), "reward") == 0)
+        run->head = (qp_head_config_t){.kind = QP_HEAD_SCORE, .required = true};
 }
 
-/* What the backend keeps besides what it is given. */
-static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
+/* Whom the policy is compared with. Collective. */
+static qp_error_t open_rival(qp_run_t *run)
 {
-    const qp_llama_config_t *c = &run->info.config;
-    qp_pass_size_t size = {
-        .n_token = n_token,
-        .d_model = c->d_model,
-        .n_vocab = c->n_vocab,
-        .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
-        .backward = trains(run->settings),
-        .outliers = run->info.precision == QP_PRECISION_LLM_INT8};
-    for (int g = 0; g < QP_N_GROUP; g++) {
-        int64_t n_in = qp_group_n_in(c, (qp_group_t)g), n_out = qp_group_n_out(c, (qp_group_t)g);
-        int64_t n = n_in > n_out ? n_in : n_out;
-        size.widest = n > size.widest ? n : size.widest;
-    }
-    return run->device->ops->scratch_bytes(run->device, &size);
-}
-
-/* Fills the memory plan and chooses what to recompute. */
-static qp_error_t make_plan(qp_run_t *run)
-{
-    const qp_settings_t *s = run->settings;
-    qp_memory_plan_t *plan = &run->plan;
-    bool target[QP_N_LINEAR];
-    /* The sizes follow from the header of the base; its tensors are not there yet. */
-    const qp_base_t sketch = {.config = run->info.config,
-                              .precision = run->info.precision,
-                              .base_id = run->info.base_id,
-                              .device = run->device};
-    int64_t max_token = s->batch.micro_sequences * s->data.seq_length;
-    QP_TRY(qp_lora_targets(&s->lora, target));
-    run->n_param = qp_lora_n_param(&run->info.config, target, s->lora.r);
-    qp_memory_plan_add(plan, "base", qp_base_bytes(run->device, &run->info, run->n_position),
-                       run->device->host_addressable);
-    if (run->has_adapter)
-        qp_memory_plan_add(plan, "adapter", qp_bytes(run->n_param, 2 * sizeof(float) + 2), false);
-    if (trains(s)) {
-        qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(run->n_param), false);
-        qp_memory_plan_add(
-            plan, "gradient sums",
-            qp_accumulator_bytes(qp_comm_size(run->comm), qp_settings_n_micro(s), run->n_param),
-            false);
-    }
-    if (run->prompts.n > 0)
-        qp_memory_plan_add(plan, "KV cache",
-                           qp_engine_bytes(&sketch, &s->lora, &run->generate, answer_length(run)),
-                           false);
-    bool computes_rows = s->job.method != QP_METHOD_GENERATE;
-    qp_memory_plan_add(
-        plan, "scratch",
-        scratch_bytes(run, computes_rows ? max_token
-                                         : qp_engine_max_token(&run->generate, answer_length(run))),
-        false);
-    if (!computes_rows)
+    const char *rival = run->settings->compare.against;
+    run->has_rival = rival != NULL;
+    if (rival == NULL || strcmp(rival, "base") == 0)
         return NULL;
-    run->recompute = (qp_recompute_t)s->device.recompute;
-    if (run->recompute == QP_RECOMPUTE_AUTO) {
-        size_t all = qp_workspace_bytes(&sketch, &s->lora, max_token, QP_RECOMPUTE_NONE);
-        run->recompute =
-            qp_memory_plan_fits(plan, run->comm, all) ? QP_RECOMPUTE_NONE : QP_RECOMPUTE_LAYER;
-    }
-    qp_memory_plan_add(plan, "workspace",
-                       qp_workspace_bytes(&sketch, &s->lora, max_token, run->recompute), false);
-    return NULL;
+    return qp_error_context(
+        qp_lora_from_folder(run->comm, rival, &run->rival_lora, run->rival_target),
+        "compare.against");
 }
 
 static void describe(const qp_run_t *run)
@@ -287,9 +229,14 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (settings->job.method != QP_METHOD_GENERATE)
         QP_TRY(open_eval_data(run));
     QP_TRY(open_prompts(run));
-    QP_TRY(check_positions(run));
+    if (qp_run_rolls_out(run)) {
+        QP_TRY(qp_scorer_open(comm, settings, run->tokenizer, &run->scorer));
+        QP_TRY(open_rival(run));
+    }
+    choose_head(run);
+    QP_TRY(qp_run_size(run));
     qp_memory_plan_init(&run->plan, comm);
-    QP_TRY(qp_comm_agree(comm, make_plan(run)));
+    QP_TRY(qp_comm_agree(comm, qp_run_plan(run)));
     qp_memory_plan_print(&run->plan, comm);
     return qp_memory_plan_check(&run->plan, comm);
 }
@@ -302,28 +249,38 @@ qp_error_t qp_run_load(qp_run_t *run)
     const double seconds = qp_time() - start;
     const size_t bytes = qp_base_bytes(run->device, &run->info, run->n_position);
     qp_log_info("base loaded in %.2f s (%.2f GB/s)", seconds, (double)bytes / 1e9 / seconds);
-    if (run->has_adapter) {
-        QP_TRY(qp_adapter_create(run->comm, run->base, &s->lora, (uint32_t)s->job.seed,
+    if (run->head.required && s->lora.init == NULL) {
+        QP_TRY(qp_adapter_of_merged(run->comm, run->base, s->base.file, &run->adapter));
+    } else if (run->has_adapter) {
+        QP_TRY(qp_adapter_create(run->comm, run->base, &s->lora, &run->head, (uint32_t)s->job.seed,
                                  &run->adapter));
         qp_log_info("adapter: r = %lld, %lld parameters", (long long)run->adapter->r,
                     (long long)run->adapter->n_param);
     }
+    if (run->rival_lora.init != NULL)
+        QP_TRY(qp_error_context(
+            qp_adapter_create(run->comm, run->base, &run->rival_lora, NULL, 0, &run->rival),
+            "compare.against"));
     qp_error_t error = NULL;
-    if (s->job.method != QP_METHOD_GENERATE)
-        error =
-            qp_workspace_create(run->base, &s->lora, s->batch.micro_sequences * s->data.seq_length,
-                                run->recompute, &run->ws);
-    if (error == NULL && run->prompts.n > 0)
-        error =
-            qp_engine_create(run->base, &s->lora, &run->generate, answer_length(run), &run->engine);
-    return qp_comm_agree(run->comm, error);
+    qp_widest_lora_t widest;
+    qp_run_widest_lora(run, &widest);
+    if (qp_run_max_token(run) > 0)
+        error = qp_workspace_create(run->base, &widest.config, qp_run_max_token(run),
+                                    run->recompute, &run->ws);
+    if (error == NULL && run->n_generate > 0)
+        error = qp_engine_create(run->base, &widest.config, &run->generate, run->n_generate,
+                                 run->ws, &run->engine);
+    QP_TRY(qp_comm_agree(run->comm, error));
+    return run->scorer != NULL ? qp_scorer_load(run->scorer, run) : NULL;
 }
 
 void qp_run_close(qp_run_t *run)
 {
+    qp_scorer_destroy(run->comm, &run->scorer);
     qp_engine_destroy(&run->engine);
     qp_workspace_destroy(&run->ws);
     qp_adapter_destroy(&run->adapter);
+    qp_adapter_destroy(&run->rival);
     qp_base_destroy(run->comm, &run->base);
     qp_prompts_fini(&run->prompts);
     qp_plan_destroy(&run->eval_plan);
@@ -338,6 +295,11 @@ void qp_run_close(qp_run_t *run)
 qp_role_t qp_run_role(const qp_run_t *run)
 {
     return (qp_role_t){run->base, run->adapter};
+}
+
+int64_t qp_run_max_token(const qp_run_t *run)
+{
+    return run->settings->batch.micro_sequences * run->row_tokens;
 }
 
 qp_model_batch_t qp_run_batch(const qp_batch_t *batch)

@@ -12,6 +12,8 @@
 #include "train/prompts.h"
 #include "train/settings.h"
 
+typedef struct qp_scorer qp_scorer_t; /* scorer.h */
+
 typedef struct {
     qp_comm_t *comm;
     const qp_settings_t *settings;
@@ -23,15 +25,24 @@ typedef struct {
     qp_dataset_t *train, *eval; /**< NULL when the deck names none */
     qp_plan_t *eval_plan;
     bool has_adapter;              /**< the role is base + adapter */
+    qp_head_config_t head;         /**< of the adapter */
     qp_prompts_t prompts;          /**< of samples or generate; may be none */
-    qp_generate_config_t generate; /**< how they are answered */
-    int64_t n_position;            /**< positions the base must serve */
-    int64_t n_param;               /**< of the adapter */
+    int64_t answer_tokens;         /**< longest answer to one of them */
+    qp_generate_config_t generate; /**< of the engine */
+    int64_t n_generate;            /**< longest sequence that the engine makes; 0: no engine */
+    qp_scorer_t *scorer;           /**< rewards of answers, or NULL */
+    bool has_rival;                /**< another policy is compared with */
+    qp_lora_config_t rival_lora;   /**< of its adapter; init NULL: the base alone */
+    const char *rival_target[QP_N_LINEAR];
+    int64_t row_tokens; /**< most tokens of a row: a text, a pair, a query with answer */
+    int64_t n_position; /**< positions the base must serve */
+    int64_t n_param;    /**< of the adapter */
     qp_recompute_t recompute;
     qp_memory_plan_t plan;
     /* large */
     qp_base_t *base;
     qp_adapter_t *adapter; /**< NULL: the base alone */
+    qp_adapter_t *rival;   /**< likewise */
     qp_workspace_t *ws;    /**< for micro-batches; NULL in generate */
     qp_engine_t *engine;   /**< for the prompts; NULL without any */
     qp_timers_t timers;
@@ -52,6 +63,9 @@ void qp_run_close(qp_run_t *run);
 
 /** The role the deck asks for. */
 qp_role_t qp_run_role(const qp_run_t *run);
+
+/** Most tokens of a micro-batch. */
+int64_t qp_run_max_token(const qp_run_t *run);
 
 /** What the model calls a micro-batch. */
 qp_model_batch_t qp_run_batch(const qp_batch_t *batch);

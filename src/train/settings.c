@@ -24,31 +24,65 @@ static const struct {
     {&qp_generate_deck, offsetof(qp_settings_t, generate)},
     {&qp_samples_deck, offsetof(qp_settings_t, samples)},
     {&qp_prompts_deck, offsetof(qp_settings_t, prompts)},
+    {&qp_reward_deck, offsetof(qp_settings_t, reward)},
+    {&qp_reward_model_deck, offsetof(qp_settings_t, reward_model)},
+    {&qp_ppo_deck, offsetof(qp_settings_t, ppo)},
+    {&qp_dpo_deck, offsetof(qp_settings_t, dpo)},
+    {&qp_compare_deck, offsetof(qp_settings_t, compare)},
     {&qp_log_deck, offsetof(qp_settings_t, log)},
 };
 enum { N_PART = sizeof part / sizeof part[0] };
 
-static const char *const method_name[] = {"sft", "eval", "generate"};
+#define METHOD_ROW(id, name, trains, kind) [id] = {name, kind, trains},
+static const struct {
+    const char *name, *shards;
+    bool trains;
+} method[QP_N_METHOD] = {QP_METHODS(METHOD_ROW)};
+#undef METHOD_ROW
 
-const char *qp_method_name(int method)
+const char *qp_method_name(int id)
 {
-    return method_name[method];
+    return method[id].name;
+}
+
+bool qp_method_trains(int id)
+{
+    return method[id].trains;
+}
+
+const char *qp_method_shards(int id)
+{
+    return method[id].shards;
 }
 
 const qp_deck_group_t *const *qp_settings_groups(int *n_group)
 {
     static const qp_deck_group_t *const group[N_PART] = {
-        &qp_job_deck,     &qp_base_deck,    &qp_lora_deck,       &qp_data_deck,   &qp_batch_deck,
-        &qp_optim_deck,   &qp_eval_deck,    &qp_checkpoint_deck, &qp_device_deck, &qp_generate_deck,
-        &qp_samples_deck, &qp_prompts_deck, &qp_log_deck};
+        &qp_job_deck,    &qp_base_deck,         &qp_lora_deck,    &qp_data_deck,
+        &qp_batch_deck,  &qp_optim_deck,        &qp_eval_deck,    &qp_checkpoint_deck,
+        &qp_device_deck, &qp_generate_deck,     &qp_samples_deck, &qp_prompts_deck,
+        &qp_reward_deck, &qp_reward_model_deck, &qp_compare_deck, &qp_ppo_deck,
+        &qp_dpo_deck,    &qp_log_deck};
     *n_group = N_PART;
     return group;
+}
+
+int64_t qp_settings_update_sequences(const qp_settings_t *s)
+{
+    if (s->job.method != QP_METHOD_PPO || s->ppo.mini_batch_sequences == 0)
+        return s->batch.global_sequences;
+    return s->ppo.mini_batch_sequences;
 }
 
 int64_t qp_settings_n_micro(const qp_settings_t *s)
 {
     int64_t micro = s->batch.micro_sequences;
-    return (s->batch.global_sequences + micro - 1) / micro;
+    return (qp_settings_update_sequences(s) + micro - 1) / micro;
+}
+
+int64_t qp_settings_max_response(const qp_settings_t *s)
+{
+    return s->ppo.output_max_length > 0 ? s->ppo.output_max_length : s->generate.max_new_tokens;
 }
 
 bool qp_duration_parse(const char *text, double *seconds)
@@ -92,13 +126,41 @@ static void check_duration(qp_str_t *report, const qp_deck_t *deck, const char *
         complain(report, deck, path, "\"%s\" is neither \"auto\" nor seconds nor h:mm:ss", text);
 }
 
+static void check_ppo(qp_str_t *report, const qp_settings_t *s)
+{
+    const qp_ppo_config_t *ppo = &s->ppo;
+    const qp_reward_model_config_t *reward = &s->reward_model;
+    const int64_t update = qp_settings_update_sequences(s);
+    if (s->batch.global_sequences % update != 0)
+        complain(report, s->deck, "ppo.mini_batch_sequences",
+                 "%lld does not divide batch.global_sequences = %lld", (long long)update,
+                 (long long)s->batch.global_sequences);
+    if (update % (ppo->dropped_accumulation * s->batch.micro_sequences) != 0)
+        complain(report, s->deck, "ppo.dropped_accumulation",
+                 "%lld parts of micro_sequences = %lld do not divide a mini-batch of %lld",
+                 (long long)ppo->dropped_accumulation, (long long)s->batch.micro_sequences,
+                 (long long)update);
+    if (ppo->output_min_length > ppo->output_max_length &&
+        (ppo->output_max_length > 0 || ppo->output_min_length > 1))
+        complain(report, s->deck, "ppo.output_min_length",
+                 "%lld is more than output_max_length = %lld", (long long)ppo->output_min_length,
+                 (long long)ppo->output_max_length);
+    const bool model = reward->adapter != NULL || reward->base != NULL;
+    if (model == (reward->command.n > 0))
+        complain(report, s->deck, "reward_model.adapter",
+                 model
+                     ? "rewards come from a model or from reward_model.command, not from both"
+                     : "job.method = \"ppo\" needs rewards: an adapter, a base with a score head, "
+                       "or a command");
+}
+
 /* What no single key can say. */
 static qp_error_t check(int n_rank, qp_settings_t *s)
 {
     const qp_deck_t *deck = s->deck;
     qp_str_t report = {0};
     qp_checkpoint_config_t *c = &s->checkpoint;
-    bool trains = s->job.method == QP_METHOD_SFT;
+    bool trains = qp_method_trains(s->job.method);
     check_duration(&report, deck, "checkpoint.walltime", c->walltime, &c->walltime_seconds);
     check_duration(&report, deck, "checkpoint.walltime_margin", c->walltime_margin,
                    &c->walltime_margin_seconds);
@@ -109,19 +171,24 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
     if (trains && s->optim.warmup_steps > s->optim.steps)
         complain(&report, deck, "optim.warmup_steps", "%lld is more than optim.steps = %lld",
                  (long long)s->optim.warmup_steps, (long long)s->optim.steps);
-    if (trains && s->batch.global_sequences % s->batch.micro_sequences != 0)
-        complain(&report, deck, "batch.micro_sequences",
-                 "%lld does not divide global_sequences = %lld",
-                 (long long)s->batch.micro_sequences, (long long)s->batch.global_sequences);
+    const int64_t update = qp_settings_update_sequences(s);
+    const char *update_name =
+        update == s->batch.global_sequences ? "global_sequences" : "ppo.mini_batch_sequences";
+    if (trains && update % s->batch.micro_sequences != 0)
+        complain(&report, deck, "batch.micro_sequences", "%lld does not divide %s = %lld",
+                 (long long)s->batch.micro_sequences, update_name, (long long)update);
     else if (trains && n_rank > qp_settings_n_micro(s))
         complain(&report, deck, "batch.micro_sequences",
-                 "%d ranks, but a step has only %lld micro-batches (global_sequences = %lld / "
+                 "%d ranks, but a step has only %lld micro-batches (%s = %lld / "
                  "micro_sequences = %lld): start fewer ranks or make micro_sequences smaller",
-                 n_rank, (long long)qp_settings_n_micro(s), (long long)s->batch.global_sequences,
+                 n_rank, (long long)qp_settings_n_micro(s), update_name, (long long)update,
                  (long long)s->batch.micro_sequences);
+    if (s->job.method == QP_METHOD_PPO)
+        check_ppo(&report, s);
     if (trains && s->data.train.n == 0)
-        complain(&report, deck, "data.train", "job.method = \"%s\" needs it",
-                 qp_method_name(s->job.method));
+        complain(&report, deck, "data.train",
+                 "job.method = \"%s\" needs it (shards of kind \"%s\")",
+                 qp_method_name(s->job.method), qp_method_shards(s->job.method));
     if (s->job.method == QP_METHOD_EVAL && s->data.eval.n == 0)
         complain(&report, deck, "data.eval", "job.method = \"eval\" needs it");
     if (s->generate.min_new_tokens > s->generate.max_new_tokens)
@@ -160,6 +227,35 @@ static qp_error_t adopt_init(qp_comm_t *comm, qp_deck_t *deck)
     return error;
 }
 
+/* What else a method takes for granted; the deck may say otherwise. */
+static qp_error_t adopt_method(qp_deck_t *deck)
+{
+    static const struct {
+        qp_method_id_t method;
+        const char *lines;
+    } taken[] = {
+        {QP_METHOD_REWARD, "data.packing=none\n"},
+        {QP_METHOD_DPO, "data.packing=none\ndata.completion_only=true\n"},
+        {QP_METHOD_PPO, "data.packing=none\ngenerate.do_sample=true\n"},
+    };
+    static const char trl_0_4_2[] =
+        "ppo.stop_at_eos=false\nppo.output_min_length=32\nppo.output_max_length=127\n"
+        "ppo.early_stopping=true\nppo.target_kl=0.1\nppo.ratio_threshold=0\n"
+        "ppo.whiten_advantages=sequence\nppo.dropout=true\nppo.summary_dropout_prob=0.1\nppo."
+        "dropped_accumulation=8\n"
+        "optim.lr=1.4e-5\noptim.schedule=constant\noptim.max_grad_norm=0\n";
+    qp_job_config_t job;
+    qp_deck_fill(deck, &qp_job_deck, &job);
+    for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+        if (job.method == (int)taken[i].method)
+            QP_TRY(qp_deck_adopt(deck, "job.method", taken[i].lines));
+    if (job.method != QP_METHOD_PPO)
+        return NULL;
+    qp_ppo_config_t ppo;
+    qp_deck_fill(deck, &qp_ppo_deck, &ppo);
+    return ppo.preset == QP_PPO_TRL_0_4_2 ? qp_deck_adopt(deck, "ppo.preset", trl_0_4_2) : NULL;
+}
+
 /*
  * device.compute = "auto" becomes what it stands for, so that it is in used.cfg and in a
  * checkpoint's fingerprint. Where the nodes differ, all compute as the least of them.
@@ -185,6 +281,8 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     *settings = (qp_settings_t){0};
     QP_TRY(qp_deck_read(comm, path, groups, n_group, sets, n_set, &settings->deck));
     qp_error_t error = adopt_init(comm, settings->deck);
+    if (error == NULL)
+        error = adopt_method(settings->deck);
     if (error == NULL)
         error = adopt_compute(comm, settings->deck);
     if (error != NULL) {

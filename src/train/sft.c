@@ -17,15 +17,17 @@ static qp_error_t next(void *owner, qp_work_t *work)
 {
     sft_t *sft = owner;
     QP_TRY(qp_loader_next(sft->loader, &sft->batch));
-    *work = (qp_work_t){.n_micro = qp_settings_n_micro(sft->run->settings),
+    *work = (qp_work_t){.n_update = 1,
+                        .n_micro = qp_settings_n_micro(sft->run->settings),
                         .n_token = sft->batch.n_token_global,
                         .epoch = sft->batch.epoch};
     return NULL;
 }
 
 /* Mean over the targets of the global batch, so that the cut into micro-batches does not matter. */
-static qp_error_t micro(void *owner, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
 {
+    (void)u;
     sft_t *sft = owner;
     const qp_role_t role = qp_run_role(sft->run);
     const qp_model_batch_t batch = qp_run_batch(&sft->batch.micro[i]);
@@ -53,6 +55,7 @@ static const qp_method_t method = {
     .name = "sft",
     .metric = metric_name,
     .n_metric = 1,
+    .n_shown = 1,
     .eval_metric = eval_metric_name,
     .n_eval_metric = 2,
     .n_value = N_VALUE,

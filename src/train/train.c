@@ -2,15 +2,18 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "train/dpo.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
+#include "train/ppo.h"
+#include "train/reward.h"
 #include "train/run.h"
 #include "train/sft.h"
 
 static qp_error_t (*const method[])(qp_run_t *run) = {
-    [QP_METHOD_SFT] = qp_method_sft,
-    [QP_METHOD_EVAL] = qp_method_eval,
-    [QP_METHOD_GENERATE] = qp_method_generate,
+    [QP_METHOD_SFT] = qp_method_sft,   [QP_METHOD_REWARD] = qp_method_reward,
+    [QP_METHOD_DPO] = qp_method_dpo,   [QP_METHOD_PPO] = qp_method_ppo,
+    [QP_METHOD_EVAL] = qp_method_eval, [QP_METHOD_GENERATE] = qp_method_generate,
 };
 
 qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)

@@ -4,8 +4,11 @@
 
 #define FIELD(field) offsetof(qp_job_config_t, field)
 static const qp_deck_key_t job_keys[] = {
-    {"job.method", QP_DECK_CHOICE, FIELD(method), NULL, 0, 0, "sft|eval|generate", "",
-     "What to do: supervised fine-tuning, loss on held-out data, or answers to prompts.",
+    {"job.method", QP_DECK_CHOICE, FIELD(method), NULL, 0, 0, "sft|reward|dpo|ppo|eval|generate",
+     "",
+     "What to do: supervised fine-tuning, a reward model from pairs, direct preference "
+     "optimisation, "
+     "PPO against a reward, a look at held-out data, or answers to prompts.",
      QP_DECK_REQUIRED},
     {"job.name", QP_DECK_STRING, FIELD(name), NULL, 0, 0, NULL, "",
      "Name of the run: its folder under job.output.", QP_DECK_REQUIRED | QP_DECK_RESTART_OK},
@@ -31,8 +34,8 @@ static const qp_deck_key_t eval_keys[] = {
     {"eval.at_end", QP_DECK_BOOL, FIELD(at_end), "true", 0, 0, NULL, "",
      "Evaluate after the last step too.", QP_DECK_RESTART_OK},
 };
-const qp_deck_group_t qp_eval_deck = {"eval", "Loss on held-out data during training.", "sft",
-                                      eval_keys, N_KEYS(eval_keys)};
+const qp_deck_group_t qp_eval_deck = {"eval", "Held-out data during training.",
+                                      "sft|reward|dpo|ppo", eval_keys, N_KEYS(eval_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_checkpoint_config_t, field)
@@ -52,8 +55,9 @@ static const qp_deck_key_t checkpoint_keys[] = {
      "steps", "Stop with a checkpoint (exit code 10) after so many steps of this start; 0: off.",
      QP_DECK_RESTART_OK},
 };
-const qp_deck_group_t qp_checkpoint_deck = {"checkpoint", "Checkpoints and stopping early.", "sft",
-                                            checkpoint_keys, N_KEYS(checkpoint_keys)};
+const qp_deck_group_t qp_checkpoint_deck = {"checkpoint", "Checkpoints and stopping early.",
+                                            "sft|reward|dpo|ppo", checkpoint_keys,
+                                            N_KEYS(checkpoint_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_log_config_t, field)
@@ -77,7 +81,7 @@ static const qp_deck_key_t samples_keys[] = {
      "Longest answer.", QP_DECK_RESTART_OK},
 };
 const qp_deck_group_t qp_samples_deck = {"samples", "Answers to a few prompts during training.",
-                                         "sft", samples_keys, N_KEYS(samples_keys)};
+                                         "sft|dpo|ppo", samples_keys, N_KEYS(samples_keys)};
 #undef FIELD
 
 #define FIELD(field) offsetof(qp_prompts_config_t, field)

@@ -12,9 +12,9 @@ typedef struct {
     double *logprob, *entropy, *dhidden;
 } twin_t;
 
-/* dhidden is the gradient of sum(dlogprob * logprob). */
+/* dhidden is the gradient of the sum of logprob. */
 static void head_twin(twin_t *t, const double *hidden, const double *head, const int32_t *target,
-                      const double *dlogprob, int64_t n, int64_t d, int64_t v)
+                      int64_t n, int64_t d, int64_t v)
 {
     double *z = QP_NEW("twin", double, v);
     for (int64_t i = 0; i < n; i++) {
@@ -35,7 +35,7 @@ static void head_twin(twin_t *t, const double *hidden, const double *head, const
         for (int64_t j = 0; j < v; j++) {
             double p = exp(z[j] - lse);
             t->entropy[i] -= p * (z[j] - lse);
-            double g = target[i] < 0 ? 0.0 : dlogprob[i] * ((j == target[i]) - p);
+            double g = target[i] < 0 ? 0.0 : (j == target[i]) - p;
             for (int64_t k = 0; k < d; k++)
                 t->dhidden[i * d + k] += g * head[j * d + k];
         }
@@ -59,7 +59,7 @@ static void free_twin(twin_t *t)
 static void test_twin_gradient(void)
 {
     enum { N = 2, D = 4, V = 6 };
-    double hidden[N * D], head[V * D], dlogprob[N] = {0.7, -1.3};
+    double hidden[N * D], head[V * D];
     const int32_t target[N] = {5, 0};
     qp_philox_key_t key = {.seed = 9};
     for (int i = 0; i < N * D; i++)
@@ -67,15 +67,15 @@ static void test_twin_gradient(void)
     for (int i = 0; i < V * D; i++)
         head[i] = (double)qp_philox_normal(&key, (uint64_t)(50 + i));
     twin_t t = make_twin(N, D), moved = make_twin(N, D);
-    head_twin(&t, hidden, head, target, dlogprob, N, D, V);
+    head_twin(&t, hidden, head, target, N, D, V);
     for (int i = 0; i < N * D; i++) {
         const double h = 1e-6, old = hidden[i];
         double slope = 0.0;
         for (int side = -1; side <= 1; side += 2) {
             hidden[i] = old + side * h;
-            head_twin(&moved, hidden, head, target, dlogprob, N, D, V);
+            head_twin(&moved, hidden, head, target, N, D, V);
             for (int j = 0; j < N; j++)
-                slope += side * dlogprob[j] * moved.logprob[j] / (2 * h);
+                slope += side * moved.logprob[j] / (2 * h);
         }
         hidden[i] = old;
         CHECK_MSG(fabs(slope - t.dhidden[i]) < 1e-8, "twin %d: %.9g, differences %.9g", i,
@@ -92,7 +92,6 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dt
     tensor_t hidden = make_normal(device, dtype, n, d, 1),
              head = make_tensor(device, head_dtype, v, d);
     fill_normal(&head, 2, 3.0 / sqrt((double)d));
-    tensor_t dlogprob = make_normal(device, QP_F32, 1, n, 3);
     tensor_t logprob = make_tensor(device, QP_F32, 1, n),
              entropy = make_tensor(device, QP_F32, 1, n);
     tensor_t dhidden = make_tensor(device, dtype, n, d);
@@ -101,30 +100,68 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dt
         target[i] = i % 5 == 4 ? -1 : (int32_t)((i * 977 + v - 1) % v);
     qp_dptr_t at = upload_bytes(device, target, qp_bytes(n, sizeof(int32_t)));
     twin_t t = make_twin(n, d);
-    head_twin(&t, hidden.x, head.x, target, dlogprob.x, n, d, v);
-    CHECK_OK(device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, dlogprob.m.data,
-                                  hidden.m, head.m, at));
+    head_twin(&t, hidden.x, head.x, target, n, d, v);
+    CHECK_OK(
+        device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, hidden.m, head.m, at));
     CHECK_TENSOR(&logprob, t.logprob, TOL_REDUCTION, "logprob, %lld tokens", (long long)v);
     CHECK_TENSOR(&entropy, t.entropy, TOL_REDUCTION, "entropy, %lld tokens", (long long)v);
     CHECK_TENSOR(&dhidden, t.dhidden, TOL_ATTENTION_GRADIENT, "dhidden, %lld tokens", (long long)v);
     tensor_t only = make_tensor(device, QP_F32, 1, n);
-    CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, (qp_dptr_t){0},
-                                  hidden.m, head.m, at));
+    CHECK_OK(
+        device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, hidden.m, head.m, at));
     CHECK_MSG(same_rows(&only, 0, &logprob, 1), "logprob alone, %lld tokens", (long long)v);
     if (n > 3) { /* the last three rows alone */
         qp_dptr_t last = qp_dptr_at(at, (size_t)(n - 3) * sizeof(int32_t));
         only.m.n_col = 3;
-        CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, (qp_dptr_t){0},
+        CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0},
                                       qp_mat_rows(hidden.m, n - 3, 3), head.m, last));
         CHECK_TENSOR(&only, t.logprob + n - 3, TOL_REDUCTION, "the last three rows alone");
         only.m.n_col = n;
     }
     device->ops->release(device, &at);
-    tensor_t *all[] = {&hidden, &head, &dlogprob, &logprob, &entropy, &dhidden, &only};
+    tensor_t *all[] = {&hidden, &head, &logprob, &entropy, &dhidden, &only};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free_tensor(all[i]);
     free_twin(&t);
     QP_FREE(target);
+}
+
+/* Also where both are the same: then it is 0, exactly. */
+static void check_kl(qp_device_t *device, qp_dtype_t dtype, int64_t n, int64_t d, int64_t v)
+{
+    tensor_t p = make_normal(device, dtype, n, d, 1), q = make_normal(device, dtype, n, d, 2);
+    tensor_t head = make_tensor(device, dtype, v, d), kl = make_tensor(device, QP_F32, 1, n);
+    const tensor_t *const side[] = {&p, &q};
+    fill_normal(&head, 3, 3.0 / sqrt((double)d));
+    double *logp[2], *expected = QP_NEW("test", double, n);
+    for (int k = 0; k < 2; k++) {
+        logp[k] = QP_NEW("test", double, n *v);
+        for (int64_t i = 0; i < n; i++) {
+            double sum = 0.0, *z = logp[k] + i * v;
+            for (int64_t j = 0; j < v; j++)
+                for (int64_t c = 0; c < d; c++)
+                    z[j] += side[k]->x[i * d + c] * head.x[j * d + c];
+            for (int64_t j = 0; j < v; j++)
+                sum += exp(z[j]);
+            for (int64_t j = 0; j < v; j++)
+                z[j] -= log(sum);
+        }
+    }
+    for (int64_t i = 0; i < n * v; i++)
+        expected[i / v] += exp(logp[0][i]) * (logp[0][i] - logp[1][i]);
+    qp_queue_t *queue = qp_device_queue(device);
+    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, q.m, head.m));
+    CHECK_TENSOR(&kl, expected, TOL_REDUCTION, "kl of %lld rows, %lld tokens", (long long)n,
+                 (long long)v);
+    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, p.m, head.m));
+    for (int64_t i = 0; i < n; i++)
+        CHECK(get_element(&kl, 0, i) == 0.0);
+    tensor_t *all[] = {&p, &q, &head, &kl};
+    for (int i = 0; i < 4; i++)
+        free_tensor(all[i]);
+    QP_FREE(logp[0]);
+    QP_FREE(logp[1]);
+    QP_FREE(expected);
 }
 
 /* The head's rows stand together, as a model's do, or apart. */
@@ -200,6 +237,10 @@ int main(void)
             check_head(device, QP_BF16, QP_BF16, sizes[i].n, sizes[i].d, sizes[i].v);
     }
     check_head(device, QP_F32, QP_BF16, 9, 40, 700);
+    check_kl(device, QP_F32, 1, 8, 3);
+    check_kl(device, QP_F32, 19, 64, 517);
+    if (has_bf16())
+        check_kl(device, QP_BF16, 19, 64, 517);
     test_logits(device);
     test_logits_stand_alone(device);
     qp_device_close(&device);

@@ -75,6 +75,35 @@ static void check_gather(qp_device_t *device, qp_dtype_t out_dtype, qp_dtype_t i
     QP_FREE(expected);
 }
 
+/* Both parts, each alone; without a scale what was there, even a NaN, does not matter. */
+static void check_combine(qp_device_t *device, qp_dtype_t dtype, int64_t n_row, int64_t n_col)
+{
+    const qp_ops_t *ops = device->ops;
+    qp_queue_t *q = qp_device_queue(device);
+    const qp_dptr_t none = {0};
+    for (int parts = 1; parts <= 3; parts++) {
+        const bool scaled = parts & 1, shifted = parts & 2;
+        tensor_t x = make_normal(device, dtype, n_row, n_col, 1);
+        tensor_t scale = make_normal(device, QP_F32, 1, n_row, 2),
+                 shift = make_normal(device, QP_F32, 1, n_row, 3),
+                 w = make_normal(device, QP_F32, 1, n_col, 4);
+        double *expected = QP_NEW("test", double, n_row *n_col);
+        for (int64_t i = 0; i < n_row * n_col; i++)
+            expected[i] = (scaled ? scale.x[i / n_col] * x.x[i] : 0.0) +
+                          (shifted ? shift.x[i / n_col] * w.x[i % n_col] : 0.0);
+        if (!scaled)
+            set_element(&x, 0, 0, NAN);
+        CHECK_OK(ops->combine_rows(q, x.m, scaled ? scale.m.data : none,
+                                   shifted ? shift.m.data : none, shifted ? w.m.data : none));
+        CHECK_TENSOR(&x, expected, TOL_ELEMENT, "combined rows %lld x %lld, parts %d",
+                     (long long)n_row, (long long)n_col, parts);
+        tensor_t *all[] = {&x, &scale, &shift, &w};
+        for (int i = 0; i < 4; i++)
+            free_tensor(all[i]);
+        QP_FREE(expected);
+    }
+}
+
 static const double rms_eps = 1e-5;
 
 static void rmsnorm_twin(double *y, const double *x, const double *w, int64_t n_row, int64_t n_col)
@@ -363,6 +392,10 @@ int main(void)
     test_rmsnorm_twin_gradient();
     qp_device_t *device = open_device(2);
     for_all(device, check_gather);
+    for (int bf16 = 0; bf16 <= has_bf16(); bf16++) {
+        check_combine(device, bf16 ? QP_BF16 : QP_F32, 1, 1);
+        check_combine(device, bf16 ? QP_BF16 : QP_F32, 33, 700);
+    }
     for_all(device, check_rmsnorm);
     for_all(device, check_swiglu);
     for_all(device, check_axpby);

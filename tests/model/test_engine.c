@@ -33,7 +33,7 @@ static void ask(const tiny_setup_t *s, const qp_lora_config_t *lora,
                                          .max_new_tokens = N_NEW[i],
                                          .sample = (uint32_t)i};
     }
-    CHECK_OK(qp_engine_create(s->base, lora, config, MAX_LENGTH, &engine));
+    CHECK_OK(qp_engine_create(s->base, lora, config, MAX_LENGTH, NULL, &engine));
     CHECK_OK(qp_engine_run(engine, &role, out->request, N_REQUEST, eos, &key));
     qp_engine_destroy(&engine);
 }
@@ -222,7 +222,7 @@ static void count_ends(const tiny_setup_t *s, int64_t min_new_tokens, int *early
     qp_request_t *request = QP_NEW("test", qp_request_t, N);
     for (uint32_t i = 0; i < N; i++)
         request[i] = (qp_request_t){.prompt = prompt, .n_prompt = 3, .sample = i};
-    CHECK_OK(qp_engine_create(s->base, NULL, &config, 13, &engine));
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 13, NULL, &engine));
     CHECK_OK(qp_engine_run(engine, &role, request, N, EOS, &key));
     *early = *late = 0;
     for (int i = 0; i < N; i++) {
@@ -255,8 +255,9 @@ static void test_bad_requests_are_refused(const tiny_setup_t *s)
     qp_role_t role = {s->base, NULL};
     qp_philox_key_t key = {0};
     qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 2, .max_prefill = 8};
-    CHECK_FAILS(qp_engine_create(s->base, NULL, &config, 1000, &engine), QP_INPUT, "128 positions");
-    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, &engine));
+    CHECK_FAILS(qp_engine_create(s->base, NULL, &config, 1000, NULL, &engine), QP_INPUT,
+                "128 positions");
+    CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, NULL, &engine));
     qp_request_t request = {.prompt = prompt, .n_prompt = 0};
     CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "prompt 0 is empty");
     request.n_prompt = 13;
@@ -319,7 +320,7 @@ static void answer_many(const tiny_setup_t *s, const qp_lora_config_t *lora, int
     const qp_philox_key_t key = {.seed = 6, .step = 2};
     qp_engine_t *engine;
     make_many(m);
-    CHECK_OK(qp_engine_create(s->base, lora, &config, MANY_LENGTH, &engine));
+    CHECK_OK(qp_engine_create(s->base, lora, &config, MANY_LENGTH, NULL, &engine));
     for (int i = 0; i < N_MANY; i += n_group)
         CHECK_OK(qp_engine_run(engine, &role, &m->request[i],
                                i + n_group < N_MANY ? n_group : N_MANY - i, 2, &key));

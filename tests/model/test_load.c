@@ -95,7 +95,7 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
 static qp_error_t create(const tiny_setup_t *s, const qp_lora_config_t *lora)
 {
     qp_adapter_t *adapter = NULL;
-    qp_error_t error = qp_adapter_create(s->comm, s->base, lora, 1, &adapter);
+    qp_error_t error = qp_adapter_create(s->comm, s->base, lora, NULL, 1, &adapter);
     qp_adapter_destroy(&adapter);
     return error;
 }
@@ -103,7 +103,7 @@ static qp_error_t create(const tiny_setup_t *s, const qp_lora_config_t *lora)
 static void test_fresh_adapter(const tiny_setup_t *s, const qp_lora_config_t *lora)
 {
     qp_adapter_t *adapter;
-    CHECK_OK(qp_adapter_create(s->comm, s->base, lora, 1, &adapter));
+    CHECK_OK(qp_adapter_create(s->comm, s->base, lora, NULL, 1, &adapter));
     CHECK(adapter->n_param == qp_lora_n_param(&s->base->config, adapter->target, adapter->r));
     float *param = tiny_download(s->device, adapter->param, adapter->n_param);
     int64_t n_covered = 0;
@@ -137,6 +137,43 @@ static void test_bad_adapters_are_refused(const tiny_setup_t *s, const qp_lora_c
     CHECK_FAILS(create(s, &bad), QP_INPUT, "names no linear");
 }
 
+/* Heads stand behind the layers, start as they should, and come back from a folder to the bit. */
+static void test_heads(const tiny_setup_t *s, const qp_lora_config_t *lora, const char *folder)
+{
+    const int64_t d_model = s->base->config.d_model;
+    const qp_head_config_t head[] = {{.kind = QP_HEAD_SCORE, .init_std = 0.02},
+                                     {.kind = QP_HEAD_VALUE}};
+    for (int kind = 0; kind < 2; kind++) {
+        qp_adapter_t *made, *back;
+        const int64_t n_head = d_model + kind;
+        CHECK_OK(qp_adapter_create(s->comm, s->base, lora, &head[kind], 1, &made));
+        const int64_t first = made->layer_first[made->n_layer];
+        CHECK(made->n_param == s->adapter->n_param + n_head && first == s->adapter->n_param);
+        CHECK(made->layer_first[made->n_layer + 1] == made->n_param);
+        float *param = tiny_download(s->device, made->param, made->n_param);
+        double sum2 = 0.0, bound = 1.0 / sqrt((double)d_model);
+        for (int64_t i = 0; i < n_head; i++) {
+            sum2 += (double)param[first + i] * (double)param[first + i];
+            CHECK(kind == 0 || fabs((double)param[first + i]) <= bound);
+        }
+        const double variance = kind == 0 ? 0.02 * 0.02 : bound * bound / 3.0;
+        CHECK_MSG(fabs(sum2 / (double)n_head / variance - 1.0) < 0.5, "head %d: variance %g", kind,
+                  sum2 / (double)n_head);
+        if (qp_comm_rank(s->comm) == 0)
+            CHECK_OK(qp_adapter_save(made, &s->base->config, "tiny", folder));
+        qp_comm_barrier(s->comm);
+        qp_lora_config_t config = *lora;
+        config.init = folder;
+        CHECK_OK(qp_adapter_create(s->comm, s->base, &config, &head[kind], 7, &back));
+        float *again = tiny_download(s->device, back->param, back->n_param);
+        CHECK(memcmp(param, again, (size_t)made->n_param * sizeof *param) == 0);
+        qp_free(param);
+        qp_free(again);
+        qp_adapter_destroy(&made);
+        qp_adapter_destroy(&back);
+    }
+}
+
 static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
                                                  const qp_lora_config_t *lora, const char *folder)
 {
@@ -146,7 +183,7 @@ static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
         CHECK_OK(qp_adapter_save(s->adapter, &s->base->config, "tiny", folder));
     qp_lora_config_t config = *lora;
     config.init = folder;
-    CHECK_OK(qp_adapter_create(s->comm, s->base, &config, 1, &back));
+    CHECK_OK(qp_adapter_create(s->comm, s->base, &config, NULL, 1, &back));
     float *a = tiny_download(s->device, s->adapter->param, s->adapter->n_param);
     float *b = tiny_download(s->device, back->param, back->n_param);
     CHECK(memcmp(a, b, (size_t)back->n_param * sizeof *a) == 0);
@@ -174,6 +211,8 @@ int main(void)
     test_bad_adapters_are_refused(&s, &tiny.lora);
     snprintf(path, sizeof path, "%s/adapter", folder);
     test_adapter_goes_out_and_comes_back(&s, &tiny.lora, path);
+    snprintf(path, sizeof path, "%s/heads", folder);
+    test_heads(&s, &tiny.lora, path);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);
     test_damage_is_named(s.comm, s.device, &tiny, path);
     tiny_teardown(&s);

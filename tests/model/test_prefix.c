@@ -77,7 +77,7 @@ static qp_engine_t *open_engine(const tiny_setup_t *s, const qp_lora_config_t *l
                                    .max_active = max_active,
                                    .max_prefill = max_prefill,
                                    .kv_cache_dtype = kv_cache_dtype};
-    CHECK_OK(qp_engine_create(s->base, lora, &config, MAX_LENGTH, &engine));
+    CHECK_OK(qp_engine_create(s->base, lora, &config, MAX_LENGTH, NULL, &engine));
     return engine;
 }
 

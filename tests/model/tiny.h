@@ -105,6 +105,17 @@ typedef struct {
     qp_adapter_t *adapter;
 } tiny_setup_t;
 
+/** The head of the goldens of make_rlhf.py. */
+static inline void tiny_fill_head(const qp_adapter_t *adapter, float *head)
+{
+    const int64_t d_model = adapter->view[0].n_in;
+    const char *name = adapter->head == QP_HEAD_SCORE ? "score" : "v_head.weight";
+    for (int64_t i = 0; i < d_model && adapter->head != QP_HEAD_NONE; i++)
+        head[i] = tiny_uniform(name, i, 0.5f);
+    if (adapter->head == QP_HEAD_VALUE)
+        head[d_model] = tiny_uniform("v_head.bias", 0, 0.5f);
+}
+
 /** Gives the adapter the golden's matrices. */
 static inline void tiny_fill_adapter(qp_adapter_t *adapter)
 {
@@ -120,16 +131,22 @@ static inline void tiny_fill_adapter(qp_adapter_t *adapter)
         for (int64_t i = 0; i < adapter->r * view->n_out; i++)
             param[view->b + i] = tiny_uniform(name, i, 0.25f);
     }
+    tiny_fill_head(adapter, param + adapter->layer_first[adapter->n_layer]);
     CHECK_OK(adapter->device->ops->upload(qp_device_queue(adapter->device), adapter->param, param,
                                           (size_t)adapter->n_param * sizeof *param));
     CHECK_OK(qp_adapter_refresh(adapter));
     qp_free(param);
 }
 
-/** Collective: rank 0 writes the base, all load it; the adapter has the golden's matrices. */
-static inline void tiny_setup(const tiny_t *tiny, qp_precision_t precision, qp_compute_t compute,
-                              qp_product_t product, tiny_setup_t *s)
+/**
+ * Collective: rank 0 writes the base, all load it; the adapter has the golden's matrices and a head
+ * of this kind (qp_head_kind_t).
+ */
+static inline void tiny_setup_with_head(const tiny_t *tiny, qp_precision_t precision,
+                                        qp_compute_t compute, qp_product_t product, int head,
+                                        tiny_setup_t *s)
 {
+    const qp_head_config_t head_config = {.kind = head};
     char path[300] = "";
     qp_device_config_t device = {.backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = 1};
     memset(s, 0, sizeof *s);
@@ -146,8 +163,14 @@ static inline void tiny_setup(const tiny_t *tiny, qp_precision_t precision, qp_c
     CHECK_OK(qp_device_open(&device, qp_comm_node_rank(s->comm), qp_comm_node_size(s->comm),
                             &s->device));
     CHECK_OK(qp_base_load(s->comm, s->device, &base, tiny->config.max_position, &s->base));
-    CHECK_OK(qp_adapter_create(s->comm, s->base, &tiny->lora, 1, &s->adapter));
+    CHECK_OK(qp_adapter_create(s->comm, s->base, &tiny->lora, &head_config, 1, &s->adapter));
     tiny_fill_adapter(s->adapter);
+}
+
+static inline void tiny_setup(const tiny_t *tiny, qp_precision_t precision, qp_compute_t compute,
+                              qp_product_t product, tiny_setup_t *s)
+{
+    tiny_setup_with_head(tiny, precision, compute, product, QP_HEAD_NONE, s);
 }
 
 static inline void tiny_teardown(tiny_setup_t *s)

@@ -85,7 +85,7 @@ static qp_error_t set_up(driver_t *d, const arguments_t *a)
                           &d->device));
     QP_TRY(qp_base_load(d->comm, d->device, &base, d->length, &d->base));
     QP_TRY(lora_of_folder(a->adapter, &d->base->config, names, &lora));
-    QP_TRY(qp_adapter_create(d->comm, d->base, &lora, 0, &d->adapter));
+    QP_TRY(qp_adapter_create(d->comm, d->base, &lora, NULL, 0, &d->adapter));
     QP_TRY(qp_workspace_create(d->base, &lora, d->length, QP_RECOMPUTE_LAYER, &d->ws));
     d->logprob = QP_NEW("driver", float, d->n_seq * d->length);
     d->grad = QP_NEW("driver", float, d->adapter->n_param);

@@ -76,7 +76,7 @@ quipu_on() {
 
 # The columns of metrics.csv that do not depend on the clock.
 results() {
-    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /^(tokens_per_second|step_time)$/ }
+    awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) keep[i] = $i !~ /^(tokens_per_second$|step_time$|time\/)/ }
              { line = ""; for (i = 1; i <= NF; i++) if (keep[i]) line = line "," $i; print line }' \
         "runs/$1/metrics.csv"
 }

@@ -10,8 +10,8 @@
 
 enum { N_LAYER = 3, N_PARAM = 1001 };
 
-/* Layer 1 has no adapter. */
-static int64_t layer_first[N_LAYER + 1] = {0, 400, 400, N_PARAM};
+/* Layer 1 has no adapter; behind the layers stands a scalar head. */
+static int64_t layer_first[N_LAYER + 2] = {0, 400, 400, 990, N_PARAM};
 
 static float leaf_gradient(int64_t leaf, int64_t i)
 {
@@ -39,10 +39,10 @@ static qp_error_t add_leaf(void *owner, int64_t i, const qp_pass_t *pass)
     if (leaves->first + i == leaves->fail_at)
         return QP_ERROR(QP_INPUT, "leaf %lld fails", (long long)(leaves->first + i));
     float *grad = (float *)leaves->adapter->grad.address;
-    for (int64_t layer = N_LAYER - 1; layer >= 0; layer--) {
+    for (int64_t layer = N_LAYER; layer >= 0; layer--) {
         for (int64_t k = layer_first[layer]; k < layer_first[layer + 1]; k++)
             grad[k] += leaf_gradient(leaves->first + i, k);
-        if (pass->layer_done != NULL && leaves->announces_layers)
+        if (pass->layer_done != NULL && leaves->announces_layers && layer < N_LAYER)
             pass->layer_done(pass->owner, layer);
     }
     return NULL;

@@ -26,7 +26,7 @@ typedef struct {
     qp_settings_t settings;
     qp_adapter_t adapter;
     qp_lora_view_t view[N_LAYER];
-    int64_t layer_first[N_LAYER + 1];
+    int64_t layer_first[N_LAYER + 2];
     qp_run_t run;
 } fixture_t;
 
@@ -48,15 +48,16 @@ static qp_error_t next(void *owner, qp_work_t *work)
 {
     fake_t *fake = owner;
     fake->step++;
-    *work = (qp_work_t){.n_micro = N_MICRO, .n_token = 10, .epoch = 0.1};
+    *work = (qp_work_t){.n_update = 1, .n_micro = N_MICRO, .n_token = 10, .epoch = 0.1};
     return NULL;
 }
 
-static qp_error_t micro(void *owner, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
 {
     const fake_t *fake = owner;
     float *grad = (float *)fake->run->adapter->grad.address;
     bool bad = is_last_rank(fake) && fake->step >= fake->bad_first && fake->step < fake->bad_end;
+    (void)u;
     (void)i;
     (void)pass;
     if (is_last_rank(fake) && fake->step == fake->fail_step)
@@ -106,6 +107,7 @@ static void fixture_init(fixture_t *f, qp_comm_t *comm, qp_device_t *device, con
                                       .a = f->layer_first[i],
                                       .b = f->layer_first[i] + R * D_MODEL};
     }
+    f->layer_first[N_LAYER + 1] = N_PARAM;
     f->adapter = (qp_adapter_t){.r = R,
                                 .scaling = 1.0f,
                                 .alpha = R,

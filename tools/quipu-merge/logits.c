@@ -96,7 +96,7 @@ static qp_error_t run_base(qp_comm_t *comm, qp_device_t *device, const char *pat
     qp_error_t error;
     QP_TRY_DONE(qp_base_load(comm, device, &config, batch->token.n, &base));
     if (lora != NULL)
-        QP_TRY_DONE(qp_adapter_create(comm, base, lora, 0, &adapter));
+        QP_TRY_DONE(qp_adapter_create(comm, base, lora, NULL, 0, &adapter));
     error = forward(&(qp_role_t){base, adapter}, lora, batch, logits);
 done:
     qp_adapter_destroy(&adapter);

@@ -50,6 +50,7 @@ typedef enum {
     QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
     QP_SCRATCH_HEAD,           /* cpu_lm_head: slices of the head, logits of each thread */
     QP_SCRATCH_HEAD_ROWS,      /* cpu_lm_head: rows, their statistics and sums */
+    QP_SCRATCH_KL,             /* cpu_lm_kl: logits of a few rows */
     QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
@@ -259,6 +260,8 @@ qp_error_t qp_cpu_matmul(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, q
 
 qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
 qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
+qp_error_t qp_cpu_combine_rows(qp_queue_t *q, qp_mat_t x, qp_dptr_t scale, qp_dptr_t shift,
+                               qp_dptr_t w);
 qp_error_t qp_cpu_input(qp_queue_t *q, const qp_input_t *x);
 qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
                                    qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
@@ -280,7 +283,9 @@ qp_error_t qp_cpu_attention_cached(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, co
                                    const qp_kv_map_t *map);
 
 qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_dptr_t dlogprob, qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
+                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
+qp_error_t qp_cpu_lm_kl(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
+                        qp_mat_t head);
 qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
 qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,

@@ -249,7 +249,7 @@ static qp_error_t run_rows(const head_t *h)
 
 /* Results of row r, which is row \a to of the call. w: room for a row of the head. */
 static void write_row(const head_t *h, int64_t r, int64_t to, float *logprob, float *entropy,
-                      const float *dlogprob, qp_mat_t dhidden, float *w)
+                      qp_mat_t dhidden, float *w)
 {
     const row_t *row = &h->row[r];
     const int64_t d = h->hidden.n_col;
@@ -266,7 +266,7 @@ static void write_row(const head_t *h, int64_t r, int64_t to, float *logprob, fl
     float *out = h->out + r * d;
     if (counts) {
         qp_cpu_load(w, h->head.dtype, qp_cpu_at(&h->head, h->target[r], 0), d);
-        finish_gradient(out, w, row->sum, dlogprob[to] / sum, d);
+        finish_gradient(out, w, row->sum, 1.0f / sum, d);
     } else {
         memset(out, 0, qp_bytes(d, sizeof *out));
     }
@@ -276,13 +276,13 @@ static void write_row(const head_t *h, int64_t r, int64_t to, float *logprob, fl
 /* --- the slots -------------------------------------------------------------------------------- */
 
 qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_dptr_t dlogprob, qp_mat_t hidden, qp_mat_t head, qp_dptr_t target)
+                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     const bool exact = hidden.dtype == QP_F32 && head.dtype == QP_F32;
     head_t h = {.device = device,
                 .dtype = exact ? QP_F32 : qp_device_dtype(&device->base),
-                .gradient = !qp_dptr_is_null(dlogprob),
+                .gradient = !qp_dptr_is_null(dhidden.data),
                 .hidden = hidden,
                 .head = head,
                 .slices = qp_cpu_cut(head.n_row, SLICE)};
@@ -298,8 +298,7 @@ qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, q
         QP_TRY(run_rows(&h));
 #pragma omp parallel for num_threads(qp_cpu_threads(q, n *hidden.n_col))
         for (int64_t r = 0; r < n; r++)
-            write_row(&h, r, first + r, qp_cpu_f32(logprob), qp_cpu_f32(entropy),
-                      qp_cpu_f32(dlogprob), dhidden,
+            write_row(&h, r, first + r, qp_cpu_f32(logprob), qp_cpu_f32(entropy), dhidden,
                       (float *)(h.lane + (size_t)omp_get_thread_num() * h.lane_bytes));
     }
     return NULL;

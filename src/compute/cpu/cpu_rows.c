@@ -32,6 +32,32 @@ qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_
     return NULL;
 }
 
+QP_CPU_CLONES static void combine_row(const qp_mat_t *x, int64_t row, const float *scale,
+                                      const float *shift, const float *restrict w)
+{
+    float f[QP_CPU_CHUNK];
+    for (int64_t i = 0; i < x->n_col; i += QP_CPU_CHUNK) {
+        const int64_t n = qp_cpu_min(x->n_col - i, QP_CPU_CHUNK);
+        memset(f, 0, sizeof f);
+        if (scale != NULL)
+            qp_cpu_load(f, x->dtype, qp_cpu_at(x, row, i), n);
+        for (int64_t j = 0; scale != NULL && j < n; j++)
+            f[j] *= scale[row];
+        for (int64_t j = 0; shift != NULL && j < n; j++)
+            f[j] += shift[row] * w[i + j];
+        qp_cpu_store(qp_cpu_at(x, row, i), x->dtype, f, n);
+    }
+}
+
+qp_error_t qp_cpu_combine_rows(qp_queue_t *q, qp_mat_t x, qp_dptr_t scale, qp_dptr_t shift,
+                               qp_dptr_t w)
+{
+#pragma omp parallel for num_threads(qp_cpu_threads(q, x.n_row *x.n_col))
+    for (int64_t row = 0; row < x.n_row; row++)
+        combine_row(&x, row, qp_cpu_f32(scale), qp_cpu_f32(shift), qp_cpu_f32(w));
+    return NULL;
+}
+
 qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token)
 {
     return qp_cpu_gather_rows(q, out, table, token);

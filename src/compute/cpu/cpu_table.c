@@ -23,6 +23,7 @@ const qp_ops_t qp_ops_cpu = {
 
     QP_SLOT(embed),
     QP_SLOT(gather_rows),
+    QP_SLOT(combine_rows),
     QP_SLOT(input),
     QP_SLOT(rmsnorm_backward),
     QP_SLOT(rope),
@@ -35,6 +36,7 @@ const qp_ops_t qp_ops_cpu = {
     QP_SLOT(attention_cached),
 
     QP_SLOT(lm_head),
+    QP_SLOT(lm_kl),
     QP_SLOT(lm_logits),
     QP_SLOT(sample),
 

@@ -1,0 +1,184 @@
+#include "train/compare.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/rollout.h"
+#include "train/scorer.h"
+
+/* Random numbers of evaluations are those of no step. */
+static const uint32_t EVALUATION_STEP = 0xffffffffu;
+
+/* --- this rank's queries ---------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t n;
+    qp_tokens_t *query; /* [n] */
+} gathered_t;
+
+static qp_error_t take_query(void *owner, const qp_batch_t *batch)
+{
+    gathered_t *g = owner;
+    qp_tokens_t *query = &g->query[g->n++];
+    qp_tokens_reserve(query, batch->n_token);
+    for (int64_t t = 0; t < batch->n_token; t++)
+        qp_tokens_push(query, batch->token[t]);
+    return NULL;
+}
+
+static int64_t n_query_of(const qp_run_t *run)
+{
+    const int64_t n_row = qp_plan_n_row(run->eval_plan), most = run->settings->data.eval_rows;
+    return most > 0 && most < n_row ? most : n_row;
+}
+
+/* --- statistics ------------------------------------------------------------------------------- */
+
+/* Share of 3-grams that stood in the response before. */
+static double repetition(const int32_t *token, int64_t n)
+{
+    int64_t n_again = 0;
+    for (int64_t i = 1; i + 2 < n; i++) {
+        bool again = false;
+        for (int64_t j = 0; j < i && !again; j++)
+            again = memcmp(token + i, token + j, 3 * sizeof *token) == 0;
+        n_again += again;
+    }
+    return n > 2 ? (double)n_again / (double)(n - 2) : 0.0;
+}
+
+static void count_answers(const qp_rollout_t *r, qp_answer_statistics_t *s)
+{
+    const double n = (double)(s->n_query * s->n_draw);
+    for (int64_t q = 0; q < r->n_seq; q++) {
+        const int64_t n_response = qp_rollout_n_response(r, q);
+        s->length += (double)n_response / n;
+        s->repetition += repetition(r->token + r->first[q] + r->n_query[q], n_response) / n;
+        s->stopped += (double)r->stopped[q] / n;
+    }
+}
+
+/* Mean of n numbers and its standard error. */
+static double mean_error(const double *x, int64_t n, double *error)
+{
+    double sum = 0.0, sum2 = 0.0;
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i];
+    const double mean = sum / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        sum2 += (x[i] - mean) * (x[i] - mean);
+    *error = n > 1 ? sqrt(sum2 / (double)(n - 1) / (double)n) : 0.0;
+    return mean;
+}
+
+static void count_rewards(const double *reward, qp_answer_statistics_t *s)
+{
+    double *mean = QP_NEW("rewards", double, s->n_query);
+    for (int64_t q = 0; q < s->n_query; q++) {
+        double best = -INFINITY;
+        for (int64_t d = 0; d < s->n_draw; d++) {
+            mean[q] += reward[q * s->n_draw + d] / (double)s->n_draw;
+            best = fmax(best, reward[q * s->n_draw + d]);
+        }
+        s->best += best / (double)s->n_query;
+    }
+    s->reward = mean_error(mean, s->n_query, &s->reward_error);
+    qp_free(mean);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+/* One answer to each query; its rewards to column \a draw of reward. Collective. */
+static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_queries_t *queries,
+                              int64_t draw, double *reward, qp_answer_statistics_t *s)
+{
+    const int64_t longest = qp_settings_max_response(run->settings);
+    const qp_rollout_config_t how = {.step = EVALUATION_STEP,
+                                     .draw = (uint32_t)draw,
+                                     .min_length = longest,
+                                     .max_length = longest,
+                                     .stop_at_eos = run->settings->ppo.stop_at_eos};
+    qp_rollout_t rollout;
+    double *one = QP_NEW("rewards", double, s->n_query);
+    qp_error_t error = qp_rollout_run(run, role, queries, &how, &rollout);
+    if (error == NULL)
+        error = qp_scorer_score(run->scorer, run, &rollout, one);
+    if (error == NULL)
+        count_answers(&rollout, s);
+    for (int64_t q = 0; q < s->n_query && error == NULL; q++)
+        reward[q * s->n_draw + draw] = one[q];
+    qp_rollout_fini(&rollout);
+    qp_free(one);
+    return error;
+}
+
+qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_draw, double **reward,
+                             qp_answer_statistics_t *s)
+{
+    const int64_t n_query = n_query_of(run);
+    int64_t first, end;
+    qp_tree_range(n_query, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
+    gathered_t mine = {.query = QP_NEW("rewards", qp_tokens_t, end - first)};
+    const int32_t **id = QP_NEW("rewards", const int32_t *, end - first);
+    int64_t *n_id = QP_NEW("rewards", int64_t, end - first);
+    *reward = QP_NEW("rewards", double, n_query *n_draw);
+    *s = (qp_answer_statistics_t){.n_query = n_query, .n_draw = n_draw};
+    qp_error_t error = qp_comm_agree(run->comm, qp_plan_visit(run->comm, run->eval, run->eval_plan,
+                                                              1, n_query, take_query, &mine));
+    for (int64_t i = 0; i < mine.n; i++) {
+        id[i] = mine.query[i].id;
+        n_id[i] = mine.query[i].n;
+    }
+    const qp_queries_t queries = {
+        .n = mine.n, .n_global = n_query, .first = first, .id = id, .n_id = n_id};
+    for (int64_t draw = 0; draw < n_draw && error == NULL; draw++)
+        error = answer_once(run, role, &queries, draw, *reward, s);
+    if (error == NULL)
+        count_rewards(*reward, s);
+    else
+        QP_FREE(*reward);
+    for (int64_t i = 0; i < end - first; i++)
+        qp_tokens_fini(&mine.query[i]);
+    qp_free(mine.query);
+    qp_free(id);
+    qp_free(n_id);
+    return error;
+}
+
+/* --- one against another ---------------------------------------------------------------------- */
+
+qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int64_t n_draw)
+{
+    const double z = 1.959964, n = (double)n_query;
+    double *difference = QP_NEW("rewards", double, n_query), won = 0.0;
+    qp_win_rate_t w;
+    for (int64_t q = 0; q < n_query; q++) {
+        difference[q] = a[q * n_draw] - b[q * n_draw];
+        won += difference[q] > 0.0 ? 1.0 : difference[q] == 0.0 ? 0.5 : 0.0;
+    }
+    w.win_rate = won / n;
+    const double middle = (w.win_rate + z * z / (2.0 * n)) / (1.0 + z * z / n);
+    const double spread =
+        z / (1.0 + z * z / n) * sqrt(w.win_rate * (1.0 - w.win_rate) / n + z * z / (4.0 * n * n));
+    w.win_low = middle - spread;
+    w.win_high = middle + spread;
+    w.difference = mean_error(difference, n_query, &w.difference_error);
+    qp_free(difference);
+    return w;
+}
+
+void qp_compare_report(const char *name, const qp_answer_statistics_t *s, qp_str_t *json)
+{
+    qp_log_info("%s: reward %.4f +- %.4f, best of %lld %.4f; %.1f tokens, %.1f%% ended by EOS, "
+                "repetition %.3f",
+                name, s->reward, s->reward_error, (long long)s->n_draw, s->best, s->length,
+                100.0 * s->stopped, s->repetition);
+    qp_str_printf(json,
+                  "\"%s\": {\"reward_mean\": %.17g, \"reward_error\": %.17g, \"best_of\": %lld, "
+                  "\"best_mean\": %.17g, \"length_mean\": %.17g, \"stopped\": %.17g, "
+                  "\"repetition\": %.17g}",
+                  name, s->reward, s->reward_error, (long long)s->n_draw, s->best, s->length,
+                  s->stopped, s->repetition);
+}

@@ -1,0 +1,10 @@
+/** \file reward.h  job.method = "reward": a reward model from pairs (recipe section 1). */
+#ifndef QP_TRAIN_REWARD_H
+#define QP_TRAIN_REWARD_H
+
+#include "train/run.h"
+
+/** Collective. */
+qp_error_t qp_method_reward(qp_run_t *run);
+
+#endif

@@ -1,0 +1,211 @@
+#include "train/scorer.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "train/accumulate.h"
+#include "train/sequences.h"
+
+/* --- files ------------------------------------------------------------------------------------ */
+
+/* The other base must read the same tokens. Rank-local. */
+static qp_error_t open_base(qp_scorer_t *s, const qp_tokenizer_t *tokenizer)
+{
+    qp_tokenizer_files_t files = {0};
+    qp_tokenizer_t *own = NULL;
+    qp_h5_t *file = NULL;
+    qp_error_t error = NULL;
+    QP_TRY(qp_h5_open(s->config->base, NULL, &file));
+    QP_TRY_DONE(qp_base_info_read(file, &s->info));
+    QP_TRY_DONE(qp_base_tokenizer_read(file, &files));
+    QP_TRY_DONE(qp_tokenizer_create(&files, &own));
+    if (qp_tokenizer_id(own) != qp_tokenizer_id(tokenizer))
+        error = QP_ERROR(QP_INPUT,
+                         "reward_model.base: %s has tokenizer %016llx, base.file has %016llx: "
+                         "rewards are read from the policy's own tokens, so both must be the same",
+                         s->config->base, (unsigned long long)qp_tokenizer_id(own),
+                         (unsigned long long)qp_tokenizer_id(tokenizer));
+done:
+    qp_tokenizer_destroy(&own);
+    qp_tokenizer_files_fini(&files);
+    qp_error_t closing = qp_h5_close(&file);
+    qp_error_destroy(&closing); /* nothing was written */
+    return error;
+}
+
+qp_error_t qp_scorer_open(qp_comm_t *comm, const qp_settings_t *settings,
+                          const qp_tokenizer_t *tokenizer, qp_scorer_t **scorer)
+{
+    qp_scorer_t *s = *scorer = QP_NEW("reward model", qp_scorer_t, 1);
+    s->config = &settings->reward_model;
+    if (s->config->adapter == NULL && s->config->base == NULL && s->config->command.n == 0)
+        return QP_ERROR(QP_INPUT,
+                        "queries want rewards for their answers: name reward_model.adapter, "
+                        "reward_model.base or reward_model.command");
+    s->own_base = s->config->base != NULL;
+    s->has_lora = s->config->adapter != NULL;
+    if (s->own_base)
+        QP_TRY(qp_comm_agree(comm, open_base(s, tokenizer)));
+    if (!s->has_lora)
+        return NULL;
+    return qp_error_context(qp_lora_from_folder(comm, s->config->adapter, &s->lora, s->target),
+                            "reward_model.adapter");
+}
+
+qp_error_t qp_scorer_check(const qp_scorer_t *s, int64_t n_position)
+{
+    if (!s->own_base || n_position <= s->info.config.max_position)
+        return NULL;
+    return QP_ERROR(
+        QP_INPUT,
+        "reward_model.base: %s has %lld positions, but data.seq_length with the longest "
+        "answer is %lld tokens",
+        s->config->base, (long long)s->info.config.max_position, (long long)n_position);
+}
+
+static int64_t n_param(const qp_scorer_t *s, const qp_llama_config_t *config)
+{
+    bool target[QP_N_LINEAR] = {false};
+    if (s->has_lora) { /* the names are our own */
+        qp_error_t error = qp_lora_targets(&s->lora, target);
+        qp_error_destroy(&error);
+    }
+    return qp_lora_n_param(config, target, s->lora.r) +
+           qp_head_n_param(QP_HEAD_SCORE, config->d_model);
+}
+
+void qp_scorer_plan(const qp_scorer_t *s, qp_device_t *device, int64_t n_position,
+                    int64_t max_token, qp_memory_plan_t *plan)
+{
+    if (s->config->command.n > 0)
+        return;
+    size_t bytes = 0;
+    if (s->own_base) {
+        const qp_base_t sketch = {.config = s->info.config,
+                                  .precision = s->info.precision,
+                                  .base_id = s->info.base_id,
+                                  .device = device};
+        qp_memory_plan_add(plan, "reward base", qp_base_bytes(device, &s->info, n_position),
+                           device->host_addressable);
+        bytes = qp_workspace_bytes(&sketch, s->has_lora ? &s->lora : NULL, max_token,
+                                   QP_RECOMPUTE_LAYER);
+        bytes += qp_bytes(n_param(s, &s->info.config), 2 * sizeof(float) + 2);
+        qp_memory_plan_add(plan, "reward model", bytes, false);
+    }
+}
+
+qp_error_t qp_scorer_load(qp_scorer_t *s, qp_run_t *run)
+{
+    const qp_settings_t *settings = run->settings;
+    const qp_head_config_t head = {.kind = QP_HEAD_SCORE, .required = true};
+    if (s->config->command.n > 0)
+        return qp_comm_agree(run->comm, qp_reward_command_start(&s->config->command,
+                                                                s->config->timeout, &s->command));
+    const qp_base_t *base = run->base;
+    if (s->own_base) {
+        qp_base_config_t config = settings->base;
+        config.file = s->config->base;
+        QP_TRY(qp_base_load(run->comm, run->device, &config, run->n_position, &s->base));
+        base = s->base;
+        QP_TRY(qp_comm_agree(run->comm, qp_workspace_create(base, s->has_lora ? &s->lora : NULL,
+                                                            qp_run_max_token(run),
+                                                            QP_RECOMPUTE_LAYER, &s->ws)));
+    }
+    if (!s->has_lora)
+        return qp_adapter_of_merged(run->comm, base, s->config->base, &s->adapter);
+    return qp_error_context(qp_adapter_create(run->comm, base, &s->lora, &head, 0, &s->adapter),
+                            "reward_model.adapter");
+}
+
+void qp_scorer_destroy(qp_comm_t *comm, qp_scorer_t **scorer)
+{
+    qp_scorer_t *s = *scorer;
+    if (s == NULL)
+        return;
+    qp_reward_command_stop(&s->command);
+    qp_adapter_destroy(&s->adapter);
+    qp_workspace_destroy(&s->ws);
+    qp_base_destroy(comm, &s->base);
+    qp_base_info_fini(&s->info);
+    QP_FREE(*scorer);
+}
+
+/* --- rewards ---------------------------------------------------------------------------------- */
+
+/* Sequences [first, end) through the model, as one micro-batch. Rank-local. */
+static qp_error_t score_by_model(qp_scorer_t *s, qp_run_t *run, const qp_rollout_t *rollout,
+                                 qp_sequences_t *room, int64_t first, int64_t end, double *reward)
+{
+    qp_workspace_t *ws = s->ws != NULL ? s->ws : run->ws;
+    const qp_role_t role = {s->base != NULL ? s->base : run->base, s->adapter};
+    const qp_pass_t pass = {.training = false};
+    const int32_t eos = qp_tokenizer_eos(run->tokenizer);
+    qp_sequences_clear(room);
+    for (int64_t seq = first; seq < end; seq++) {
+        const int32_t *token = rollout->token + rollout->first[seq];
+        const int64_t n = qp_rollout_length(rollout, seq);
+        const int32_t added = token[n - 1] == eos ? -1 : eos;
+        qp_sequences_add(room, token, n, n, added, (uint32_t)seq);
+        room->valued[room->cu_seqlens[room->n_seq] - 1] = 1;
+    }
+    const qp_model_batch_t batch = qp_sequences_batch(room);
+    const qp_model_outputs_t outputs = {.value = room->value};
+    QP_TRY(qp_model_outputs(ws, &role, &batch, &pass, false, &outputs));
+    for (int64_t seq = first; seq < end; seq++)
+        reward[seq] = (double)room->value[room->cu_seqlens[seq - first + 1] - 1];
+    return NULL;
+}
+
+/* Sequences [first, end) by the command. Rank-local. */
+static qp_error_t score_by_command(qp_scorer_t *s, qp_run_t *run, const qp_rollout_t *rollout,
+                                   int64_t first, int64_t end, double *reward)
+{
+    const int64_t n = end - first;
+    qp_str_t *text = QP_NEW("rewards", qp_str_t, 2 * n);
+    qp_reward_text_t *pair = QP_NEW("rewards", qp_reward_text_t, n);
+    qp_error_t error = NULL;
+    for (int64_t i = 0; i < n; i++) {
+        qp_str_t *prompt = &text[2 * i], *response = &text[2 * i + 1];
+        QP_TRY_DONE(qp_rollout_text(rollout, run->tokenizer, first + i, false, prompt));
+        QP_TRY_DONE(qp_rollout_text(rollout, run->tokenizer, first + i, true, response));
+        pair[i] = (qp_reward_text_t){prompt->n > 0 ? prompt->data : "",
+                                     response->n > 0 ? response->data : "", prompt->n, response->n};
+    }
+    error = qp_reward_command_score(s->command, pair, n, reward + first);
+done:
+    for (int64_t i = 0; i < 2 * n; i++)
+        qp_str_fini(&text[i]);
+    qp_free(text);
+    qp_free(pair);
+    return error;
+}
+
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+qp_error_t qp_scorer_score(qp_scorer_t *s, qp_run_t *run, const qp_rollout_t *rollout,
+                           double *reward)
+{
+    const int64_t micro = run->settings->batch.micro_sequences, n = rollout->n_seq;
+    int64_t first, end;
+    qp_sequences_t room;
+    qp_error_t error = NULL;
+    qp_sequences_init(&room, qp_run_max_token(run));
+    memset(reward, 0, qp_bytes(n, sizeof *reward));
+    qp_tree_range((n + micro - 1) / micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first,
+                  &end);
+    if (s->command != NULL && end > first)
+        error = score_by_command(s, run, rollout, first * micro, min_i64(end * micro, n), reward);
+    for (int64_t leaf = first; leaf < end && s->command == NULL && error == NULL; leaf++)
+        error = score_by_model(s, run, rollout, &room, leaf * micro, min_i64((leaf + 1) * micro, n),
+                               reward);
+    QP_TRY_DONE(qp_comm_agree(run->comm, error));
+    error = NULL;
+    qp_tree_sum_f64(run->comm, reward, n); /* exact: one rank knows each, the others have zeros */
+done:
+    qp_sequences_fini(&room);
+    return error;
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# QP_TEST: timeout=300 labels=slow
+# job.method = "eval" on pairs and on queries: what training said of the same adapter, the best of
+# several answers, one policy against another and against itself; the same on any number of ranks.
+# shellcheck source=tests/train/rlhf.sh
+. "$(dirname "$0")/rlhf.sh"
+
+make_base base.h5
+make_pairs data
+make_decks
+deck=reward.cfg quipu_on 2 reward
+deck=ppo.cfg quipu_on 1 ppo --set data.eval=data-prompt-eval.h5
+check "PPO's held-out rewards" test "$(column eval_reward_mean ppo | grep -c .)" -eq 1
+cat >eval.cfg <<'DECK'
+job   = { method = "eval"; name = "eval"; seed = 3; };
+base  = { file = "base.h5"; };
+batch = { micro_sequences = 2; };
+device = { threads = 1; };
+DECK
+value() { sed -n "s/.*\"$2\": \([-0-9.e]*\).*/\1/p" "runs/$1/eval.json"; }
+close() { awk -v a="$1" -v b="$2" 'BEGIN { d = a - b; exit !(a != "" && d < 1e-6 && d > -1e-6) }'; }
+deck=eval.cfg
+
+# Pairs: what the training run said of its last step.
+pairs=(--set lora.init=runs/reward/adapter --set data.eval=data-reward-eval.h5 --set data.seq_length=96)
+quipu_on 1 pairs "${pairs[@]}"
+check "pairs: ends well" test "$code" -eq 0
+for name in eval_loss eval_accuracy eval_margin; do
+    check "pairs: $name as in training" close "$(value pairs $name)" "$(column $name reward | tail -n 1)"
+done
+check "pairs: calibration" grep -q '"calibration": \[{"least": ' runs/pairs/eval.json
+quipu_on 3 pairs3 "${pairs[@]}"
+check "pairs: the same on 3 ranks" cmp -s runs/pairs/eval.json runs/pairs3/eval.json
+quipu-merge --no-logits base.h5 runs/reward/adapter judge.h5 >log 2>&1
+quipu_on 2 merged --set base.file=judge.h5 --set data.eval=data-reward-eval.h5 --set data.seq_length=96
+check "pairs: a merged reward model is one too" test "$code" -eq 0
+quipu_on 2 plain "${pairs[@]:2}" --set lora.init=runs/ppo/adapter
+check "pairs: an adapter without a score head is none" test "$code" -eq 2
+check "pairs: says so" logged "has no score head"
+
+# Queries.
+queries=(--set data.eval=data-prompt-eval.h5 --set data.seq_length=96 --set generate.max_new_tokens=12
+    --set generate.do_sample=true --set generate.num_return_sequences=3)
+judge=(--set reward_model.adapter=runs/reward/adapter)
+quipu_on 1 base "${queries[@]}" "${judge[@]}" --set compare.against=runs/ppo/adapter
+check "queries: ends well" test "$code" -eq 0
+quipu_on 3 base3 "${queries[@]}" "${judge[@]}" --set compare.against=runs/ppo/adapter
+check "queries: the same on 3 ranks" cmp -s runs/base/eval.json runs/base3/eval.json
+better() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a > b) }'; }
+check "queries: the best of 3 is better than the mean" better \
+    "$(sed 's/"rival".*//' runs/base/eval.json | sed -n 's/.*"best_mean": \([-0-9.e]*\).*/\1/p')" \
+    "$(sed 's/"rival".*//' runs/base/eval.json | sed -n 's/.*"reward_mean": \([-0-9.e]*\).*/\1/p')"
+quipu_on 2 policy "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter --set compare.against=base
+check "queries: the other way round, the rest of the wins" close "$(value base win_rate)" \
+    "$(awk -v w="$(value policy win_rate)" 'BEGIN { print 1 - w }')"
+quipu_on 2 itself "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter \
+    --set compare.against=runs/ppo/adapter
+check "queries: against itself, half" close "$(value itself win_rate)" 0.5
+quipu_on 2 unjudged "${queries[@]}"
+check "queries: without rewards there is nothing to say" test "$code" -eq 2
+check "queries: asks for them" logged "queries want rewards"
+end_test
