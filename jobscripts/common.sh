@@ -18,14 +18,41 @@ newest_step() {
     echo "$newest"
 }
 
+# run_job DECK|CHAIN COUNT: runs a deck or, if the name ends in .chain.sh, a script of the functions
+# deck and merge below. What is done already passes at once, so a chain that was put back into the
+# queue goes on where it stopped.
+run_job() {
+    n_requeued=$2
+    case $1 in
+    *.chain.sh)
+        # shellcheck source=input/ppo-stackexchange/rlhf.chain.sh
+        . "$1"
+        ;;
+    *) deck "$1" ;;
+    esac
+}
+
+# deck DECK: the job ends here unless all steps of the deck are done.
+deck() {
+    was_requeued=false
+    run_deck "$1" "$n_requeued"
+    if "$was_requeued"; then exit 0; fi
+}
+
+# merge BASE ADAPTER OUT [OPTION...]: quipu-merge, unless OUT is there already.
+merge() {
+    local program=${QUIPU:-quipu}
+    if [ ! -e "$3" ]; then "${program%quipu}quipu-merge" "${@:4}" "$1" "$2" "$3"; fi
+}
+
 # run_deck DECK COUNT: runs the deck; on exit code 10 (stopped early with a good checkpoint) puts the
 # job back into the queue, unless that was done COUNT >= QUIPU_MAX_REQUEUE times already or this start
 # completed no step.
 run_deck() {
-    local deck=$1 count=$2 program=${QUIPU:-quipu} folder before after code=0
-    folder=$("$program" --run-folder "$deck")
+    local config=$1 count=$2 program=${QUIPU:-quipu} folder before after code=0
+    folder=$("$program" --run-folder "$config")
     before=$(newest_step "$folder")
-    launch "$program" "$deck" || code=$?
+    launch "$program" "$config" || code=$?
     after=$(newest_step "$folder")
     echo "job: exit code $code; newest checkpoint after step $after, before this start $before"
     if [ "$code" -ne 10 ]; then
@@ -40,4 +67,5 @@ run_deck() {
         return 10
     fi
     requeue
+    was_requeued=true
 }

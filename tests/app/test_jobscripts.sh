@@ -53,7 +53,8 @@ submit() { # submit SCRIPT GAIN CODE [VARIABLE=VALUE...]
     touch run/checkpoints/step-000007.h5
     : >"$work/log"
     code=0
-    env "$@" bash "$source/jobscripts/$script" my.cfg >>"$work/log" 2>&1 || code=$?
+    env "$@" bash -c 'exec bash "$0" "${WORK:-my.cfg}"' "$source/jobscripts/$script" >>"$work/log" 2>&1 ||
+        code=$?
 }
 slurm=(slurm/quipu.sbatch)
 slurm_env=(SLURM_JOB_ID=42 SLURM_SUBMIT_DIR="$source" SLURM_JOB_END_TIME=1893456000 PBS_WALLTIME=)
@@ -102,6 +103,29 @@ check "pbs: no step gained keeps the code" test "$code" -eq 10
 
 submit "${pbs[@]}" 3 0 "${pbs_env[@]}" PBS_WALLTIME=
 check "pbs: the limit is asked for" logged "env  5410"
+
+# A chain: deck after deck with merges in between; it ends where a deck does not.
+printf 'deck a.cfg\nmerge base.h5 run/adapter new.h5 --no-logits\ndeck b.cfg\n' >my.chain.sh
+stub quipu-merge 'touch "${@: -1}"'
+declare -A put_back=([slurm]="scontrol requeue 42" [pbs]="DECK=my.chain.sh")
+for system in slurm pbs; do
+    declare -n script=$system variables=${system}_env
+    rm -f new.h5
+    submit "${script[@]}" 3 0 "${variables[@]}" WORK=my.chain.sh
+    check "$system: a chain starts its first deck" logged "quipu a.cfg"
+    check "$system: a chain merges" logged "quipu-merge --no-logits base.h5 run/adapter new.h5"
+    check "$system: a chain starts its last deck" logged "quipu b.cfg"
+    check "$system: a chain ends with 0" test "$code" -eq 0
+    submit "${script[@]}" 3 0 "${variables[@]}" WORK=my.chain.sh
+    check "$system: what is merged is not merged again" not logged "quipu-merge"
+    submit "${script[@]}" 3 10 "${variables[@]}" WORK=my.chain.sh
+    check "$system: a chain that stopped early is put back" logged "${put_back[$system]}"
+    check "$system: a chain that was put back goes no further" not logged "quipu b.cfg"
+    check "$system: a chain that was put back ends with 0" test "$code" -eq 0
+    submit "${script[@]}" 3 2 "${variables[@]}" WORK=my.chain.sh
+    check "$system: a chain ends with a wrong deck" not logged "quipu b.cfg"
+    check "$system: a chain keeps the code" test "$code" -eq 2
+done
 
 # qdel: SIGTERM to the script reaches mpirun as SIGUSR1, and the script waits for its end.
 
