@@ -1,6 +1,7 @@
 """What the benchmarks read, made of the real model's vocabulary or of the FAQ's text.
 
     material.py prompts GGUF N LENGTH     N different prompts, each word of which is one token
+    material.py letters N LENGTH          N different prompts for a tokenizer of bytes
     material.py texts FOLDER MEGABYTES    documents as JSON lines, of sentences of the HTML pages there
     material.py parameters < INSPECTED    parameters of a base, from what quipu-inspect says of it
 """
@@ -22,6 +23,12 @@ def prompts(path, n, length):
     for _ in range(n):
         text = "".join(" " + draw.choice(words).decode() for _ in range(length))
         print(json.dumps({"prompt": text}))
+
+
+def letters(n, length):
+    draw = random.Random(0)
+    for _ in range(n):
+        print(json.dumps({"prompt": "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=length))}))
 
 
 def texts(folder, megabytes):
@@ -47,6 +54,8 @@ def parameters(text):
 what, *arguments = sys.argv[1:]
 if what == "prompts":
     prompts(arguments[0], int(arguments[1]), int(arguments[2]))
+elif what == "letters":
+    letters(int(arguments[0]), int(arguments[1]))
 elif what == "texts":
     texts(arguments[0], float(arguments[1]))
 elif what == "parameters":
