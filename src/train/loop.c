@@ -130,6 +130,9 @@ static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *w
     }
     result->skipped = result->skipped || result->work.n_update == 0;
     loop->method->finish(loop->owner, any ? total : NULL, result->metric);
+    for (int i = 0; i < loop->method->n_metric; i++)
+        if (isnan(result->metric[i]))
+            result->metric[i] = (double)NAN; /* "nan" in files, never "-nan" */
     if (error == NULL) {
         error = loop->report_error;
         loop->report_error = NULL;

@@ -171,7 +171,7 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
     if (loop->method->samples != NULL && loop->progress.step > 0 && loop->samples != NULL)
         error = loop->method->samples(loop->owner, loop->progress.step, &lines);
     QP_TRY_DONE(qp_comm_agree(run->comm, error));
-    if (loop->samples != NULL &&
+    if (loop->samples != NULL && lines.n > 0 &&
         (fwrite(lines.data, 1, lines.n, loop->samples) != lines.n || fflush(loop->samples) != 0))
         error = QP_ERROR(QP_IO, "samples.jsonl: cannot be written: %s", strerror(errno));
     error = qp_comm_agree(run->comm, error);

@@ -76,6 +76,15 @@ static void finish(void *owner, const double *total, double *metric)
     metric[0] = total[0] / N_MICRO;
 }
 
+/* Nothing to say: the file is made and stays empty. */
+static qp_error_t samples(void *owner, int64_t step, qp_str_t *lines)
+{
+    (void)owner;
+    (void)step;
+    (void)lines;
+    return NULL;
+}
+
 static const char *const metric_name[] = {"loss"};
 static const qp_method_t method = {.name = "fake",
                                    .metric = metric_name,
@@ -83,7 +92,8 @@ static const qp_method_t method = {.name = "fake",
                                    .n_value = 1,
                                    .next = next,
                                    .micro = micro,
-                                   .finish = finish};
+                                   .finish = finish,
+                                   .samples = samples};
 
 static void fixture_init(fixture_t *f, qp_comm_t *comm, qp_device_t *device, const char *folder)
 {
@@ -196,6 +206,7 @@ static void test_skipped_steps(qp_comm_t *comm, qp_device_t *device, const char 
             CHECK(isfinite(param[k]));
         CHECK(param[0] > 0.0f && param[6] < 0.0f); /* against the gradient */
         CHECK(exists(folder, "adapter/adapter_model.safetensors"));
+        CHECK(exists(folder, "samples.jsonl"));
         qp_free(folder);
     }
 }
