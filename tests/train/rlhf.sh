@@ -13,8 +13,8 @@ quipu_on() {
     # shellcheck disable=SC2016
     mpirun --oversubscribe --bind-to none -n "$ranks" sh -c \
         'code=0; quipu "$@" || code=$?; echo $code >code.$OMPI_COMM_WORLD_RANK' sh \
-        --set "job.name=$name" "$@" "${deck:-deck.cfg}" >log 2>&1 || echo "mpirun: $?" >code.mpirun
-    code=$(sort -u code.*)
+        --set "job.name=$name" "$@" "${deck:-deck.cfg}" >log 2>&1 || echo "$?" >code.mpirun
+    code=$(sort -nu code.* | paste -sd '')
 }
 
 # make_pairs PREFIX: pairs of answers, of which the chosen one is the longer, and prompts alone.

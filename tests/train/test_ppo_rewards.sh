@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # QP_TEST: timeout=600 labels=slow
-# PPO with rewards of an external program: good ones, and one that dies, hangs, talks nonsense or cannot
-# tell answers apart. Every rank ends with the right code, and the run goes on from its last checkpoint
+# PPO with rewards of an external program: a good one, and one that dies, hangs, talks nonsense, exaggerates
+# or cannot tell answers apart. Every rank ends with the right code, and the run goes on from its last checkpoint
 # once the program is repaired.
 # shellcheck source=tests/train/rlhf.sh
 . "$(dirname "$0")/rlhf.sh"
@@ -25,7 +25,6 @@ while IFS= read -r line; do
     dies) exit 7 ;;
     hangs) exec sleep 613 ;;
     babbles) echo "I like it" && continue ;;
-    is-not-a-number) echo '{"reward": NaN}' && continue ;;
     esac
     case $mode in
     bored) echo '{"reward": 2.5}' ;;
@@ -73,7 +72,6 @@ fails() { # fails MODE MESSAGE: 3 on all ranks, said once
 fails dies "reward program ./judge: ended with exit status 7 after 0 of 4 answers (4 since its start)"
 fails hangs "reward program ./judge: no answer within 1 s after 0 of 4 answers"
 fails babbles 'an object with a number "reward" is expected, found: I like it'
-fails is-not-a-number 'an object with a number "reward" is expected, found: {"reward": NaN}'
 
 # Rewards that never differ: nothing to learn from, and nothing to divide by.
 judge bored
@@ -86,6 +84,12 @@ done
 quipu_on 2 bored-scaled --set ppo.use_score_scaling=true
 check "equal rewards, scaled without norm: stay what they are" \
     test "$(column ppo/mean_scores bored-scaled | sort -u)" = 2.5
+
+# Rewards that no float holds are as good as none.
+judge huge
+quipu_on 2 huge --set ppo.use_score_scaling=true
+check "huge rewards: ends well" test "$code" -eq 0
+check "huge rewards: every step is left out" test "$(grep -c '8 of 8 rewards are not finite' log)" -eq 3
 
 judge good
 quipu_on 2 one-token --set generate.max_new_tokens=1 --set ppo.use_score_scaling=true

@@ -12,8 +12,9 @@ fp32=(--set device.compute=fp32)
 deck=reward.cfg quipu_on 2 reward "${fp32[@]}"
 deck=dpo.cfg quipu_on 2 dpo "${fp32[@]}"
 check "a policy adapter has no score head" not grep -q score runs/dpo/adapter/adapter_config.json
-quipu-merge base.h5 runs/reward/adapter judge.h5 >log 2>&1
-quipu-merge base.h5 runs/dpo/adapter policy.h5 >log 2>&1
+merge() { quipu-merge "$@" >log 2>&1; }
+check "the reward adapter is merged" merge base.h5 runs/reward/adapter judge.h5
+check "the policy adapter is merged" merge base.h5 runs/dpo/adapter policy.h5
 
 sed '/^reward_model/d' ppo.cfg >merged.cfg
 scores() { sed -n 's/.*"score":\([^,]*\),.*/\1/p' "runs/$1/samples.jsonl"; }

@@ -16,14 +16,16 @@ deck=reward.cfg quipu_on 2 reward
 deck=dpo.cfg quipu_on 1 dpo --set optim.steps=1
 
 # refused NAME MESSAGE --set ...: a run on 2 ranks must end with 2 and say so once.
+number=0
 refused() {
     local name=$1 message=$2
     shift 2
-    quipu_on 2 wrong "$@"
+    number=$((number + 1))
+    quipu_on 2 "wrong$number" "$@"
     check "$name: exit code 2 (got $code)" test "$code" -eq 2
     check "$name: says \"$message\"" logged "$message"
     check "$name: says it once" test "$(grep -cF -- "$message" log)" -le 1
-    check "$name: no step was made" not compgen -G "runs/wrong/checkpoints/*.h5"
+    check "$name: no step was made" not compgen -G "runs/wrong$number/checkpoints/*.h5"
 }
 export deck=ppo.cfg
 sed '/^reward_model/d' ppo.cfg >none.cfg
