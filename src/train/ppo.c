@@ -67,7 +67,7 @@ static qp_error_t generate(qp_ppo_t *ppo)
     qp_error_t error = qp_rollout_run(run, &policy, &queries, &how, &ppo->experience.rollout);
     qp_free(id);
     qp_free(n_id);
-    return error;
+    return qp_error_context(error, "step %lld", (long long)ppo->step + 1);
 }
 
 /* As floats, which rewards become. The same on all ranks. */

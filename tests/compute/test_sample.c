@@ -191,7 +191,7 @@ static void test_nan_is_refused(qp_device_t *device)
     qp_philox_key_t key = {0};
     CHECK_FAILS(device->ops->sample(qp_device_queue(device), token_at, logprob_at, rows.m, settings,
                                     &key, sample, position, NULL),
-                QP_INTERNAL, "row 1 (sample 5, position 8)");
+                QP_INPUT, "answer 5, position 8");
     device->ops->release(device, &token_at);
     device->ops->release(device, &logprob_at);
     free_tensor(&rows);

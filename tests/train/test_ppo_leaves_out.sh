@@ -60,4 +60,14 @@ check "repaired: ends well" test "$code" -eq 0
 check "repaired: no warning" not logged "[warn"
 check "repaired: updates are made" test "$(column ppo/updates skips | tail -n 2 | sort -u)" = 4
 check "repaired: finite metrics" not grep -qiE 'nan|inf' <(tail -n 2 runs/skips/metrics.csv)
+
+# A policy that has no probabilities cannot answer.
+cp -r runs/skips/adapter broken
+overwrite broken q_proj.lora_B '\377\377\177\177'
+overwrite broken v_proj.lora_B '\377\377\177\177'
+quipu_on 2 diverged --set lora.init=broken --set optim.steps=3
+check "a diverged policy: exit code 2 (got $code)" test "$code" -eq 2
+check "a diverged policy: says so" logged "a logit that is NaN or infinite"
+check "a diverged policy: and in which step" logged "step 1: answer "
+check "a diverged policy: once" test "$(grep -c '\[error' log)" -eq 1
 end_test
