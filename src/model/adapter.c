@@ -135,15 +135,20 @@ int64_t qp_head_n_param(int kind, int64_t d_model)
 }
 
 /* The head as it starts; a score head has no bias. */
-static void draw_head(const qp_adapter_t *adapter, double std, int64_t d_model, uint32_t seed,
-                      float *param)
+static void draw_head(const qp_adapter_t *adapter, const qp_head_config_t *config, int64_t d_model,
+                      uint32_t seed, float *param)
 {
     const qp_philox_key_t key = {.seed = seed, .position = 1, .site = QP_SITE_INIT_HEAD};
     const float bound = 1.0f / sqrtf((float)d_model);
     float *head = param + adapter->layer_first[adapter->n_layer];
-    for (int64_t i = 0; i < qp_head_n_param(adapter->head, d_model); i++)
-        head[i] = std > 0.0 ? (float)std * qp_philox_normal(&key, (uint64_t)i)
-                            : bound * (2.0f * qp_philox_uniform(&key, (uint64_t)i) - 1.0f);
+    for (int64_t i = 0; i < qp_head_n_param(adapter->head, d_model); i++) {
+        if (config->init == QP_HEAD_NORMAL)
+            head[i] = (float)config->init_std * qp_philox_normal(&key, (uint64_t)i);
+        else if (config->init == QP_HEAD_LINEAR)
+            head[i] = bound * (2.0f * qp_philox_uniform(&key, (uint64_t)i) - 1.0f);
+        else
+            head[i] = 0.0f;
+    }
 }
 
 static qp_error_t allocate(qp_adapter_t *adapter)
@@ -187,7 +192,7 @@ qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lo
     float *param = QP_NEW("adapter staging", float, adapter->n_param);
     qp_error_t error = NULL;
     if (head != NULL && head->kind != QP_HEAD_NONE)
-        draw_head(adapter, head->init_std, base->config.d_model, seed, param);
+        draw_head(adapter, head, base->config.d_model, seed, param);
     if (config->init == NULL)
         draw(adapter, seed, param);
     else if (qp_comm_rank(comm) == 0)

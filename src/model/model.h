@@ -96,12 +96,15 @@ void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
  */
 typedef enum { QP_HEAD_NONE, QP_HEAD_SCORE, QP_HEAD_VALUE } qp_head_kind_t;
 
+/** How its weights start: 0; as torch's nn.Linear, U(-1/sqrt(d), 1/sqrt(d)); N(0, init_std). */
+typedef enum { QP_HEAD_ZEROS, QP_HEAD_LINEAR, QP_HEAD_NORMAL } qp_head_init_t;
+
 typedef struct {
-    int kind; /**< qp_head_kind_t */
-    /** Weights start as N(0, init_std); 0: as torch's nn.Linear, U(-1/sqrt(d), 1/sqrt(d)). */
-    double init_std;
-    bool required;  /**< it must come with lora.init: a fresh one would be of no use */
-    double dropout; /**< of what it reads, in training */
+    int kind;        /**< qp_head_kind_t */
+    int init;        /**< qp_head_init_t */
+    double init_std; /**< of QP_HEAD_NORMAL */
+    bool required;   /**< it must come with lora.init: a fresh one would be of no use */
+    double dropout;  /**< of what it reads, in training */
 } qp_head_config_t;
 
 /** Parameters of a head. */

@@ -123,8 +123,7 @@ void qp_ppo_begin_update(qp_ppo_t *ppo, int64_t u);
     X(QP_PPO_METRIC_VAL_CLIPFRAC, "ppo/val/clipfrac", of_update(f, QP_PPO_VALUE_CLIPFRAC))         \
     X(QP_PPO_METRIC_VAL_MEAN, "ppo/val/mean", f->value_mean)                                       \
     X(QP_PPO_METRIC_VAL_VAR, "ppo/val/var", f->value_var)                                          \
-    X(QP_PPO_METRIC_VAL_VAR_EXPLAINED, "ppo/val/var_explained",                                    \
-      1.0 - of_update(f, QP_PPO_ERROR) / f->returns_var)                                           \
+    X(QP_PPO_METRIC_VAL_VAR_EXPLAINED, "ppo/val/var_explained", explained(f))                      \
     X(QP_PPO_METRIC_TOKENS_QUERIES_LEN_MEAN, "tokens/queries_len_mean", mean(&f->query))           \
     X(QP_PPO_METRIC_TOKENS_QUERIES_LEN_STD, "tokens/queries_len_std", deviation(&f->query))        \
     X(QP_PPO_METRIC_TOKENS_RESPONSES_LEN_MEAN, "tokens/responses_len_mean", mean(&f->response))    \

@@ -41,6 +41,13 @@ static double of_update(const facts_t *f, qp_ppo_sum_t sum)
     return f->ppo->n_sum_token > 0.0 ? f->ppo->sum[sum] / f->ppo->n_sum_token : NAN;
 }
 
+/* Share of the returns' variance that the values explain; where there is none, none of it. */
+static double explained(const facts_t *f)
+{
+    const double error = of_update(f, QP_PPO_ERROR);
+    return f->returns_var == 0.0 && error == 0.0 ? 0.0 : 1.0 - error / f->returns_var;
+}
+
 static double lasted(const facts_t *f, qp_ppo_time_t from, qp_ppo_time_t to)
 {
     return f->ppo->time[to] - f->ppo->time[from];

@@ -95,6 +95,11 @@ static const qp_deck_key_t ppo_keys[] = {
      0},
     {"ppo.lam", QP_DECK_FLOAT, FIELD(lam), "0.95", 0, 1, NULL, "",
      "Lambda of generalised advantage estimation.", 0},
+    {"ppo.value_head_init", QP_DECK_CHOICE, FIELD(value_head_init), "\"zeros\"", 0, 0,
+     "zeros|linear", "",
+     "First weights of the value head: 0, so that it is no noise in the advantages before it has "
+     "learned; or as torch's nn.Linear, as TRL.",
+     0},
     {"ppo.vf_coef", QP_DECK_FLOAT, FIELD(vf_coef), "0.1", 0, 1e3, NULL, "",
      "Weight of the value loss.", 0},
     {"ppo.cliprange", QP_DECK_FLOAT, FIELD(cliprange), "0.2", 0, 1e3, NULL, "",

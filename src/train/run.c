@@ -171,10 +171,12 @@ static void choose_head(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     if (s->job.method == QP_METHOD_REWARD)
-        run->head = (qp_head_config_t){.kind = QP_HEAD_SCORE, .init_std = s->reward.score_init_std};
+        run->head = (qp_head_config_t){
+            .kind = QP_HEAD_SCORE, .init = QP_HEAD_NORMAL, .init_std = s->reward.score_init_std};
     else if (s->job.method == QP_METHOD_PPO)
-        run->head =
-            (qp_head_config_t){.kind = QP_HEAD_VALUE, .dropout = s->ppo.summary_dropout_prob};
+        run->head = (qp_head_config_t){.kind = QP_HEAD_VALUE,
+                                       .init = s->ppo.value_head_init,
+                                       .dropout = s->ppo.summary_dropout_prob};
     else if (s->job.method == QP_METHOD_EVAL && run->eval != NULL &&
              strcmp(qp_dataset_kind(run->eval), "reward") == 0)
         run->head = (qp_head_config_t){.kind = QP_HEAD_SCORE, .required = true};

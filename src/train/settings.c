@@ -239,10 +239,10 @@ static qp_error_t adopt_method(qp_deck_t *deck)
         {QP_METHOD_PPO, "data.packing=none\ngenerate.do_sample=true\n"},
     };
     static const char trl_0_4_2[] =
+        "ppo.value_head_init=linear\nppo.summary_dropout_prob=0.1\nppo.dropout=true\n"
         "ppo.stop_at_eos=false\nppo.output_min_length=32\nppo.output_max_length=127\n"
         "ppo.early_stopping=true\nppo.target_kl=0.1\nppo.ratio_threshold=0\n"
-        "ppo.whiten_advantages=sequence\nppo.dropout=true\nppo.summary_dropout_prob=0.1\nppo."
-        "dropped_accumulation=8\n"
+        "ppo.whiten_advantages=sequence\nppo.dropped_accumulation=8\n"
         "optim.lr=1.4e-5\noptim.schedule=constant\noptim.max_grad_norm=0\n";
     qp_job_config_t job;
     qp_deck_fill(deck, &qp_job_deck, &job);

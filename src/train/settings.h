@@ -102,7 +102,9 @@ typedef struct {
     int64_t output_min_length, output_max_length; /**< length sampler; max 0: off (min 1) */
     bool stop_at_eos;
     double missing_eos_penalty, reward_baseline;
-    double gamma, lam, vf_coef, cliprange, cliprange_value;
+    double gamma, lam;
+    int value_head_init; /**< qp_head_init_t: "zeros|linear" */
+    double vf_coef, cliprange, cliprange_value;
     int kl_penalty; /**< qp_kl_penalty_t: "kl|abs|mse|k3|full" */
     int kl_control; /**< qp_kl_control_t: "adaptive|linear|fixed" */
     double init_kl_coef, final_kl_coef, target, horizon;

@@ -141,8 +141,9 @@ static void test_bad_adapters_are_refused(const tiny_setup_t *s, const qp_lora_c
 static void test_heads(const tiny_setup_t *s, const qp_lora_config_t *lora, const char *folder)
 {
     const int64_t d_model = s->base->config.d_model;
-    const qp_head_config_t head[] = {{.kind = QP_HEAD_SCORE, .init_std = 0.02},
-                                     {.kind = QP_HEAD_VALUE}};
+    const qp_head_config_t head[] = {
+        {.kind = QP_HEAD_SCORE, .init = QP_HEAD_NORMAL, .init_std = 0.02},
+        {.kind = QP_HEAD_VALUE, .init = QP_HEAD_LINEAR}};
     for (int kind = 0; kind < 2; kind++) {
         qp_adapter_t *made, *back;
         const int64_t n_head = d_model + kind;
@@ -172,6 +173,19 @@ static void test_heads(const tiny_setup_t *s, const qp_lora_config_t *lora, cons
         qp_adapter_destroy(&made);
         qp_adapter_destroy(&back);
     }
+}
+
+/* A value head that has not learned adds nothing to the advantages. */
+static void test_a_value_head_of_zeros(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    const qp_head_config_t head = {.kind = QP_HEAD_VALUE, .init = QP_HEAD_ZEROS};
+    qp_adapter_t *made;
+    CHECK_OK(qp_adapter_create(s->comm, s->base, lora, &head, 1, &made));
+    float *param = tiny_download(s->device, made->param, made->n_param);
+    for (int64_t i = made->layer_first[made->n_layer]; i < made->n_param; i++)
+        CHECK(param[i] == 0.0f);
+    qp_free(param);
+    qp_adapter_destroy(&made);
 }
 
 static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
@@ -213,6 +227,7 @@ int main(void)
     test_adapter_goes_out_and_comes_back(&s, &tiny.lora, path);
     snprintf(path, sizeof path, "%s/heads", folder);
     test_heads(&s, &tiny.lora, path);
+    test_a_value_head_of_zeros(&s, &tiny.lora);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);
     test_damage_is_named(s.comm, s.device, &tiny, path);
     tiny_teardown(&s);

@@ -146,7 +146,7 @@ static inline void tiny_setup_with_head(const tiny_t *tiny, qp_precision_t preci
                                         qp_compute_t compute, qp_product_t product, int head,
                                         tiny_setup_t *s)
 {
-    const qp_head_config_t head_config = {.kind = head};
+    const qp_head_config_t head_config = {.kind = head, .init = QP_HEAD_LINEAR};
     char path[300] = "";
     qp_device_config_t device = {.backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = 1};
     memset(s, 0, sizeof *s);

@@ -202,12 +202,12 @@ qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_m
             good = scan_row(&row);
         }
         if (!good) {
-            qp_cpu_keep_error(&error,
-                              QP_ERROR(QP_INPUT,
-                                       "answer %u, position %u: the model gives a logit that is NaN or "
-                                       "infinite (weights that are broken, or training that has "
-                                       "diverged: a smaller optim.lr may help)",
-                                       sample[i], position[i]));
+            qp_cpu_keep_error(
+                &error, QP_ERROR(QP_INPUT,
+                                 "answer %u, position %u: the model gives a logit that is NaN or "
+                                 "infinite (weights that are broken, or training that has "
+                                 "diverged: a smaller optim.lr may help)",
+                                 sample[i], position[i]));
             continue;
         }
         qp_philox_key_t row_key = *key;
