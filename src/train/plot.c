@@ -214,9 +214,10 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
     qp_str_printf(&script, "set terminal %s\nset output ",
                   png ? "png size 1200,800" : "svg size 1200,800 background 'white'");
     quote(&script, output);
-    qp_str_puts(&script, "\nset termoption noenhanced\nset datafile separator ','\n"
-                         "set key autotitle columnhead\nset grid lc rgb '#dddddd'\nset border 3\n"
-                         "set tics nomirror\nset xlabel 'step'\n");
+    qp_str_puts(&script,
+                "\nset termoption noenhanced\nset datafile separator ','\n"
+                "set key autotitle columnhead above\nset grid lc rgb '#dddddd'\nset border 3\n"
+                "set tics nomirror\nset xlabel 'step'\n");
     qp_str_printf(&script, "set multiplot layout %d,2\n", (n_panel + 1) / 2);
     for (int p = 0; p < n_panel; p++)
         plot_panel(&script, chosen[p], metrics, text, n_metrics);
