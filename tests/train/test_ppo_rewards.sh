@@ -96,4 +96,7 @@ quipu_on 2 one-token --set generate.max_new_tokens=1 --set ppo.use_score_scaling
 check "answers of one token: ends well" test "$code" -eq 0
 check "answers of one token: finite metrics" finite one-token
 check "answers of one token: they are" test "$(column tokens/responses_len_mean one-token | sort -u)" = 1
+check "values start at zero" test "$(column ppo/val/mean one-token | head -n 1)" = 0
+quipu_on 2 random-head --set ppo.value_head_init=linear --set optim.steps=1
+check "unless the deck says otherwise" not grep -qx 0 <(column ppo/val/mean random-head)
 end_test
