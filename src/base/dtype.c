@@ -2,25 +2,16 @@
 
 #include "base/error.h"
 
-static const struct {
-    const char *name;
-    size_t bytes;
-} table[] = {
-#define ROW(id, name, bytes) [id] = {name, bytes},
-    QP_DTYPES(ROW)
-#undef ROW
+static const char *const names[] = {
+#define NAME(id, name, bytes) [id] = name,
+    QP_DTYPES(NAME)
+#undef NAME
 };
-
-size_t qp_dtype_bytes(qp_dtype_t dtype)
-{
-    QP_ASSERT(dtype < QP_N_DTYPE);
-    return table[dtype].bytes;
-}
 
 const char *qp_dtype_name(qp_dtype_t dtype)
 {
     QP_ASSERT(dtype < QP_N_DTYPE);
-    return table[dtype].name;
+    return names[dtype];
 }
 
 float qp_f16_to_f32(uint16_t x)

@@ -23,8 +23,15 @@
 typedef enum { QP_DTYPES(QP_DTYPE_ENUM) QP_N_DTYPE } qp_dtype_t;
 #undef QP_DTYPE_ENUM
 
-/** Bytes of one element. */
-size_t qp_dtype_bytes(qp_dtype_t dtype);
+/** Bytes of one element; inline, as addresses of rows are computed with it. */
+static inline size_t qp_dtype_bytes(qp_dtype_t dtype)
+{
+#define QP_DTYPE_BYTES(id, name, bytes) bytes,
+    static const unsigned char bytes_of[] = {QP_DTYPES(QP_DTYPE_BYTES)};
+#undef QP_DTYPE_BYTES
+    return bytes_of[dtype];
+}
+
 /** "fp32", "bf16", ... */
 const char *qp_dtype_name(qp_dtype_t dtype);
 

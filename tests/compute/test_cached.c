@@ -15,8 +15,9 @@ typedef struct {
 static const case_t cases[] = {
     {{9, 3, 64, 0.125f}, QP_F32, QP_F32},      {{9, 3, 64, 0.125f}, QP_BF16, QP_BF16},
     {{4, 4, 80, 0.1118f}, QP_F32, QP_F32},     {{2, 1, 33, 0.17408f}, QP_BF16, QP_BF16},
-    {{4, 1, 128, 0.08839f}, QP_BF16, QP_BF16}, {{9, 3, 64, 0.125f}, QP_F32, QP_I8},
-    {{2, 1, 33, 0.17408f}, QP_F32, QP_I8},     {{4, 2, 128, 0.08839f}, QP_BF16, QP_I8},
+    {{4, 1, 128, 0.08839f}, QP_BF16, QP_BF16}, {{10, 2, 64, 0.125f}, QP_BF16, QP_BF16},
+    {{9, 3, 64, 0.125f}, QP_F32, QP_I8},       {{2, 1, 33, 0.17408f}, QP_F32, QP_I8},
+    {{4, 2, 128, 0.08839f}, QP_BF16, QP_I8},
 };
 enum { N_CASE = sizeof cases / sizeof cases[0] };
 

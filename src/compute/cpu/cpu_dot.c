@@ -8,8 +8,8 @@
 
 #include <immintrin.h>
 
-/* Rows of b at a time, or one. */
-enum { GROUP = 4, MAX_SUMS = 16 };
+/* Rows of b at a time, or one; blocks of a that memory is asked for in advance. */
+enum { GROUP = 4, MAX_SUMS = 16, AHEAD = 2 };
 
 /*
  * Defines dots_<name>(): n_sum sums in registers, of n_sum rows of a with one of b, or of fewer
@@ -17,7 +17,7 @@ enum { GROUP = 4, MAX_SUMS = 16 };
  * function it is inlined into.
  *
  * block: product [n_sum] is n_a rows of a (the last ones may repeat) with n_b rows of b; n_a n_b =
- * n_sum. Of the n_a rows after these, every n_turn-th from \a turn on is called into the cache.
+ * n_sum. Of the n_a rows AHEAD blocks on, every n_turn-th from \a turn on is called into the cache.
  */
 #define DEFINE_DOTS(name, isa, a_t, b_t, vector, WIDTH, n_sum, LOAD_A, LOAD_B, MULTIPLY_ADD, SUM)  \
     __attribute__((target(isa), always_inline)) static inline void add_##name(                     \
@@ -60,7 +60,7 @@ enum { GROUP = 4, MAX_SUMS = 16 };
         _Pragma("GCC unroll 16") for (int i = 0; i < n_a; i++)                                     \
         {                                                                                          \
             a[i] = (const a_t *)d->a + qp_cpu_min(first_a + i, d->n_a - 1) * d->n;                 \
-            ahead[i] = i % n_turn == turn ? a[i] + n_a * d->n : a[i];                              \
+            ahead[i] = i % n_turn == turn ? a[i] + AHEAD * n_a * d->n : a[i];                      \
         }                                                                                          \
         for (int64_t at = 0; at + (WIDTH) <= d->n; at += (WIDTH))                                  \
             add_##name(sum, a, ahead, b, d->n, n_a, n_b, at);                                      \

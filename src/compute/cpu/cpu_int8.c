@@ -14,7 +14,7 @@
  * with VNNI, two 16-bit numbers with AVX2, whose byte product (vpmaddubsw) saturates.
  */
 enum { STRIP = 16, PANEL = QP_CPU_PACK, LANES = 8 };
-enum { LINE = 64, LANES_512 = 16, VECTORS = PANEL / LANES_512, MAX_ROW_512 = 6 };
+enum { LANES_512 = 16, VECTORS = PANEL / LANES_512, MAX_ROW_512 = 6 };
 
 /* Where the operands of a block stand: rows of a and steps of b so many bytes apart. */
 typedef struct {
@@ -23,7 +23,8 @@ typedef struct {
     int32_t *c;
     int64_t ldc;
     bool accumulate;
-    const char *next; /* AVX-512: what is called into the cache, two lines a step */
+    const char *next; /* AVX-512: what is called into the cache, next_step bytes a step */
+    int64_t next_step;
 } block_t;
 
 /* Defines block_<name>_<n_row>(). A macro, for an inline function cannot
@@ -79,13 +80,14 @@ block_avx512(const block_t *t, int n_row)
     for (int i = 0; i < n_row * VECTORS; i++)
         sum[i] = _mm512_setzero_si512();
     const char *a = t->a, *b = t->b, *next = t->next;
-    for (int64_t i = 0; i < t->n_step; i++, a += 4, b += t->b_stride, next += 2 * LINE) {
+    const int64_t next_step = t->next_step;
+    for (int64_t i = 0; i < t->n_step; i++, a += 4, b += t->b_stride, next += next_step) {
         __m512i column[VECTORS];
-        _mm_prefetch(next, _MM_HINT_T1);
-        _mm_prefetch(next + LINE, _MM_HINT_T1);
 #pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
+        for (int v = 0; v < VECTORS; v++) {
+            _mm_prefetch(next + v * next_step / VECTORS, _MM_HINT_T1);
             column[v] = _mm512_loadu_si512(b + (ptrdiff_t)(4 * v * LANES_512));
+        }
 #pragma GCC unroll 6
         for (int r = 0; r < n_row; r++) {
             int32_t dword;
@@ -134,17 +136,16 @@ static const blocks_t with_avx512 = {PANEL,
                                      {NULL, block_avx512_1, block_avx512_2, block_avx512_3,
                                       block_avx512_4, block_avx512_5, block_avx512_6}};
 
-/* All m rows of one strip, in blocks of nearly the same height. */
+/* All m rows of one strip, in blocks of nearly the same height, each of which calls as much of
+ * what comes next. */
 static void strip(const blocks_t *blocks, block_t t, int64_t m)
 {
     const int64_t most = blocks->max_row;
-    int n_done = 0;
+    t.next_step = t.b_stride / ((m + most - 1) / most);
     while (m > 0) {
         const int64_t n = m <= most ? m : m < 2 * most ? (m + 1) / 2 : most;
         blocks->run[n](&t);
-        if (t.next != NULL) /* the second half; then what is there already */
-            t.next = n_done == 0 ? t.next + t.n_step * 2 * LINE : t.b;
-        n_done++;
+        t.next += t.n_step * t.next_step;
         t.a += n * t.a_stride;
         t.c += n * t.ldc;
         m -= n;
