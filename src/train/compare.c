@@ -154,11 +154,12 @@ qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int
     const double z = 1.959964, n = (double)n_query;
     double *difference = QP_NEW("rewards", double, n_query), won = 0.0;
     qp_win_rate_t w;
-    for (int64_t q = 0; q < n_query; q++) {
-        difference[q] = a[q * n_draw] - b[q * n_draw];
-        won += difference[q] > 0.0 ? 1.0 : difference[q] == 0.0 ? 0.5 : 0.0;
+    for (int64_t i = 0; i < n_query * n_draw; i++) {
+        const double x = a[i] - b[i];
+        difference[i / n_draw] += x / (double)n_draw;
+        won += x > 0.0 ? 1.0 : x == 0.0 ? 0.5 : 0.0;
     }
-    w.win_rate = won / n;
+    w.win_rate = won / (n * (double)n_draw);
     const double middle = (w.win_rate + z * z / (2.0 * n)) / (1.0 + z * z / n);
     const double spread =
         z / (1.0 + z * z / n) * sqrt(w.win_rate * (1.0 - w.win_rate) / n + z * z / (4.0 * n * n));

@@ -27,10 +27,13 @@ typedef struct {
 qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_draw, double **reward,
                              qp_answer_statistics_t *statistics);
 
-/** Of a against b, query by query on their first answers. */
+/**
+ * Of a against b [n_query, n_draw], answer by answer; ties count half. Answers to one query are no
+ * sample of their own: the 95% interval (Wilson 1927) and the error are those of n_query queries.
+ */
 typedef struct {
-    double win_rate, win_low, win_high; /**< ties count half; 95% by Wilson (1927) */
-    double difference, difference_error;
+    double win_rate, win_low, win_high;
+    double difference, difference_error; /**< of the mean rewards */
 } qp_win_rate_t;
 qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int64_t n_draw);
 

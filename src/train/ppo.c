@@ -138,9 +138,13 @@ static void take_losses(qp_ppo_t *ppo, int64_t place, int64_t n_all, double *sum
         const int64_t row = room->cu_seqlens[i] + r->n_query[seq] - 1;
         const qp_ppo_old_t old = {e->logprob + at, e->value + at, e->whitened + at,
                                   e->returns + at};
-        qp_ppo_loss(&clip, &old, room->logprob + row, room->value + row, room->entropy + row,
-                    qp_rollout_n_response(r, seq), n_all, room->dlogprob + row, room->dvalue + row,
-                    sum);
+        const qp_ppo_now_t now = {.n = qp_rollout_n_response(r, seq),
+                                  .logprob = room->logprob + row,
+                                  .value = room->value + row,
+                                  .entropy = room->entropy + row,
+                                  .dlogprob = room->dlogprob + row,
+                                  .dvalue = room->dvalue + row};
+        qp_ppo_loss(&clip, &old, &now, n_all, sum);
     }
     /* Of several parts of a mini-batch the one that learns was scaled down with the others. */
     const float share = 1.0f / (float)config->dropped_accumulation;

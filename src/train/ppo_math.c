@@ -136,22 +136,21 @@ static token_loss_t value_loss(double value, double old_value, double returns, d
     return greater(0.5 * error * error, error, 0.5 * clipped_error * clipped_error);
 }
 
-void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const float *logprob,
-                 const float *value, const float *entropy, int64_t n, int64_t n_all,
-                 float *dlogprob, float *dvalue, double *sum)
+void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const qp_ppo_now_t *now,
+                 int64_t n_all, double *sum)
 {
-    for (int64_t i = 0; i < n; i++) {
-        double change = (double)logprob[i] - (double)old->logprob[i];
+    for (int64_t i = 0; i < now->n; i++) {
+        double change = (double)now->logprob[i] - (double)old->logprob[i];
         double ratio = exp(change); /* exactly 1 where nothing changed */
         double advantage = (double)old->advantage[i];
-        double v = (double)value[i], error = v - (double)old->returns[i];
+        double v = (double)now->value[i], error = v - (double)old->returns[i];
         token_loss_t p = policy_loss(advantage, ratio, clip->cliprange);
         token_loss_t q =
             value_loss(v, (double)old->value[i], (double)old->returns[i], clip->cliprange_value);
         const double term[QP_N_PPO_SUM] = {
             [QP_PPO_LOSS_POLICY] = p.loss,
             [QP_PPO_LOSS_VALUE] = q.loss,
-            [QP_PPO_ENTROPY] = (double)entropy[i],
+            [QP_PPO_ENTROPY] = (double)now->entropy[i],
             [QP_PPO_APPROXKL] = 0.5 * change * change,
             [QP_PPO_POLICYKL] = -change,
             [QP_PPO_CLIPFRAC] = p.is_clipped,
@@ -163,8 +162,8 @@ void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const float
         };
         for (int k = 0; k < QP_N_PPO_SUM; k++)
             sum[k] += term[k];
-        dlogprob[i] = (float)(p.gradient / (double)n_all);
-        dvalue[i] = (float)(clip->vf_coef * q.gradient / (double)n_all);
+        now->dlogprob[i] = (float)(p.gradient / (double)n_all);
+        now->dvalue[i] = (float)(clip->vf_coef * q.gradient / (double)n_all);
     }
 }
 

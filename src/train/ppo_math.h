@@ -47,6 +47,13 @@ typedef struct {
     const float *advantage, *returns;
 } qp_ppo_old_t;
 
+/** The policy as it is now on n tokens, and the gradients of the loss that it gets; [n] each. */
+typedef struct {
+    int64_t n;
+    const float *logprob, *value, *entropy;
+    float *dlogprob, *dvalue;
+} qp_ppo_now_t;
+
 typedef struct {
     double cliprange, cliprange_value, vf_coef;
 } qp_ppo_clip_t;
@@ -73,16 +80,14 @@ typedef enum { QP_PPO_SUMS(QP_PPO_SUM_ENUM) QP_N_PPO_SUM } qp_ppo_sum_t;
 extern const char *const qp_ppo_sum_name[QP_N_PPO_SUM];
 
 /**
- * Clipped losses of n tokens (recipe D5): L = policy + vf_coef value, each a mean over the n_all
- * tokens of the whole mini-batch. rho is clipped to 1 -+ cliprange, the value to old -+
- * cliprange_value. dlogprob, dvalue [n] get dL/dlogprob and dL/dvalue of the current logprob,
- * value [n]; at a tie of the two branches of a maximum the unclipped one counts. entropy [n] is
- * only summed. Adds to sum [QP_N_PPO_SUM], token by token: parts in order give the bits of the
- * whole. The caller zeroes the gradient where the mean rho exceeds TRL's ratio_threshold.
+ * Clipped losses (recipe D5): L = policy + vf_coef value, each a mean over the n_all tokens of the
+ * whole mini-batch. rho is clipped to 1 -+ cliprange, the value to old -+ cliprange_value. Writes
+ * now->dlogprob and dvalue; at a tie of the two branches of a maximum the unclipped one counts. The
+ * entropy is only summed. Adds to sum [QP_N_PPO_SUM], token by token: parts in order give the bits
+ * of the whole. The caller zeroes the gradient where the mean rho exceeds TRL's ratio_threshold.
  */
-void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const float *logprob,
-                 const float *value, const float *entropy, int64_t n, int64_t n_all,
-                 float *dlogprob, float *dvalue, double *sum);
+void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const qp_ppo_now_t *now,
+                 int64_t n_all, double *sum);
 
 /* --- KL control ------------------------------------------------------------------------------- */
 

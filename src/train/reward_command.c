@@ -36,7 +36,7 @@ static const double ending_seconds = 0.5;
 static const struct {
     int signal; /* 0: the end of its standard input */
     double seconds;
-} ending[] = {{0, 2.0}, {SIGTERM, 1.0}, {SIGKILL, INFINITY}};
+} ending[] = {{0, 2.0}, {SIGHUP, 1.0}, {SIGKILL, INFINITY}};
 enum { N_ENDING = sizeof ending / sizeof ending[0] };
 
 struct qp_reward_command {
@@ -100,13 +100,15 @@ static int close_others(posix_spawn_file_actions_t *actions)
     return failed;
 }
 
-/* SIGPIPE may be ignored here, which a program would inherit. */
+/* Batch systems send a signal to all processes of a job. SIGPIPE may be ignored here, which a
+ * program would inherit. */
 static void set_attributes(posix_spawnattr_t *attributes)
 {
     sigset_t blocked, defaults;
     sigemptyset(&blocked);
-    sigaddset(&blocked, SIGINT);
+    sigaddset(&blocked, SIGTERM);
     sigaddset(&blocked, SIGUSR1);
+    sigaddset(&blocked, SIGINT);
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE);
     posix_spawnattr_setsigmask(attributes, &blocked);

@@ -7,8 +7,8 @@
  *
  * The lines are ASCII (other characters as \uXXXX), so that the program's locale does not matter;
  * bytes that are no UTF-8 arrive as U+FFFD. The program gets no other descriptor of the run. It is
- * in a process group of its own and starts with SIGINT and SIGUSR1 blocked: they ask the run for a
- * checkpoint and must not end the program before.
+ * in a process group of its own and starts with SIGTERM, SIGUSR1 and SIGINT blocked: they ask the
+ * run for a checkpoint and must not end the program before.
  */
 #ifndef QP_TRAIN_REWARD_COMMAND_H
 #define QP_TRAIN_REWARD_COMMAND_H
@@ -46,7 +46,7 @@ qp_error_t qp_reward_command_score(qp_reward_command_t *command, const qp_reward
                                    int64_t n, double *reward);
 
 /**
- * Closes the program's standard input and gives it 2 s to end; then SIGTERM and 1 s; then SIGKILL.
+ * Closes the program's standard input and gives it 2 s to end; then SIGHUP and 1 s; then SIGKILL.
  * A status other than 0 is a warning, unless the command has already failed. NULL is allowed.
  */
 void qp_reward_command_stop(qp_reward_command_t **command);

@@ -250,7 +250,7 @@ static void mark_signal(int number)
 static int be_stubborn(const char *argument)
 {
     marker = argument;
-    signal(SIGTERM, mark_signal);
+    signal(SIGHUP, mark_signal);
     be_length(NULL);
     pause_seconds(60.0);
     return 0;
@@ -261,6 +261,7 @@ static int be_guarded(const char *argument)
 {
     int bits = 0;
     (void)argument;
+    raise(SIGTERM);
     raise(SIGUSR1);
     raise(SIGINT);
     if (count_descriptors() > 3)

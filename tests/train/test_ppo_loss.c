@@ -24,9 +24,14 @@ static void loss_of(token_t *token)
                               .advantage = &token->advantage,
                               .returns = &token->returns};
     const float entropy = 0.0f;
+    const qp_ppo_now_t now = {.n = 1,
+                              .logprob = &token->logprob,
+                              .value = &token->value,
+                              .entropy = &entropy,
+                              .dlogprob = &token->dlogprob,
+                              .dvalue = &token->dvalue};
     memset(token->sum, 0, sizeof token->sum);
-    qp_ppo_loss(&clip, &old, &token->logprob, &token->value, &entropy, 1, N_ALL, &token->dlogprob,
-                &token->dvalue, token->sum);
+    qp_ppo_loss(&clip, &old, &now, N_ALL, token->sum);
 }
 
 static void test_policy_cases(void)
@@ -112,8 +117,13 @@ static void mini_loss(mini_t *mini, int64_t first, int64_t n, int64_t n_all)
                               .value = mini->old_value + first,
                               .advantage = mini->advantage + first,
                               .returns = mini->returns + first};
-    qp_ppo_loss(&clip, &old, mini->logprob + first, mini->value + first, mini->entropy + first, n,
-                n_all, mini->dlogprob + first, mini->dvalue + first, mini->sum);
+    const qp_ppo_now_t now = {.n = n,
+                              .logprob = mini->logprob + first,
+                              .value = mini->value + first,
+                              .entropy = mini->entropy + first,
+                              .dlogprob = mini->dlogprob + first,
+                              .dvalue = mini->dvalue + first};
+    qp_ppo_loss(&clip, &old, &now, n_all, mini->sum);
 }
 
 /* By the sign of the advantage instead of a maximum: a gain counts up to 1 + cliprange, a loss down

@@ -403,10 +403,10 @@ static void test_bad_end(void)
     CHECK(count_warnings(": ended with exit status 3\n") == 1);
 }
 
-/* Heeds neither the end of its input nor SIGTERM; takes 3 s, so beside the other tests. */
+/* Heeds neither the end of its input nor SIGHUP; takes 3 s, so beside the other tests. */
 static void *end_stubborn(void *argument)
 {
-    char *path = qp_format("%s/terminated", qp_test_folder());
+    char *path = qp_format("%s/hung-up", qp_test_folder());
     qp_reward_text_t text = text_of("p", "four");
     double reward = -1.0, begin;
     qp_reward_command_t *command = start("stubborn", path, patience);

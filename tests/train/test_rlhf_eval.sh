@@ -53,6 +53,11 @@ check "queries: the best of 3 is better than the mean" better \
 quipu_on 2 policy "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter --set compare.against=base
 check "queries: the other way round, the rest of the wins" close "$(value base win_rate)" \
     "$(awk -v w="$(value policy win_rate)" 'BEGIN { print 1 - w }')"
+mean() { # "policy" or "rival"
+    sed -n "s/.*\"$1\": {\"reward_mean\": \([-0-9.e]*\).*/\1/p" runs/base/eval.json
+}
+check "queries: the difference is that of the means" close "$(value base difference)" \
+    "$(awk -v a="$(mean policy)" -v b="$(mean rival)" 'BEGIN { printf "%.12g", a - b }')"
 quipu_on 2 itself "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter \
     --set compare.against=runs/ppo/adapter
 check "queries: against itself, half" close "$(value itself win_rate)" 0.5

@@ -137,9 +137,6 @@ static void take_scratch(decode_t *d, qp_cpu_device_t *device)
     d->partial.sum = qp_cpu_carve(&at, sum_bytes);
 }
 
-/* Rows of the cache; the last one is there TILE times more. */
-enum { N_ROW = PIECE + TILE };
-
 /* Memory of one thread. */
 typedef struct {
     int64_t key[PIECE];       /* rows of the cache */
