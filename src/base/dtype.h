@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/error.h"
+
 /*      enum      name    bytes */
 #define QP_DTYPES(X)       \
     X(QP_F32, "fp32", 4)   \
@@ -29,6 +31,7 @@ static inline size_t qp_dtype_bytes(qp_dtype_t dtype)
 #define QP_DTYPE_BYTES(id, name, bytes) bytes,
     static const unsigned char bytes_of[] = {QP_DTYPES(QP_DTYPE_BYTES)};
 #undef QP_DTYPE_BYTES
+    QP_ASSERT(dtype < QP_N_DTYPE);
     return bytes_of[dtype];
 }
 
