@@ -12,9 +12,9 @@ static inline const uint16_t *row_at(const qp_decode_tile_t *tile, int64_t row)
     return (const uint16_t *)(tile->row[row] + tile->offset);
 }
 
-/* --- scores: pairs of features are multiplied as they lie, a sum for each key ------------------
- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
+/* Pairs of features are multiplied as they lie; a sum for each key. */
 QP_TILE_INLINE void score_one(float *score, const uint16_t *query, const qp_decode_tile_t *tile,
                               float scale)
 {
@@ -40,54 +40,28 @@ QP_TILE_ISA static void score_tile(float *score, const void *query, const qp_dec
         score_one(score + h * PIECE, (const uint16_t *)query + h * tile->e, tile, scale);
 }
 
-/* --- values: pairs of keys, whose features are put side by side --------------------------------
- */
+/* --- values ----------------------------------------------------------------------------------- */
 
-/* Features [c, c + 64) of n_head heads; n_head is a constant. */
-QP_TILE_INLINE void add_features(float *out, const __m256i *weight, const qp_decode_tile_t *tile,
-                                 int n_head, int64_t c)
+/* Features [c, c + 64) of a tile as the second operand of a product: pairs of keys. */
+QP_TILE_INLINE void pack_values(char *packed, const qp_decode_tile_t *tile, int64_t c)
 {
-    enum { N = QP_SUB / QP_LANES };
-    __m512 sum[MAX_HEADS * N];
-#pragma GCC unroll 4
-    for (int h = 0; h < n_head; h++)
-#pragma GCC unroll 4
-        for (int v = 0; v < N; v++)
-            sum[h * N + v] = _mm512_loadu_ps(out + h * tile->e + c + v * QP_LANES);
-#pragma GCC unroll 8
-    for (int k = 0; k < TILE; k += 2) {
-        __m512bh pair[N];
-#pragma GCC unroll 4
-        for (int v = 0; v < N; v++) {
+    for (int k = 0; k < TILE; k += 2)
+        for (int v = 0; v < QP_VECTORS; v++) {
             const int64_t at = c + v * QP_LANES;
             const __m256i a = _mm256_loadu_si256((const void *)(row_at(tile, k) + at));
             const __m256i b = _mm256_loadu_si256((const void *)(row_at(tile, k + 1) + at));
-            pair[v] =
-                (__m512bh)qp_tile_interleave(_mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1));
+            const __m512i rows = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+            _mm512_store_si512(packed + k / 2 * QP_STEP + v * (int)sizeof rows,
+                               qp_tile_interleave(rows));
         }
-#pragma GCC unroll 4
-        for (int h = 0; h < n_head; h++) {
-            int32_t both;
-            memcpy(&both, (const char *)&weight[h] + k * (int)sizeof(uint16_t), sizeof both);
-            const __m512bh all = (__m512bh)_mm512_set1_epi32(both);
-#pragma GCC unroll 4
-            for (int v = 0; v < N; v++)
-                sum[h * N + v] = _mm512_dpbf16_ps(sum[h * N + v], all, pair[v]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int h = 0; h < n_head; h++)
-#pragma GCC unroll 4
-        for (int v = 0; v < N; v++)
-            _mm512_storeu_ps(out + h * tile->e + c + v * QP_LANES, sum[h * N + v]);
 }
 
-#define DEFINE_ADD(n_head)                                                  \
-    QP_TILE_ISA static void add_##n_head(float *out, const __m256i *weight, \
-                                         const qp_decode_tile_t *tile)      \
-    {                                                                       \
-        for (int64_t c = 0; c < tile->e; c += QP_SUB)                       \
-            add_features(out, weight, tile, n_head, c);                     \
+#define DEFINE_ADD(n_head)                                                                        \
+    QP_TILE_ISA static void add_##n_head(float *out, int64_t e, const __m256i *weight,            \
+                                         const char *packed)                                      \
+    {                                                                                             \
+        const qp_tile_operand_t a = {(const char *)weight, sizeof *weight, QP_PAIR};              \
+        qp_tile_add(out, e, n_head, QP_VECTORS, a, qp_tile_packed(packed, 0, 0), QP_GROUP_STEPS); \
     }
 DEFINE_ADD(1)
 DEFINE_ADD(2)
@@ -97,15 +71,18 @@ DEFINE_ADD(4)
 QP_TILE_ISA static void add_tile(float *out, const float *weight, const qp_decode_tile_t *tile,
                                  float *wide)
 {
-    static void (*const add[])(float *, const __m256i *,
-                               const qp_decode_tile_t *) = {NULL, add_1, add_2, add_3, add_4};
-    (void)wide;
-    for (int64_t h = 0; h < tile->group; h += MAX_HEADS) {
-        const int64_t n = qp_cpu_min(tile->group - h, MAX_HEADS);
-        __m256i half[MAX_HEADS];
-        for (int64_t i = 0; i < n; i++)
-            half[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(weight + (h + i) * PIECE));
-        add[n](out + h * tile->e, half, tile);
+    static void (*const add[])(float *, int64_t, const __m256i *,
+                               const char *) = {NULL, add_1, add_2, add_3, add_4};
+    char *packed = (char *)wide;
+    for (int64_t c = 0; c < tile->e; c += QP_SUB) {
+        pack_values(packed, tile, c);
+        for (int64_t h = 0; h < tile->group; h += MAX_HEADS) {
+            const int64_t n = qp_cpu_min(tile->group - h, MAX_HEADS);
+            __m256i half[MAX_HEADS];
+            for (int64_t i = 0; i < n; i++)
+                half[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(weight + (h + i) * PIECE));
+            add[n](out + h * tile->e + c, tile->e, half, packed);
+        }
     }
 }
 

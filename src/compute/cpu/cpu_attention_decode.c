@@ -94,7 +94,7 @@ typedef struct {
     partial_t partial;
     piece_t *piece;
     int64_t n_piece, n_row;
-    int64_t *row_first, *row_of; /* [n_row + 1] first piece, [n_row] row of the batch */
+    int64_t *row_first; /* [n_row + 1] first piece of a row */
 } decode_t;
 
 /* Counts the work; writes the tables too once they have their memory. */
@@ -105,10 +105,8 @@ static void plan_decode(decode_t *d, const qp_ragged_t *batch)
         const int64_t first = batch->cu_seqlens_host[s], end = batch->cu_seqlens_host[s + 1];
         for (int64_t row = first; row < end; row++, d->n_row++) {
             const int64_t n_key = d->map->n_past[s] + row - first + 1;
-            if (d->piece != NULL) {
+            if (d->piece != NULL)
                 d->row_first[d->n_row] = d->n_piece;
-                d->row_of[d->n_row] = row;
-            }
             for (int64_t k = 0; k < n_key; k += PIECE, d->n_piece++)
                 if (d->piece != NULL)
                     d->piece[d->n_piece] = (piece_t){s, row, k, qp_cpu_min(n_key - k, PIECE)};
@@ -118,23 +116,17 @@ static void plan_decode(decode_t *d, const qp_ragged_t *batch)
         d->row_first[d->n_row] = d->n_piece;
 }
 
-/* Memory of the plan and of partial results. */
-static void take_scratch(decode_t *d, qp_cpu_device_t *device)
+/* Lays out the plan and the partial results; returns their bytes. */
+static size_t carve_tables(decode_t *d, char *memory)
 {
     const int64_t n_partial = d->n_piece * d->a.n_head;
-    const size_t piece_bytes = qp_bytes(d->n_piece, sizeof *d->piece);
-    const size_t row_bytes = qp_bytes(d->n_row + 1, sizeof *d->row_of);
-    const size_t out_bytes = qp_bytes(n_partial * d->a.head_dim, sizeof(float));
-    const size_t sum_bytes = qp_bytes(n_partial, sizeof(float));
-    char *at = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM,
-                              qp_cpu_round64(piece_bytes) + 2 * qp_cpu_round64(row_bytes) +
-                                  qp_cpu_round64(out_bytes) + 2 * qp_cpu_round64(sum_bytes));
-    d->piece = qp_cpu_carve(&at, piece_bytes);
-    d->row_first = qp_cpu_carve(&at, row_bytes);
-    d->row_of = qp_cpu_carve(&at, row_bytes);
-    d->partial.out = qp_cpu_carve(&at, out_bytes);
-    d->partial.top = qp_cpu_carve(&at, sum_bytes);
-    d->partial.sum = qp_cpu_carve(&at, sum_bytes);
+    char *at = memory;
+    d->piece = qp_cpu_carve(&at, qp_bytes(d->n_piece, sizeof *d->piece));
+    d->row_first = qp_cpu_carve(&at, qp_bytes(d->n_row + 1, sizeof *d->row_first));
+    d->partial.out = qp_cpu_carve(&at, qp_bytes(n_partial * d->a.head_dim, sizeof(float)));
+    d->partial.top = qp_cpu_carve(&at, qp_bytes(n_partial, sizeof(float)));
+    d->partial.sum = qp_cpu_carve(&at, qp_bytes(n_partial, sizeof(float)));
+    return (size_t)(at - memory);
 }
 
 /* Memory of one thread. */
@@ -281,7 +273,8 @@ QP_CPU_CLONES static void join_pieces(const decode_t *d, int64_t row, int64_t he
     }
     for (int64_t c = 0; c < e; c++)
         out[c] /= sum;
-    qp_cpu_store(qp_cpu_at(d->out, d->row_of[row], head * e), d->out->dtype, out, e);
+    qp_cpu_store(qp_cpu_at(d->out, d->piece[d->row_first[row]].row, head * e), d->out->dtype, out,
+                 e);
 }
 
 void qp_cpu_attention_decode(qp_cpu_device_t *device, const qp_mat_t *out, const qp_mat_t *qkv,
@@ -300,7 +293,7 @@ void qp_cpu_attention_decode(qp_cpu_device_t *device, const qp_mat_t *out, const
     plan_decode(&d, batch);
     if (d.n_row == 0)
         return;
-    take_scratch(&d, device);
+    carve_tables(&d, qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM, carve_tables(&d, NULL)));
     plan_decode(&d, batch);
     lane_t measure;
     const size_t lane_bytes = carve_lane(&measure, &d, NULL);

@@ -21,7 +21,7 @@ typedef struct {
     int64_t e, group;       /**< elements of the kv head; query heads */
 } qp_decode_tile_t;
 
-/** What multiplies a tile; \a wide is [TILE, e] fp32 of the calling thread. */
+/** What multiplies a tile; \a wide is room for [TILE, e] in fp32, 64-aligned, of the thread. */
 typedef struct {
     qp_dtype_t query; /**< type of the queries */
     /** score [group, PIECE], its first TILE columns = scale * query [group, e] times the rows. */

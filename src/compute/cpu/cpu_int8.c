@@ -145,7 +145,8 @@ static void strip(const blocks_t *blocks, block_t t, int64_t m)
     while (m > 0) {
         const int64_t n = m <= most ? m : m < 2 * most ? (m + 1) / 2 : most;
         blocks->run[n](&t);
-        t.next += t.n_step * t.next_step;
+        if (t.next != NULL)
+            t.next += t.n_step * t.next_step;
         t.a += n * t.a_stride;
         t.c += n * t.ldc;
         m -= n;
