@@ -4,22 +4,6 @@
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 
-qp_error_t qp_json_want(const json_t *object, const char *key, json_type type, json_t **value)
-{
-    static const char *const names[] = {
-        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a number",  [JSON_TRUE] = "true",
-        [JSON_FALSE] = "false",        [JSON_NULL] = "null",
-    };
-    *value = json_object_get(object, key);
-    if (*value == NULL)
-        return QP_ERROR(QP_INPUT, "'%s' is missing", key);
-    if (json_typeof(*value) != type)
-        return QP_ERROR(QP_INPUT, "'%s' is %s, expected %s", key, names[json_typeof(*value)],
-                        names[type]);
-    return NULL;
-}
-
 bool qp_json_flag(const json_t *object, const char *key, bool otherwise)
 {
     const json_t *value = json_object_get(object, key);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "formats/json.h"
 #include "text/sentencepiece_shim.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_added.h"
@@ -92,8 +93,6 @@ qp_error_t qp_tokenizer_read_pre_tokenizer(qp_tokenizer_t *tokenizer, const json
 qp_error_t qp_tokenizer_read_post_processor(qp_tokenizer_t *tokenizer, const json_t *value);
 qp_error_t qp_tokenizer_read_decoder(qp_tokenizer_t *tokenizer, const json_t *value);
 
-/** Member of a JSON object with a type; absent or another type is QP_INPUT naming the key. */
-qp_error_t qp_json_want(const json_t *object, const char *key, json_type type, json_t **value);
 /** A true/false member, \a otherwise if absent or null. */
 bool qp_json_flag(const json_t *object, const char *key, bool otherwise);
 /** A text member, "" if absent or no text. */
