@@ -135,8 +135,8 @@ qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, uns
     if (r.lone_surrogate && (flags & QP_JSON_REFUSE_SURROGATES) != 0)
         error = QP_ERROR(QP_INPUT, "%s: holds half of a surrogate pair (\\uD800 to \\uDFFF)", name);
     else
-        *root = json_loadb(r.out.n > 0 ? r.out.data : "", r.out.n,
-                           JSON_DECODE_ANY | JSON_ALLOW_NUL, &where);
+        *root = json_loadb(r.out.n > 0 ? r.out.data : "", r.out.n, JSON_DECODE_ANY | JSON_ALLOW_NUL,
+                           &where);
     if (error == NULL && *root == NULL)
         error = QP_ERROR(QP_INPUT, "%s:%d: %s", name, where.line, where.text);
     qp_str_fini(&r.out);
@@ -217,8 +217,8 @@ qp_error_t qp_json_string(const json_t *object, const char *key, const char *oth
 qp_error_t qp_json_want(const json_t *object, const char *key, json_type type, json_t **value)
 {
     static const char *const names[] = {
-        [JSON_OBJECT] = "an object",   [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_INTEGER] = "an integer", [JSON_REAL] = "a number",  [JSON_TRUE] = "true or false",
+        [JSON_OBJECT] = "an object",    [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
+        [JSON_INTEGER] = "an integer",  [JSON_REAL] = "a number",  [JSON_TRUE] = "true or false",
         [JSON_FALSE] = "true or false", [JSON_NULL] = "null",
     };
     *value = json_object_get(object, key);

@@ -22,8 +22,7 @@ typedef struct qp_jinja qp_jinja_t;
  * Compiles a template (valid UTF-8). Wrong syntax, or a tag, filter, test, method or global that is
  * not known: QP_INPUT "<name>: line N: ...". Not collective.
  */
-qp_error_t qp_jinja_compile(const char *name, const char *text, size_t n_bytes,
-                            qp_jinja_t **jinja);
+qp_error_t qp_jinja_compile(const char *name, const char *text, size_t n_bytes, qp_jinja_t **jinja);
 void qp_jinja_destroy(qp_jinja_t **jinja);
 /** True if the template has {% generation %} blocks. */
 int qp_jinja_has_generation(const qp_jinja_t *jinja);

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=180
 # The job scripts with stand-ins for srun, mpirun, scontrol, qsub and quipu on PATH: what they start,
 # when they put the job back into the queue, and when they do not.
 # shellcheck disable=SC2016
@@ -137,7 +136,7 @@ mkdir -p run/checkpoints
 : >"$work/log"
 env "${pbs_env[@]}" bash "$source/jobscripts/pbs/quipu.pbs" my.cfg >>"$work/log" 2>&1 &
 script=$!
-for _ in $(seq 200); do [ -e run/ready ] && break; sleep 0.05; done
+until [ -e run/ready ] || ! kill -0 "$script"; do sleep 0.05; done
 kill -TERM "$script"
 code=0
 wait "$script" || code=$?

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=180
 # The program's arguments; help, version and the deck's reference without MPI; quipu-plot.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/../train/e2e.sh"

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=20
 # The example programs of input/ppo-command: a line of reward for each answer, at once.
 set -euo pipefail
 cd "${QUIPU_SOURCE:?}/input/ppo-command"

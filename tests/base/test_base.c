@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * Errors, strings, dtypes, Philox and memory counters. */
+/* Errors, strings, dtypes, Philox and memory counters. */
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=120
+/* QP_TEST: ranks=1,2,3,4
  * Checkpoints: round trip, rotation, the newest whole one, refusals, damage, failed writes. */
 #include <fcntl.h>
 #include <math.h>

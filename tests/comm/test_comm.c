@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=60
+/* QP_TEST: ranks=1,2,3,4
  * Ranks and nodes, agreement, small collectives. */
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,4 timeout=60
+/* QP_TEST: ranks=1,2,4
  * Ranks of a node that may use the same cores get parts of their own; nobody is bound that wants
  * more threads than its part has, or that the launcher has bound. */
 #include <mpi.h>

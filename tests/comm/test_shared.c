@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=60
+/* QP_TEST: ranks=1,2,3,4
  * Node-shared memory of all kinds: zeroed, aligned, one copy, counted once. */
 #include <stdint.h>
 

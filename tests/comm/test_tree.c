@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=60
+/* QP_TEST: ranks=1,2,3,4
  * The deterministic reduction: one tree of leaves whatever the rank count, the same bits
  * everywhere. */
 #include <math.h>

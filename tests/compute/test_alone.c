@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=120 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Rows stand alone: what an op makes of a row has the same bits whatever rows come with it, how
  * many and in which place. Sizes of SmolLM2-135M and odd ones; rows of LoRA lie apart, as its
  * columns do.

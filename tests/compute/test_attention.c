@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Causal attention, forward and backward: against the double twin, whose gradient is checked by
  * differences; the same bits alone, in a batch and on any number of threads; and transformers'. */
 #include "attention_twin.h"

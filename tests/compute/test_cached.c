@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Attention over the paged cache: prefill in parts and token by token gives what training attention
  * gives, and a sequence's bits do not depend on its neighbours, nor those of a prompt on the parts
  * it comes in. In int8, the cache holds exactly what the rule says and the result is that of it. */

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=20 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Opening a device, its share of the cores, its memory, its group of the deck. */
 #include <sched.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=30 isa=AVX2,AVX2_VNNI,AVX512_CORE,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX2_VNNI,AVX512_CORE,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Our own products of whole numbers, and what a device does with the kind of CPU it finds: the same
  * integers everywhere. */
 #include "compute/cpu/cpu.h"

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Frozen linears of every kind and mode, forward and backward, against twins in double precision
  * and in integers; sizes that oneDNN packs (multiples of 64) and sizes that it does not. */
 #include "compute/cpu/cpu_dnnl.h"

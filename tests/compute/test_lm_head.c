@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Fused language-model head against a double twin: log-probability, entropy, gradient. */
 #include "cpu_testing.h"
 

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=30 isa=AVX2
+/* QP_TEST: isa=AVX2
  * AdamW against torch (tests/golden/make_optim.py) and a double twin; sums of squares. */
 #include "cpu_testing.h"
 

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
  * Packed second operands: a product with one equals the product with the plain matrix, odd sizes,
  * both orders, both types of source. Products add in one order either way only by luck, so values
  * are small whole numbers: every sum is exact.

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=60 isa=AVX2
+/* QP_TEST: isa=AVX2
  * Drawing tokens: greedy, the sets that top-k and top-p keep (sorting twin, and HF's warpers), the
  * frequencies of draws, and refusal of NaN. */
 #include "cpu_testing.h"

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * The data and batch groups of a deck fill their configs. */
+/* The data and batch groups of a deck fill their configs. */
 #include <string.h>
 
 #include "data/data.h"

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=60
+/* QP_TEST: ranks=1,2,3,4
  * The stream of global batches: the same rows in the same order whatever the rank count, across
  * epochs, and from the middle on without reading what came before. */
 #include "base/hash.h"

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * The keyed order of an epoch is a bijection, differs by seed and epoch, and never changes. */
+/* The keyed order of an epoch is a bijection, differs by seed and epoch, and never changes. */
 #include <string.h>
 
 #include "base/mem.h"

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=30
- * What packing promises: which tokens are in which row, what is predicted, and that it repeats. */
+/* What packing promises: which tokens are in which row, what is predicted, and that it repeats. */
 #include "base/file.h"
 #include "base/log.h"
 #include "data/plan.h"

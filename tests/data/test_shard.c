@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=30
- * Shards come back as they were written; what is damaged or does not fit is refused by name. */
+/* Shards come back as they were written; what is damaged or does not fit is refused by name. */
 #include <fcntl.h>
 #include <glob.h>
 #include <math.h>

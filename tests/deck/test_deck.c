@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,3 timeout=60
+/* QP_TEST: ranks=1,3
  * Decks: values and their sources, every kind of mistake with file and line, echo, hash, documents.
  */
 #include <stdlib.h>

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=30
- * GGUF: every block format as gguf-py dequantises it, metadata, damage (golden/make_formats.py). */
+/* GGUF: every block format as gguf-py dequantises it, metadata, damage (golden/make_formats.py). */
 #include <stdio.h>
 #include <string.h>
 

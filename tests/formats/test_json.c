@@ -1,6 +1,5 @@
-/* QP_TEST:
- * JSON as Python's json.load reads it (its words: CPython's json/decoder.py), and values whose types
- * are checked. */
+/* JSON as Python's json.load reads it (its words: CPython's json/decoder.py), and values whose
+ * types are checked. */
 #include <string.h>
 
 #include "formats/json.h"
@@ -27,8 +26,10 @@ static void test_numbers_of_python(void)
     CHECK(x > 0.99e30 && x < 1.01e30);
     CHECK_OK(qp_json_int(root, "max", 0, 0, INT64_MAX, &i));
     CHECK(i == INT64_MAX && json_is_real(json_object_get(root, "over")));
-    CHECK_FAILS(qp_json_int(root, "over", 0, 0, INT64_MAX, &i), QP_INPUT, "over is 9.2233720368547");
-    CHECK_FAILS(qp_json_number(root, "nan", 0.0, &x), QP_INPUT, "nan is \"NaN\", expected a number");
+    CHECK_FAILS(qp_json_int(root, "over", 0, 0, INT64_MAX, &i), QP_INPUT,
+                "over is 9.2233720368547");
+    CHECK_FAILS(qp_json_number(root, "nan", 0.0, &x), QP_INPUT,
+                "nan is \"NaN\", expected a number");
     CHECK_FAILS(qp_json_number(root, "low", 0.0, &x), QP_INPUT, "low is \"-Infinity\"");
     CHECK(json_array_size(json_object_get(root, "inf")) == 3);
     CHECK(strcmp(json_string_value(json_object_get(root, "x")), "NaN 1e999") == 0);
@@ -38,9 +39,10 @@ static void test_numbers_of_python(void)
 static void test_texts_of_python(void)
 {
     const char *text = NULL;
-    json_t *root = parse("{\"a\": 1, \"a\": 2, \"lone\": \"x\\ud800y\\udc00\", \"nul\": \"\\u0000\","
-                         "\"pair\": \"\\ud83d\\ude00\", \"quote\": \"\\\\\\\"\\u00e9\"}",
-                         0);
+    json_t *root =
+        parse("{\"a\": 1, \"a\": 2, \"lone\": \"x\\ud800y\\udc00\", \"nul\": \"\\u0000\","
+              "\"pair\": \"\\ud83d\\ude00\", \"quote\": \"\\\\\\\"\\u00e9\"}",
+              0);
     CHECK(json_integer_value(json_object_get(root, "a")) == 2);
     CHECK_OK(qp_json_string(root, "lone", NULL, &text));
     CHECK(strcmp(text, "x\xef\xbf\xbdy\xef\xbf\xbd") == 0);
@@ -60,10 +62,10 @@ static void test_texts_of_python(void)
 
 static void test_damage(void)
 {
-    static const char *const wrong[] = {"",         "{",         "{\"a\": 01}", "{\"a\": \"\\x\"}",
-                                        "[1,]",     "nan",       "Infinit",     "{\"a\": \"\xff\"}",
-                                        "{} x",     "\"\\u12\"", "\"\\",        "\"\\ud800\\u12",
-                                        "[1e, 2]",  "--1",       "{\"a\": -}",  "[NaNN]"};
+    static const char *const wrong[] = {"",        "{",         "{\"a\": 01}", "{\"a\": \"\\x\"}",
+                                        "[1,]",    "nan",       "Infinit",     "{\"a\": \"\xff\"}",
+                                        "{} x",    "\"\\u12\"", "\"\\",        "\"\\ud800\\u12",
+                                        "[1e, 2]", "--1",       "{\"a\": -}",  "[NaNN]"};
     json_t *root = NULL;
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         CHECK_FAILS(qp_json_parse("w.json", wrong[i], strlen(wrong[i]), 0, &root), QP_INPUT,
@@ -75,9 +77,10 @@ static void test_damage(void)
 
 static void test_types(void)
 {
-    json_t *root = parse("{\"flag\": \"true\", \"n\": \"16\", \"x\": true, \"text\": 5, \"null\": null,"
-                         "\"half\": 1.5, \"three\": 3}",
-                         0);
+    json_t *root =
+        parse("{\"flag\": \"true\", \"n\": \"16\", \"x\": true, \"text\": 5, \"null\": null,"
+              "\"half\": 1.5, \"three\": 3}",
+              0);
     bool flag = false;
     int64_t n = 0;
     double x = 0.0;

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=30
- * safetensors: what safetensors.torch wrote, round trips, sharded folders, damage. */
+/* safetensors: what safetensors.torch wrote, round trips, sharded folders, damage. */
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=60
+/* QP_TEST: ranks=1,2,3,4
  * HDF5 files written and read by all ranks together: slabs, types, attributes, blobs, checksums. */
 #include <signal.h>
 #include <string.h>

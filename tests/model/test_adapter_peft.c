@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * PEFT adapters: what PEFT wrote, what it merges to, our own folders, refusals. */
+/* PEFT adapters: what PEFT wrote, what it merges to, our own folders, refusals. */
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * Models that must be refused: one sentence naming file and tensor, and nothing left behind. */
+/* Models that must be refused: one sentence naming file and tensor, and nothing left behind. */
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>

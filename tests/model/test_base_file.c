@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * Configs, the rotation and quantisation of rows, and bases made from HF, GGUF and random sources.
+/* Configs, the rotation and quantisation of rows, and bases made from HF, GGUF and random sources.
  */
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * Outputs of both heads and their way back, in fp32: gradients against finite differences, with
+/* Outputs of both heads and their way back, in fp32: gradients against finite differences, with
  * dropout before the scalar head too; what a head says of a sequence is the same alone and among
  * others; the KL over the vocabulary. */
 #include <math.h>

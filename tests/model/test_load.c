@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,3 timeout=60
+/* QP_TEST: ranks=1,3
  * Loading: damage names file and tensor, on every rank alike; adapters out of and into PEFT
  * folders. */
 #include <hdf5.h>

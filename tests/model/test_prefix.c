@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * What prompts have in common is computed once, and nobody can tell from the answers. */
+/* What prompts have in common is computed once, and nobody can tell from the answers. */
 #include <math.h>
 
 #include "model/engine.h"

@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=120 labels=real
+/* QP_TEST: labels=real
  * A real GGUF file (Q4_1) imported as fp32 holds, bit for bit, the weights that transformers reads
  * from it (golden/make_real.py). Skips without QUIPU_REAL. */
 #include <stdlib.h>

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * AdamW steps with clipping against a plain double-precision twin of torch.optim.AdamW; a gradient
+/* AdamW steps with clipping against a plain double-precision twin of torch.optim.AdamW; a gradient
  * that is not finite changes nothing. */
 #include <math.h>
 #include <string.h>

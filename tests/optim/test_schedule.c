@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * Learning rates are those of transformers (tests/golden/make_schedules.py printed the table). */
+/* Learning rates are those of transformers (tests/golden/make_schedules.py printed the table). */
 #include <math.h>
 
 #include "optim/optim.h"

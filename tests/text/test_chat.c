@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * Chat rows rendered as Jinja renders the models' templates (tests/golden/make_chat.py),
+/* Chat rows rendered as Jinja renders the models' templates (tests/golden/make_chat.py),
  * completions marked, unknown templates refused. */
 #include <jansson.h>
 #include <string.h>

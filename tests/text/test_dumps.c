@@ -1,4 +1,4 @@
-/* QP_TEST: timeout=120 labels=shared
+/* QP_TEST: labels=shared
  * Every title and body of both dumps gives the ids of HF tokenizers and SentencePiece: their number
  * and a hash over all of them stand in tests/golden/tokenizers/dumps.txt (make_tokenizers.py).
  *

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * HTML to Markdown: what each element becomes, how they nest, and that broken input does no harm.
+/* HTML to Markdown: what each element becomes, how they nest, and that broken input does no harm.
  */
 #include <stdlib.h>
 #include <string.h>

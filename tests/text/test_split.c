@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * Pre-tokenizers cut texts as HF tokenizers does (tests/golden/make_tokenizers.py), also where
+/* Pre-tokenizers cut texts as HF tokenizers does (tests/golden/make_tokenizers.py), also where
  * PCRE2's classes differ from Oniguruma's; hostile patterns end with an error. */
 #include <string.h>
 

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=60
 # quipu-inspect --text: the samples of a shard as rows that quipu-prep reads again.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/../train/e2e.sh"

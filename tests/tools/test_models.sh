@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=120
 # quipu-import, quipu-merge and quipu-inspect as programs: exit codes, messages, nothing left behind.
 set -euo pipefail
 

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * What quipu-prep makes of dumps, JSONL, HTML and text, alone and under mpirun: every sample is
+/* What quipu-prep makes of dumps, JSONL, HTML and text, alone and under mpirun: every sample is
  * decoded again and compared. Programs run first, MPI starts in this process after them. */
 #include "prepared.h"
 

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=120
 # quipu-prep on wrong input, wrong arguments, full disks and signals: one clear message, the right exit
 # code, nothing half-written.
 set -euo pipefail

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * Pairs that quipu-prep makes where nothing rates the answers: a question's own answer against that
+/* Pairs that quipu-prep makes where nothing rates the answers: a question's own answer against that
  * of another question, the same on any number of ranks. */
 #include "prepared.h"
 

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4 timeout=30
+/* QP_TEST: ranks=1,2,3,4
  * The gradient of a global batch is the fixed binary tree over its micro-batches, whatever the rank
  * count. */
 #include <math.h>

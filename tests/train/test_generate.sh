@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # generate, eval and samples: same answers and the same loss on any rank count; order and keys kept.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/e2e.sh"
@@ -96,7 +96,13 @@ for ranks in 1 2; do
     check "an int8 cache on $ranks ranks ends well" test "$code" -eq 0
 done
 check "an int8 cache: the same answers on 2 ranks" cmp -s runs/int8-1/answers.jsonl runs/int8-2/answers.jsonl
-check "an int8 cache: other answers" not cmp -s runs/int8-1/answers.jsonl runs/generate1/answers.jsonl
+# Whether rounding changes a draw is the CPU's affair; that the cache is smaller is not.
+cache_of() { # cache_of DTYPE: planned MB of a cache with long answers
+    quipu_on 1 plan --dry-run --set "generate.kv_cache_dtype=$1" --set generate.max_new_tokens=1500
+    sed -n 's/.*KV cache *\([0-9.]*\) MB per rank/\1/p' log
+}
+check "an int8 cache is smaller" awk -v int8="$(cache_of int8)" -v auto="$(cache_of auto)" \
+    'BEGIN { exit !(int8 > 0 && int8 < auto) }'
 
 # A prompt of n tokens with four answers: n are computed, and the last one three times more.
 printf '{"prompt": "Question: malt hop yeast water barley wheat foam glass cask keg cellar brewer?"}\n' >one.jsonl

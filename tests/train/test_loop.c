@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,3 timeout=60
+/* QP_TEST: ranks=1,3
  * The step loop with a method that computes nothing real: steps whose loss or gradient is not
  * finite on one rank are skipped on all and counted, ten in a row end the run with a checkpoint, an
  * error of one rank ends it on all. */

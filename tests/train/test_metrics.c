@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * metrics.csv: header, empty cells, rows beyond the resumed step cut. */
+/* metrics.csv: header, empty cells, rows beyond the resumed step cut. */
 #include <math.h>
 #include <string.h>
 

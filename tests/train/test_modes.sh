@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # Every precision, packing, target and schedule trains: no error, no warning, a lower held-out loss.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/e2e.sh"

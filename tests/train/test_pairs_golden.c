@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * Reward model and DPO against PEFT and TRL (tests/golden/make_rlhf.py): rewards,
+/* Reward model and DPO against PEFT and TRL (tests/golden/make_rlhf.py): rewards,
  * log-probabilities, losses and every gradient, in fp32. */
 #include <math.h>
 

@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * A whole step of PPO against TRL's PPOTrainer (tests/golden/make_rlhf.py), in fp32: what is seen
+/* A whole step of PPO against TRL's PPOTrainer (tests/golden/make_rlhf.py), in fp32: what is seen
  * before the first update, rewards, advantages, then four updates with their losses, statistics and
  * gradients, and the parameters and the KL coefficient after them. */
 #include <math.h>

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # What must hold in every run of PPO: no KL before the first update and ratios of exactly 1 in it, lengths
 # in their range whatever the rank count, updates that end early or are left out when they should.
 # shellcheck source=tests/train/rlhf.sh

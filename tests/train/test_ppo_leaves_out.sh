@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # What PPO leaves out: prompts that are empty or too long are counted, a step whose rewards are not finite
 # makes no update and says so once, ten of them in a row end the run with a checkpoint to go on from.
 # shellcheck source=tests/train/rlhf.sh

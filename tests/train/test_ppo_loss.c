@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * The clipped losses of PPO: each branch by hand, sums against a twin without maxima, gradients
+/* The clipped losses of PPO: each branch by hand, sums against a twin without maxima, gradients
  * against the twin's slopes, parts against the whole, and at the edges: ties, an unchanged policy,
  * overflow. */
 #include <string.h>

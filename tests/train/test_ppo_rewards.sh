@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # PPO with rewards of an external program: a good one, and one that dies, hangs, talks nonsense, exaggerates
 # or cannot tell answers apart. Every rank ends with the right code, and the run goes on from its last checkpoint
 # once the program is repaired.
@@ -10,7 +10,7 @@ make_base base.h5
 make_pairs data
 make_decks
 mv ppo.cfg ppo-adapter.cfg
-sed 's/^reward_model.*/reward_model = { command = [ ".\/judge" ]; timeout = 20.0; };/' ppo-adapter.cfg >ppo.cfg
+sed 's/^reward_model.*/reward_model = { command = [ ".\/judge" ]; timeout = 1000.0; };/' ppo-adapter.cfg >ppo.cfg
 export deck=ppo.cfg
 
 # A judge that likes long answers. On rank 1 it is broken from its fifth answer on: in the second step.
@@ -60,9 +60,9 @@ repaired() {
     check "$1: as an undisturbed run" same_run whole "$1"
 }
 quipu_on 2 whole
-fails() { # fails MODE MESSAGE: 3 on all ranks, said once
+fails() { # fails MODE MESSAGE SETTINGS...: 3 on all ranks, said once
     judge "$1"
-    quipu_on 2 "$1" --set reward_model.timeout=1
+    quipu_on 2 "$1" "${@:3}"
     check "$1: exit code 3 (got $code)" test "$code" -eq 3
     check "$1: says why" logged "$2"
     check "$1: says it once" test "$(grep -cF -- "$2" log)" -eq 1
@@ -70,7 +70,7 @@ fails() { # fails MODE MESSAGE: 3 on all ranks, said once
     repaired "$1"
 }
 fails dies "reward program ./judge: ended with exit status 7 after 0 of 4 answers (4 since its start)"
-fails hangs "reward program ./judge: no answer within 1 s after 0 of 4 answers"
+fails hangs "reward program ./judge: no answer within 5 s after 0 of 4 answers" --set reward_model.timeout=5
 fails babbles 'an object with a number "reward" is expected, found: I like it'
 
 # Rewards that never differ: nothing to learn from, and nothing to divide by.

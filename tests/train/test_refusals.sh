@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # Wrong decks, data and checkpoints: one clear message, exit code 2, nothing written over.
 # shellcheck source=tests/train/e2e.sh
 . "$(dirname "$0")/e2e.sh"

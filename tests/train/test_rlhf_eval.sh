@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=300 labels=slow
+# QP_TEST: labels=slow
 # job.method = "eval" on pairs and on queries: what training said of the same adapter, the best of
 # several answers, one policy against another and against itself; the same on any number of ranks.
 # shellcheck source=tests/train/rlhf.sh

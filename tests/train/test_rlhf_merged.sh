@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # A reward adapter merged into a base gives the rewards that base and adapter give, its head kept; a
 # policy adapter merged before PPO is what PPO starts from and is held to. In fp32.
 # shellcheck source=tests/train/rlhf.sh

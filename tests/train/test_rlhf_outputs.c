@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=60
- * What heads say of a sequence does not depend on what else is in the micro-batch, dropout
+/* What heads say of a sequence does not depend on what else is in the micro-batch, dropout
  * included; a reward is read at the last real token, an EOS added where it is missing; a step of
  * PPO whose rewards are not finite leaves no trace in what lives over steps. On the tiny model, in
  * fp32. */

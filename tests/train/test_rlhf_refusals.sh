@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: timeout=600 labels=slow
+# QP_TEST: labels=slow
 # Wrong decks, data and reward models of reward, dpo and ppo: one clear message that names what is wrong,
 # exit code 2, no step made and nothing written over.
 # shellcheck source=tests/train/rlhf.sh

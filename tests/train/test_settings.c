@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * The assembled schema: durations, every deck of input/, checks over several keys, one report. */
+/* The assembled schema: durations, every deck of input/, checks over several keys, one report. */
 #include <dirent.h>
 #include <string.h>
 #include <unistd.h>

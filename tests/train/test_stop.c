@@ -1,5 +1,4 @@
-/* QP_TEST: timeout=20
- * What makes a run stop early: signals, the stop file, the wall time of deck, Slurm and PBS. */
+/* What makes a run stop early: signals, the stop file, the wall time of deck, Slurm and PBS. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
