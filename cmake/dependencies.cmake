@@ -20,6 +20,7 @@ quipu_pkg(jansson jansson libjansson-dev)
 quipu_pkg(libxml2 libxml-2.0 libxml2-dev)
 quipu_pkg(sentencepiece sentencepiece libsentencepiece-dev)
 quipu_pkg(pcre2 libpcre2-8 libpcre2-dev)
+quipu_pkg(utf8proc libutf8proc libutf8proc-dev)
 quipu_pkg(xxhash libxxhash libxxhash-dev)
 
 find_package(MPI 3 REQUIRED COMPONENTS C)

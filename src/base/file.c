@@ -10,6 +10,15 @@
 #include "base/mem.h"
 #include "base/str.h"
 
+qp_error_t qp_file_refuse_pointer(const char *path, const void *data, size_t n_bytes)
+{
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    if (n_bytes < sizeof begin - 1 || memcmp(data, begin, sizeof begin - 1) != 0)
+        return NULL;
+    return QP_ERROR(QP_INPUT, "%s: is a Git LFS pointer, not the file itself: run git lfs pull",
+                    path);
+}
+
 qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes)
 {
     FILE *file = fopen(path, "rb");
@@ -28,6 +37,11 @@ qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes)
         return QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(reason));
     }
     qp_str_append(&content, "", 0); /* an empty file still gets its NUL */
+    qp_error_t error = qp_file_refuse_pointer(path, content.data, content.n);
+    if (error != NULL) {
+        qp_str_fini(&content);
+        return error;
+    }
     *data = content.data;
     *n_bytes = content.n;
     return NULL;

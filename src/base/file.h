@@ -9,9 +9,13 @@
 
 /**
  * Reads a whole file; *data is the caller's (qp_free), followed by a NUL that is not counted.
- * Absent or unreadable: QP_INPUT naming the path.
+ * Absent, unreadable or a Git LFS pointer: QP_INPUT naming the path.
  */
 qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes);
+
+/** QP_INPUT if this content of \a path is the pointer that Git LFS leaves in the place of a file.
+ */
+qp_error_t qp_file_refuse_pointer(const char *path, const void *data, size_t n_bytes);
 
 /** Writes a whole file under a temporary name, then commits it. Failure: QP_IO, nothing left
  * behind. */

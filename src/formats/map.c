@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 qp_error_t qp_map_open(const char *path, qp_map_t *map)
@@ -27,6 +28,10 @@ qp_error_t qp_map_open(const char *path, qp_map_t *map)
             error = QP_ERROR(QP_IO, "%s: cannot be mapped: %s", path, strerror(errno));
         else
             *map = (qp_map_t){qp_strdup(path), data, (size_t)status.st_size};
+        if (error == NULL)
+            error = qp_file_refuse_pointer(path, map->data, map->n_bytes);
+        if (error != NULL)
+            qp_map_close(map);
     } else {
         map->path = qp_strdup(path);
     }

@@ -14,7 +14,8 @@ typedef struct {
     size_t n_bytes;
 } qp_map_t;
 
-/** Maps a regular file; absent, unreadable or no file: QP_INPUT naming the path. */
+/** Maps a regular file; absent, unreadable, no file or a Git LFS pointer: QP_INPUT naming the path.
+ */
 qp_error_t qp_map_open(const char *path, qp_map_t *map);
 /** Unmaps; a zeroed map is allowed. */
 void qp_map_close(qp_map_t *map);

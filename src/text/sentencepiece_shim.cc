@@ -60,13 +60,16 @@ void qp_sp_message_free(char *message)
 }
 
 char *qp_sp_encode(const qp_sp_t *sp, const char *text, size_t n_bytes,
-                   void (*push)(void *owner, int32_t id), void *owner)
+                   void (*push)(void *owner, int32_t id, size_t begin, size_t end), void *owner)
 {
     return guarded([&] {
-        std::vector<int> ids;
-        const auto status = sp->processor.Encode(absl::string_view(text, n_bytes), &ids);
-        for (int id : ids)
-            push(owner, id);
+        sentencepiece::ImmutableSentencePieceText pieces;
+        const auto status =
+            sp->processor.Encode(absl::string_view(text, n_bytes), pieces.mutable_proto());
+        for (size_t i = 0; i < pieces.pieces_size(); i++) {
+            const auto piece = pieces.pieces(static_cast<int>(i));
+            push(owner, static_cast<int32_t>(piece.id()), piece.begin(), piece.end());
+        }
         return status;
     });
 }
@@ -101,6 +104,11 @@ int32_t qp_sp_eos(const qp_sp_t *sp)
 const char *qp_sp_piece(const qp_sp_t *sp, int32_t id)
 {
     return sp->processor.IdToPiece(id).c_str();
+}
+
+int32_t qp_sp_unk(const qp_sp_t *sp)
+{
+    return sp->processor.unk_id();
 }
 
 int qp_sp_is_control(const qp_sp_t *sp, int32_t id)

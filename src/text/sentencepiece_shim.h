@@ -20,9 +20,10 @@ char *qp_sp_create(const void *model, size_t n_bytes, qp_sp_t **sp);
 void qp_sp_destroy(qp_sp_t *sp);
 void qp_sp_message_free(char *message);
 
-/** Calls push(owner, id) with every id of the text, no BOS or EOS. */
+/** Calls push() with every id of the text and the bytes [begin, end) that it comes from; no BOS or
+ * EOS. */
 char *qp_sp_encode(const qp_sp_t *sp, const char *text, size_t n_bytes,
-                   void (*push)(void *owner, int32_t id), void *owner);
+                   void (*push)(void *owner, int32_t id, size_t begin, size_t end), void *owner);
 /** Calls put(owner, text, n_bytes) once with the text of the ids. */
 char *qp_sp_decode(const qp_sp_t *sp, const int32_t *id, size_t n,
                    void (*put)(void *owner, const char *text, size_t n_bytes), void *owner);
@@ -33,6 +34,7 @@ int32_t qp_sp_eos(const qp_sp_t *sp); /**< -1: none */
 /** Text of a piece; valid while sp lives. */
 const char *qp_sp_piece(const qp_sp_t *sp, int32_t id);
 int qp_sp_is_control(const qp_sp_t *sp, int32_t id);
+int32_t qp_sp_unk(const qp_sp_t *sp); /**< -1: none */
 
 #ifdef __cplusplus
 }

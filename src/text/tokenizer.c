@@ -1,12 +1,8 @@
 /* Life of a tokenizer: its files, its parts put together, its simple questions. */
 #include "text/tokenizer.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
@@ -34,113 +30,7 @@ void qp_tokens_push(qp_tokens_t *tokens, int32_t id)
     tokens->id[tokens->n++] = id;
 }
 
-/* --- files ------------------------------------------------------------------------------------ */
-
-void qp_tokenizer_files_fini(qp_tokenizer_files_t *files)
-{
-    qp_free(files->model);
-    qp_free(files->config);
-    *files = (qp_tokenizer_files_t){0};
-}
-
-/* Reads folder/name; *data stays NULL if there is no such file. */
-static qp_error_t read_file(const char *folder, const char *name, void **data, size_t *n_bytes)
-{
-    char *path = qp_format("%s/%s", folder, name);
-    qp_error_t error = NULL;
-    if (access(path, F_OK) == 0)
-        error = qp_file_read(path, data, n_bytes);
-    qp_free(path);
-    return error;
-}
-
-static qp_error_t parse_object(const void *data, size_t n_bytes, const char *name, json_t **object)
-{
-    json_error_t where = {0};
-    *object = data != NULL ? json_loadb(data, n_bytes, 0, &where) : json_object();
-    if (*object == NULL)
-        return QP_ERROR(QP_INPUT, "%s: line %d: %s", name, where.line, where.text);
-    if (json_is_object(*object))
-        return NULL;
-    json_decref(*object);
-    *object = NULL;
-    return QP_ERROR(QP_INPUT, "%s: not a JSON object", name);
-}
-
-/* Newer folders keep the chat template, older ones the names of BOS and EOS in a file of their own:
- * what tokenizer_config.json lacks of them is put into it. */
-static qp_error_t complete_config(const char *folder, qp_tokenizer_files_t *files)
-{
-    void *map = NULL, *template = NULL;
-    size_t map_bytes = 0, template_bytes = 0;
-    json_t *config = NULL, *extra = NULL;
-    qp_error_t error = NULL;
-    QP_TRY_DONE(read_file(folder, "special_tokens_map.json", &map, &map_bytes));
-    QP_TRY_DONE(read_file(folder, "chat_template.jinja", &template, &template_bytes));
-    QP_TRY_DONE(parse_object(files->config, files->config_bytes, "tokenizer_config.json", &config));
-    QP_TRY_DONE(parse_object(map, map_bytes, "special_tokens_map.json", &extra));
-    if (template != NULL)
-        json_object_set_new(extra, "chat_template", json_stringn(template, template_bytes));
-    const size_t n_before = json_object_size(config);
-    json_object_update_missing(config, extra);
-    if (json_object_size(config) > n_before) {
-        char *text = json_dumps(config, JSON_COMPACT);
-        QP_ASSERT(text != NULL);
-        qp_free(files->config);
-        files->config = qp_strdup(text);
-        files->config_bytes = strlen(text);
-        free(text);
-    }
-done:
-    json_decref(config);
-    json_decref(extra);
-    qp_free(map);
-    qp_free(template);
-    return error;
-}
-
-qp_error_t qp_tokenizer_files_from_folder(const char *folder, qp_tokenizer_files_t *files)
-{
-    static const char *const kinds[] = {"tokenizer.json", "tokenizer.model"};
-    qp_error_t error = NULL;
-    *files = (qp_tokenizer_files_t){0};
-    for (size_t i = 0; i < 2 && files->model == NULL; i++) {
-        snprintf(files->kind, sizeof files->kind, "%s", kinds[i]);
-        QP_TRY_DONE(read_file(folder, kinds[i], &files->model, &files->model_bytes));
-    }
-    if (files->model == NULL) {
-        error = QP_ERROR(QP_INPUT, "%s: neither tokenizer.json nor tokenizer.model", folder);
-        goto done;
-    }
-    QP_TRY_DONE(read_file(folder, "tokenizer_config.json", &files->config, &files->config_bytes));
-    error = qp_error_context(complete_config(folder, files), "%s", folder);
-done:
-    if (error != NULL)
-        qp_tokenizer_files_fini(files);
-    return error;
-}
-
 /* --- parts ------------------------------------------------------------------------------------ */
-
-qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool normalized,
-                            qp_added_t token)
-{
-    if (text[0] == '\0')
-        return QP_ERROR(QP_INPUT, "added token %d has no text", (int)token.id);
-    QP_TRY(qp_vocab_put(&tokenizer->vocab, token.id, text, strlen(text)));
-    if (token.special)
-        tokenizer->vocab.entry[token.id].special = true;
-    if (!normalized) {
-        qp_added_put(&tokenizer->added, text, strlen(text), token);
-        return NULL;
-    }
-    qp_str_t form = {0};
-    qp_tokenizer_normalize(tokenizer, text, strlen(text), &form);
-    if (form.n > 0)
-        qp_added_put(&tokenizer->added_normalized, form.data, form.n, token);
-    qp_str_fini(&form);
-    return NULL;
-}
 
 static qp_error_t put_merge(qp_tokenizer_t *tokenizer, const qp_merge_t *merge, int64_t rank,
                             qp_str_t *joined)
@@ -215,56 +105,16 @@ qp_error_t qp_tokenizer_build_bpe(qp_tokenizer_t *tokenizer, int64_t n_merge,
     return error;
 }
 
-/* --- configuration ---------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
-/* A token named in tokenizer_config.json, as text or as {"content": text}; -1 if it is not. */
-static qp_error_t read_named_token(const qp_tokenizer_t *tokenizer, const json_t *config,
-                                   const char *key, int32_t *id)
-{
-    const json_t *value = json_object_get(config, key);
-    if (json_is_object(value))
-        value = json_object_get(value, "content");
-    if (!json_is_string(value))
-        return NULL;
-    *id = qp_tokenizer_find(tokenizer, json_string_value(value));
-    return *id >= 0 ? NULL
-                    : QP_ERROR(QP_INPUT, "tokenizer_config.json: %s '%s' is not in the vocabulary",
-                               key, json_string_value(value));
-}
-
-/* "chat_template" is a text, or a list of {name, template} of which "default" counts. */
-static const char *template_in(const json_t *config)
-{
-    const json_t *value = json_object_get(config, "chat_template"), *item;
-    size_t i;
-    json_array_foreach(value, i,
-                       item) if (strcmp(qp_json_text(item, "name"), "default") ==
-                                 0) return json_string_value(json_object_get(item, "template"));
-    return json_string_value(value);
-}
-
-static qp_error_t read_config(qp_tokenizer_t *tokenizer, const json_t *config)
-{
-    QP_TRY(read_named_token(tokenizer, config, "bos_token", &tokenizer->bos));
-    QP_TRY(read_named_token(tokenizer, config, "eos_token", &tokenizer->eos));
-    if (template_in(config) != NULL) {
-        qp_free(tokenizer->chat_template);
-        tokenizer->chat_template = qp_strdup(template_in(config));
-    }
-    /* A post-processor that puts one token around the text names it too. */
-    if (tokenizer->bos < 0 && tokenizer->prefix.n == 1)
-        tokenizer->bos = tokenizer->prefix.id[0];
-    if (tokenizer->eos < 0 && tokenizer->suffix.n == 1)
-        tokenizer->eos = tokenizer->suffix.id[0];
-    return NULL;
-}
-
-/* Every id that encoding can put by itself is a token. */
+/* Every id that encoding can put by itself, or that ends a sequence, is a token. */
 static qp_error_t check_ids(const qp_tokenizer_t *tokenizer)
 {
-    const qp_tokens_t named = {.id = (int32_t[]){tokenizer->bos, tokenizer->eos}, .n = 2};
-    const qp_tokens_t *const lists[] = {&tokenizer->prefix, &tokenizer->suffix, &named};
-    for (size_t k = 0; k < 3; k++)
+    const qp_tokens_t named = {.id = (int32_t[]){tokenizer->bos, tokenizer->eos, tokenizer->pad},
+                               .n = 3};
+    const qp_tokens_t *const lists[] = {&tokenizer->prefix, &tokenizer->suffix, &named,
+                                        &tokenizer->more_eos};
+    for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
         for (int64_t i = 0; i < lists[k]->n; i++)
             if (lists[k]->id[i] >= 0 && qp_vocab_get(&tokenizer->vocab, lists[k]->id[i]) == NULL)
                 return QP_ERROR(QP_INPUT, "special token %d is not in the vocabulary",
@@ -272,19 +122,33 @@ static qp_error_t check_ids(const qp_tokenizer_t *tokenizer)
     return NULL;
 }
 
-static uint64_t identity(const qp_tokenizer_files_t *files)
+/* From what the kind's own file gave to what the tokenizer is: see qp_tokenizer_id(). */
+static uint64_t identity(const qp_tokenizer_t *tokenizer)
 {
     qp_hash_t *hash = qp_hash_create();
-    qp_hash_update(hash, files->kind, strlen(files->kind));
-    qp_hash_update(hash, files->model, files->model_bytes);
-    if (files->config != NULL)
-        qp_hash_update(hash, files->config, files->config_bytes);
+    qp_hash_update(hash, &tokenizer->id, sizeof tokenizer->id);
+    for (int64_t i = 0; i < tokenizer->n_added; i++) {
+        const qp_added_text_t *added = &tokenizer->added_text[i];
+        const int32_t parts[] = {added->token.id, added->token.special, added->token.lstrip,
+                                 added->token.rstrip, added->normalized};
+        qp_hash_update(hash, parts, sizeof parts);
+        qp_hash_update(hash, added->text, strlen(added->text) + 1);
+    }
+    const qp_tokens_t *const around[] = {&tokenizer->prefix, &tokenizer->suffix};
+    for (size_t k = 0; k < 2; k++) {
+        qp_hash_update(hash, &around[k]->n, sizeof around[k]->n);
+        if (around[k]->n > 0)
+            qp_hash_update(hash, around[k]->id, (size_t)around[k]->n * sizeof *around[k]->id);
+    }
+    /* BOS, EOS, and the one rule that the config can set: see qp_tokenizer_set_llama(). */
+    const int32_t rules[] = {
+        tokenizer->bos, tokenizer->eos, tokenizer->normal.n_rule, tokenizer->split.n_step,
+        tokenizer->split.n_step > 0 ? (int)tokenizer->split.step[0].prepend : 0};
+    qp_hash_update(hash, rules, sizeof rules);
     uint64_t value = qp_hash_value(hash);
     qp_hash_destroy(&hash);
     return value;
 }
-
-/* --- life ------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *kind;
@@ -301,8 +165,10 @@ static qp_error_t build(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *f
     for (size_t i = 0; i < sizeof KINDS / sizeof KINDS[0]; i++) {
         if (strcmp(files->kind, KINDS[i].kind) != 0)
             continue;
-        QP_TRY(qp_error_context(KINDS[i].build(tokenizer, files, config), "%s", files->kind));
-        QP_TRY(read_config(tokenizer, config));
+        QP_TRY(KINDS[i].build(tokenizer, files, config));
+        QP_TRY(qp_error_context(qp_tokenizer_configure(tokenizer, config), "%s",
+                                "tokenizer_config.json"));
+        qp_tokenizer_index_added(tokenizer);
         return qp_error_context(check_ids(tokenizer), "%s", files->kind);
     }
     return QP_ERROR(QP_INPUT,
@@ -316,10 +182,15 @@ qp_error_t qp_tokenizer_create(const qp_tokenizer_files_t *files, qp_tokenizer_t
     qp_error_t error = NULL;
     *tokenizer = NULL;
     qp_tokenizer_t *made = QP_NEW("tokenizer", qp_tokenizer_t, 1);
-    made->bos = made->eos = made->bpe.unk = -1;
-    QP_TRY_DONE(parse_object(files->config, files->config_bytes, "tokenizer_config.json", &config));
+    made->bos = made->eos = made->pad = made->bpe.unk = -1;
+    made->special = json_object();
+    made->chat_template = json_object();
+    const char *text = files->config != NULL ? files->config : "{}";
+    QP_TRY_DONE(qp_json_parse_object("tokenizer_config.json", text,
+                                     files->config != NULL ? files->config_bytes : strlen(text), 0,
+                                     &config));
     QP_TRY_DONE(build(made, files, config));
-    made->id = identity(files);
+    made->id = identity(made);
     *tokenizer = made;
     made = NULL;
 done:
@@ -333,10 +204,10 @@ void qp_tokenizer_destroy(qp_tokenizer_t **tokenizer)
     qp_tokenizer_t *t = *tokenizer;
     if (t == NULL)
         return;
-    for (int i = 0; i < t->n_rule; i++) {
-        qp_free(t->rule[i].from);
-        qp_free(t->rule[i].to);
-    }
+    for (int64_t i = 0; i < t->n_added; i++)
+        qp_free(t->added_text[i].text);
+    qp_free(t->added_text);
+    qp_normal_fini(&t->normal);
     qp_vocab_fini(&t->vocab);
     qp_added_fini(&t->added);
     qp_added_fini(&t->added_normalized);
@@ -346,7 +217,9 @@ void qp_tokenizer_destroy(qp_tokenizer_t **tokenizer)
     qp_sp_destroy(t->sp);
     qp_tokens_fini(&t->prefix);
     qp_tokens_fini(&t->suffix);
-    qp_free(t->chat_template);
+    qp_tokens_fini(&t->more_eos);
+    json_decref(t->special);
+    json_decref(t->chat_template);
     QP_FREE(*tokenizer);
 }
 
@@ -363,6 +236,27 @@ int32_t qp_tokenizer_bos(const qp_tokenizer_t *tokenizer)
 int32_t qp_tokenizer_eos(const qp_tokenizer_t *tokenizer)
 {
     return tokenizer->eos;
+}
+
+int32_t qp_tokenizer_pad(const qp_tokenizer_t *tokenizer)
+{
+    return tokenizer->pad;
+}
+
+static void push_new(qp_tokens_t *ids, int32_t id)
+{
+    for (int64_t i = 0; i < ids->n; i++)
+        if (ids->id[i] == id)
+            return;
+    if (id >= 0)
+        qp_tokens_push(ids, id);
+}
+
+void qp_tokenizer_eos_ids(const qp_tokenizer_t *tokenizer, qp_tokens_t *ids)
+{
+    push_new(ids, tokenizer->eos);
+    for (int64_t i = 0; i < tokenizer->more_eos.n; i++)
+        push_new(ids, tokenizer->more_eos.id[i]);
 }
 
 bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer)
@@ -384,7 +278,12 @@ const char *qp_tokenizer_token(const qp_tokenizer_t *tokenizer, int32_t id)
 
 const char *qp_tokenizer_chat_template(const qp_tokenizer_t *tokenizer)
 {
-    return tokenizer->chat_template;
+    return qp_tokenizer_named_template(tokenizer, "default");
+}
+
+const char *qp_tokenizer_named_template(const qp_tokenizer_t *tokenizer, const char *name)
+{
+    return json_string_value(json_object_get(tokenizer->chat_template, name));
 }
 
 uint64_t qp_tokenizer_id(const qp_tokenizer_t *tokenizer)

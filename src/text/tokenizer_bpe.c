@@ -66,20 +66,47 @@ static bool put_bytes(const qp_bpe_t *bpe, symbols_t *symbols, const char *text,
     return true;
 }
 
+/* Puts the symbols of the next character, or byte; returns its length. */
+static size_t put_next(const qp_bpe_t *bpe, symbols_t *symbols, const char *text)
+{
+    const size_t n = bpe->byte_level ? 1 : qp_utf8_length(text[0]);
+    const int32_t token = bpe->byte_level ? bpe->byte_id[(unsigned char)text[0]]
+                                          : qp_textmap_get(&bpe->word, text, n);
+    if (token >= 0)
+        put_symbol(symbols, token);
+    else if (!bpe->byte_fallback || !put_bytes(bpe, symbols, text, n))
+        put_unknown(bpe, symbols);
+    return n;
+}
+
 /* Fills id (room for n_bytes) with the first symbols; returns their number. */
 static int64_t split_symbols(const qp_bpe_t *bpe, const char *word, size_t n_bytes, int32_t *id)
 {
     symbols_t symbols = {.id = id};
-    for (size_t i = 0, n; i < n_bytes; i += n) {
-        n = bpe->byte_level ? 1 : qp_utf8_length(word[i]);
-        int32_t token = bpe->byte_level ? bpe->byte_id[(unsigned char)word[i]]
-                                        : qp_textmap_get(&bpe->word, word + i, n);
-        if (token >= 0)
-            put_symbol(&symbols, token);
-        else if (!bpe->byte_fallback || !put_bytes(bpe, &symbols, word + i, n))
-            put_unknown(bpe, &symbols);
-    }
+    for (size_t i = 0; i < n_bytes;)
+        i += put_next(bpe, &symbols, word + i);
     return symbols.n;
+}
+
+int32_t *qp_bpe_unknown_lengths(const qp_bpe_t *bpe, const char *word, size_t n_bytes)
+{
+    if (bpe->unk < 0)
+        return NULL;
+    int32_t *length = QP_NEW("tokenizer", int32_t, (int64_t)n_bytes);
+    int32_t *id = QP_NEW("tokenizer", int32_t, (int64_t)n_bytes);
+    symbols_t symbols = {.id = id};
+    int64_t n_unknown = 0;
+    for (size_t i = 0, n; i < n_bytes; i += n) {
+        const bool fuses = bpe->fuse_unk && symbols.after_unk;
+        n = put_next(bpe, &symbols, word + i);
+        if (!symbols.after_unk)
+            continue;
+        if (!fuses)
+            length[n_unknown++] = 0;
+        length[n_unknown - 1] += (int32_t)n;
+    }
+    qp_free(id);
+    return length;
 }
 
 /* --- merging ---------------------------------------------------------------------------------- */

@@ -47,6 +47,12 @@ void qp_bpe_find_bytes(qp_bpe_t *bpe, const qp_textmap_t *id_of);
  */
 void qp_bpe_init_words(qp_bpe_t *bpe, const char *const *text, const size_t *n_bytes, int64_t n);
 
+/**
+ * Bytes of each unk that encoding the word gives, in their order (qp_free); the bytes of all other
+ * ids are known from their texts.
+ */
+int32_t *qp_bpe_unknown_lengths(const qp_bpe_t *bpe, const char *word, size_t n_bytes);
+
 /** Appends the ids of a word (valid UTF-8). Time O(n log n) whatever the word. */
 void qp_bpe_encode(const qp_bpe_t *bpe, const char *word, size_t n_bytes, qp_bpe_scratch_t *scratch,
                    qp_tokens_t *tokens);

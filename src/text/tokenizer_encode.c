@@ -1,252 +1,236 @@
-/* Text to ids and back. The way of a text: repair UTF-8, cut out added tokens, normalise, cut out
- * the added tokens that are matched normalised, cut into words, byte-pair encoding of each word. */
+/* Text to ids. The way of a text: repair UTF-8, cut out added tokens, normalise, cut out the added
+ * tokens that are matched normalised, cut into words, byte-pair encoding of each word. */
 #include <string.h>
 
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 #include "text/tokenizer_utf8.h"
 
-/* One call of qp_tokenizer_encode(). */
+/* One call of qp_tokenizer_encode_spans(). */
 typedef struct {
     const qp_tokenizer_t *tokenizer;
     bool parse_special;
     qp_tokens_t *tokens;
-    qp_str_t repaired, normalized;
+    qp_spans_t *spans; /* NULL: nobody asks */
+    qp_str_t repaired, origin;
+    qp_traced_t normalized[2];
     qp_split_scratch_t split;
     qp_bpe_scratch_t bpe;
+    qp_slice_t library; /* what the library encodes now */
 } run_t;
 
-typedef qp_error_t (*part_t)(run_t *run, const char *text, size_t n_bytes, bool first);
+typedef qp_error_t (*part_t)(run_t *run, qp_slice_t text, bool first);
 
-static void encode_word(void *owner, const char *word, size_t n_bytes)
+/* --- places of tokens ------------------------------------------------------------------------- */
+
+void qp_spans_fini(qp_spans_t *spans)
+{
+    qp_free(spans->span);
+    *spans = (qp_spans_t){0};
+}
+
+static void push_span(qp_spans_t *spans, qp_origin_t span)
+{
+    if (spans->n == spans->capacity) {
+        spans->capacity = 2 * spans->capacity + 32;
+        spans->span =
+            qp_realloc("tokens", spans->span, qp_bytes(spans->capacity, sizeof *spans->span));
+    }
+    spans->span[spans->n++] = span;
+}
+
+/* Bytes of white space at one end of a token's text: 'Ġ' of byte-level vocabularies is a space. */
+static size_t space_at(const char *text, size_t n, bool at_end)
+{
+    size_t bytes = 0, begin = 0, length;
+    while (begin < n) {
+        size_t at = begin;
+        if (at_end)
+            for (at = n - 1; at > 0 && ((unsigned char)text[at] & 0xc0) == 0x80;)
+                at--;
+        const uint32_t code = qp_utf8_decode(text + at, &length);
+        const bool space = code == qp_gpt2_alphabet(' ');
+        if (!space && !qp_utf8_is_space(code))
+            break;
+        bytes += space ? 1 : length;
+        if (at_end)
+            n = at;
+        else
+            begin += length;
+    }
+    return bytes;
+}
+
+/* As process_offsets() of HF tokenizers. */
+static qp_origin_t trim_span(const qp_tokenizer_t *tokenizer, int32_t id, bool first,
+                             qp_origin_t span)
+{
+    const qp_vocab_entry_t *entry = qp_vocab_get(&tokenizer->vocab, id);
+    if (!tokenizer->trim.trim || entry == NULL)
+        return span;
+    const char *text = qp_vocab_text(&tokenizer->vocab, entry);
+    size_t leading = space_at(text, entry->n_text, false);
+    const size_t trailing = space_at(text, entry->n_text, true);
+    if (tokenizer->trim.add_prefix_space && (first || span.begin == 0))
+        leading = 0;
+    span.begin = span.begin + leading < span.end ? span.begin + (uint32_t)leading : span.end;
+    if (span.end >= trailing)
+        span.end = span.end - trailing > span.begin ? span.end - (uint32_t)trailing : span.begin;
+    return span;
+}
+
+/* Pushes an id and where it comes from. */
+static void push_token(run_t *run, int32_t id, qp_slice_t from)
+{
+    qp_tokens_push(run->tokens, id);
+    if (run->spans != NULL)
+        push_span(run->spans,
+                  trim_span(run->tokenizer, id, run->spans->n == 0, qp_slice_origin(from)));
+}
+
+/* Bytes of a word that an id stands for; unknowns come from *unknown, in their order. */
+static size_t token_length(const qp_tokenizer_t *tokenizer, int32_t id, const int32_t **unknown)
+{
+    const qp_bpe_t *bpe = &tokenizer->bpe;
+    if (id == bpe->unk)
+        return (size_t) * (*unknown)++;
+    const qp_vocab_entry_t *entry = qp_vocab_get(&tokenizer->vocab, id);
+    const char *text = qp_vocab_text(&tokenizer->vocab, entry);
+    for (int byte = 0; byte < 256 && bpe->byte_fallback && text[0] == '<'; byte++)
+        if (bpe->byte_id[byte] == id)
+            return 1;
+    return bpe->byte_level ? entry->n_surface : entry->n_text;
+}
+
+/* Places of the ids of a word, from the first one on. */
+static void push_word_spans(run_t *run, qp_slice_t word, int64_t first)
+{
+    int32_t *lengths = qp_bpe_unknown_lengths(&run->tokenizer->bpe, word.text, word.n);
+    const int32_t *unknown = lengths;
+    size_t at = 0;
+    for (int64_t i = first; i < run->tokens->n; i++) {
+        size_t end = at + token_length(run->tokenizer, run->tokens->id[i], &unknown);
+        if (end > word.n)
+            end = word.n;
+        push_span(run->spans, trim_span(run->tokenizer, run->tokens->id[i], run->spans->n == 0,
+                                        qp_slice_origin(qp_slice_part(word, at, end))));
+        at = end;
+    }
+    qp_free(lengths);
+}
+
+/* --- encoding --------------------------------------------------------------------------------- */
+
+static void encode_word(void *owner, qp_slice_t word)
 {
     run_t *run = owner;
-    qp_bpe_encode(&run->tokenizer->bpe, word, n_bytes, &run->bpe, run->tokens);
+    const int64_t first = run->tokens->n;
+    qp_bpe_encode(&run->tokenizer->bpe, word.text, word.n, &run->bpe, run->tokens);
+    if (run->spans != NULL)
+        push_word_spans(run, word, first);
 }
 
-static void push_id(void *owner, int32_t id)
+static void push_piece(void *owner, int32_t id, size_t begin, size_t end)
 {
-    qp_tokens_push(owner, id);
+    run_t *run = owner;
+    if (begin == end && end < run->library.n) /* of the next character, or put in front of it */
+        end += qp_utf8_length(run->library.text[end]);
+    push_token(run, id, qp_slice_part(run->library, begin, end));
 }
 
-/* Takes the message of the shim. */
-static qp_error_t sp_failure(char *message)
-{
-    if (message == NULL)
-        return NULL;
-    qp_error_t error = QP_ERROR(QP_INTERNAL, "SentencePiece: %s", message);
-    qp_sp_message_free(message);
-    return error;
-}
-
-static qp_error_t encode_by_library(run_t *run, const char *text, size_t n_bytes, bool first)
+static qp_error_t encode_by_library(run_t *run, qp_slice_t text, bool first)
 {
     (void)first;
-    return sp_failure(qp_sp_encode(run->tokenizer->sp, text, n_bytes, push_id, run->tokens));
+    run->library = text;
+    return qp_sp_failure(qp_sp_encode(run->tokenizer->sp, text.text, text.n, push_piece, run));
 }
 
-static qp_error_t encode_plain(run_t *run, const char *text, size_t n_bytes, bool first)
+static qp_error_t encode_plain(run_t *run, qp_slice_t text, bool first)
 {
-    return qp_split_run(&run->tokenizer->split, text, n_bytes, first, &run->split, encode_word,
-                        run);
+    return qp_split_run(&run->tokenizer->split, text, first, &run->split, encode_word, run);
 }
 
 /* Hands the text between added tokens to next(), pushes the ids of those. */
-static qp_error_t cut_added(run_t *run, const qp_added_set_t *set, const char *text, size_t n_bytes,
-                            bool first, part_t next)
+static qp_error_t cut_added(run_t *run, const qp_added_set_t *set, qp_slice_t text, bool first,
+                            part_t next)
 {
     size_t done = 0;
     qp_added_match_t match;
-    while (qp_added_find(set, text, n_bytes, done, run->parse_special, &match)) {
+    while (qp_added_find(set, text.text, text.n, done, run->parse_special, &match)) {
         if (match.begin > done)
-            QP_TRY(next(run, text + done, match.begin - done, first && done == 0));
-        qp_tokens_push(run->tokens, match.token.id);
+            QP_TRY(next(run, qp_slice_part(text, done, match.begin), first && done == 0));
+        push_token(run, match.token.id, qp_slice_part(text, match.begin, match.end));
         done = match.end;
     }
-    return n_bytes > done ? next(run, text + done, n_bytes - done, first && done == 0) : NULL;
+    return text.n > done ? next(run, qp_slice_part(text, done, text.n), first && done == 0) : NULL;
 }
 
-static void replace_all(const char *text, size_t n_bytes, const qp_normal_rule_t *rule,
-                        qp_str_t *out)
-{
-    const size_t n_from = strlen(rule->from), n_to = strlen(rule->to);
-    const char *end = text + n_bytes, *hit;
-    while ((hit = memmem(text, (size_t)(end - text), rule->from, n_from)) != NULL) {
-        qp_str_append(out, text, (size_t)(hit - text));
-        qp_str_append(out, rule->to, n_to);
-        text = hit + n_from;
-    }
-    qp_str_append(out, text, (size_t)(end - text));
-}
-
-void qp_tokenizer_normalize(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
-                            qp_str_t *out)
-{
-    qp_str_t next = {0};
-    qp_str_clear(out);
-    qp_str_append(out, text, n_bytes);
-    for (int i = 0; i < tokenizer->n_rule && n_bytes > 0; i++) {
-        const qp_normal_rule_t *rule = &tokenizer->rule[i];
-        qp_str_clear(&next);
-        if (rule->from[0] == '\0') {
-            qp_str_puts(&next, rule->to);
-            qp_str_append(&next, out->data, out->n);
-        } else {
-            replace_all(out->data, out->n, rule, &next);
-        }
-        qp_str_t swap = *out;
-        *out = next;
-        next = swap;
-    }
-    qp_str_fini(&next);
-}
-
-static qp_error_t encode_part(run_t *run, const char *text, size_t n_bytes, bool first)
+static qp_error_t encode_part(run_t *run, qp_slice_t text, bool first)
 {
     const qp_tokenizer_t *tokenizer = run->tokenizer;
-    if (tokenizer->n_rule > 0) {
-        qp_tokenizer_normalize(tokenizer, text, n_bytes, &run->normalized);
-        text = run->normalized.data;
-        n_bytes = run->normalized.n;
-    }
-    return cut_added(run, &tokenizer->added_normalized, text, n_bytes, first, encode_plain);
+    text = qp_normal_run(&tokenizer->normal, text, run->normalized);
+    return cut_added(run, &tokenizer->added_normalized, text, first, encode_plain);
 }
 
-static void push_all(qp_tokens_t *tokens, const qp_tokens_t *more)
+/* BOS or EOS around a text: they come from nowhere in it. */
+static void push_all(run_t *run, const qp_tokens_t *more)
 {
     for (int64_t i = 0; i < more->n; i++)
-        qp_tokens_push(tokens, more->id[i]);
+        push_token(run, more->id[i], (qp_slice_t){0});
 }
 
-qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
-                               unsigned flags, qp_tokens_t *tokens)
+/* Every byte of a text comes from its own character. */
+static const qp_origin_t *make_origin(const char *text, size_t n_bytes, qp_str_t *origin)
+{
+    QP_ASSERT(n_bytes < UINT32_MAX);
+    for (size_t i = 0, n; i < n_bytes; i += n) {
+        n = qp_utf8_length(text[i]);
+        const qp_origin_t one = {(uint32_t)i, (uint32_t)(i + n)};
+        for (size_t k = 0; k < n; k++)
+            qp_str_append(origin, &one, sizeof one);
+    }
+    return (const qp_origin_t *)(const void *)origin->data;
+}
+
+qp_error_t qp_tokenizer_encode_spans(const qp_tokenizer_t *tokenizer, const char *text,
+                                     size_t n_bytes, unsigned flags, qp_tokens_t *tokens,
+                                     qp_spans_t *spans)
 {
     qp_error_t error = NULL;
     const bool add_special = (flags & QP_TEXT_ADD_SPECIAL) != 0;
     run_t run = {.tokenizer = tokenizer,
                  .parse_special = (flags & QP_TEXT_PARSE_SPECIAL) != 0,
-                 .tokens = tokens};
+                 .tokens = tokens,
+                 .spans = spans};
+    qp_slice_t slice = {.text = text, .n = n_bytes};
     const bool valid = qp_utf8_valid_prefix(text, n_bytes) == n_bytes;
+    QP_ASSERT(valid || spans == NULL);
     /* SentencePiece repairs in its own way. */
     const bool library = tokenizer->sp != NULL && (!valid || !tokenizer->sp_decodes_only);
     if (!valid && !library) {
         qp_utf8_repair(&run.repaired, text, n_bytes);
-        text = run.repaired.data;
-        n_bytes = run.repaired.n;
+        slice = (qp_slice_t){.text = run.repaired.data, .n = run.repaired.n};
     }
+    if (spans != NULL)
+        slice.origin = make_origin(text, n_bytes, &run.origin);
     if (add_special)
-        push_all(tokens, &tokenizer->prefix);
-    QP_TRY_DONE(cut_added(&run, &tokenizer->added, text, n_bytes, true,
-                          library ? encode_by_library : encode_part));
+        push_all(&run, &tokenizer->prefix);
+    QP_TRY_DONE(
+        cut_added(&run, &tokenizer->added, slice, true, library ? encode_by_library : encode_part));
     if (add_special)
-        push_all(tokens, &tokenizer->suffix);
+        push_all(&run, &tokenizer->suffix);
 done:
     qp_str_fini(&run.repaired);
-    qp_str_fini(&run.normalized);
+    qp_str_fini(&run.origin);
+    for (int i = 0; i < 2; i++)
+        qp_traced_fini(&run.normalized[i]);
     qp_split_scratch_fini(&run.split);
     qp_bpe_scratch_fini(&run.bpe);
     return error;
 }
 
-/* --- decoding --------------------------------------------------------------------------------- */
-
-static void put_text(void *owner, const char *text, size_t n_bytes)
+qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
+                               unsigned flags, qp_tokens_t *tokens)
 {
-    qp_str_append(owner, text, n_bytes);
-}
-
-/* SentencePiece drops control pieces itself; their text goes between the runs if it is wanted. */
-static qp_error_t decode_sp(const qp_tokenizer_t *tokenizer, const int32_t *id, int64_t n,
-                            bool skip_special, qp_str_t *text)
-{
-    qp_tokens_t run = {0};
-    qp_error_t error = NULL;
-    for (int64_t i = 0; i <= n && error == NULL; i++) {
-        const qp_vocab_entry_t *entry = i < n ? qp_vocab_get(&tokenizer->vocab, id[i]) : NULL;
-        const bool special = entry != NULL && entry->special;
-        if (entry != NULL && !special)
-            qp_tokens_push(&run, id[i]);
-        if ((i == n || (special && !skip_special)) && run.n > 0) {
-            error = sp_failure(qp_sp_decode(tokenizer->sp, run.id, (size_t)run.n, put_text, text));
-            run.n = 0;
-        }
-        if (special && !skip_special)
-            qp_str_puts(text, qp_vocab_text(&tokenizer->vocab, entry));
-    }
-    qp_tokens_fini(&run);
-    return error;
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The byte of a token "<0xNN>", or -1. */
-static int fallback_byte(const char *text, size_t n_text)
-{
-    if (n_text != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>')
-        return -1;
-    int high = hex_digit(text[3]), low = hex_digit(text[4]);
-    return high < 0 || low < 0 ? -1 : high * 16 + low;
-}
-
-/* A run of byte tokens: its text if it is UTF-8, else U+FFFD for every byte. */
-static void flush_bytes(qp_str_t *bytes, qp_str_t *text)
-{
-    if (bytes->n > 0 && qp_utf8_valid_prefix(bytes->data, bytes->n) == bytes->n)
-        qp_str_append(text, bytes->data, bytes->n);
-    else
-        for (size_t i = 0; i < bytes->n; i++)
-            qp_str_puts(text, "\xef\xbf\xbd");
-    qp_str_clear(bytes);
-}
-
-/* Appends the surfaces; *bytes is working memory. */
-static void put_surfaces(const qp_tokenizer_t *tokenizer, const int32_t *id, int64_t n,
-                         bool skip_special, qp_str_t *bytes, qp_str_t *text)
-{
-    const qp_decoder_t *decoder = &tokenizer->decoder;
-    bool first = true;
-    for (int64_t i = 0; i < n; i++) {
-        const qp_vocab_entry_t *entry = qp_vocab_get(&tokenizer->vocab, id[i]);
-        if (entry == NULL || (entry->special && skip_special))
-            continue;
-        const char *surface = qp_vocab_surface(&tokenizer->vocab, entry);
-        const int byte = decoder->byte_fallback ? fallback_byte(surface, entry->n_surface) : -1;
-        if (byte >= 0) {
-            qp_str_putc(bytes, (char)byte);
-        } else {
-            flush_bytes(bytes, text);
-            if (first && decoder->drop_in_first != NULL)
-                replace_all(qp_vocab_text(&tokenizer->vocab, entry), entry->n_text,
-                            &(qp_normal_rule_t){.from = decoder->drop_in_first, .to = ""}, text);
-            else
-                qp_str_append(text, surface, entry->n_surface);
-        }
-        first = false;
-    }
-    flush_bytes(bytes, text);
-}
-
-qp_error_t qp_tokenizer_decode(const qp_tokenizer_t *tokenizer, const int32_t *id, int64_t n,
-                               bool skip_special, qp_str_t *text)
-{
-    if (tokenizer->sp != NULL)
-        return decode_sp(tokenizer, id, n, skip_special, text);
-    const qp_decoder_t *decoder = &tokenizer->decoder;
-    qp_str_t raw = {0}, bytes = {0};
-    put_surfaces(tokenizer, id, n, skip_special, &bytes, &raw);
-    size_t start = 0;
-    while ((int64_t)start < decoder->strip_spaces && start < raw.n && raw.data[start] == ' ')
-        start++;
-    if (raw.n > start)
-        qp_utf8_repair(text, raw.data + start, raw.n - start);
-    qp_str_fini(&raw);
-    qp_str_fini(&bytes);
-    return NULL;
+    return qp_tokenizer_encode_spans(tokenizer, text, n_bytes, flags, tokens, NULL);
 }

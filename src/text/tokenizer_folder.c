@@ -36,14 +36,6 @@ static const char *token_text(const json_t *root, int64_t id)
     return id >= 0 ? json_string_value(json_array_get(tokens, (size_t)id)) : NULL;
 }
 
-/* The token that a key names by its id, or NULL. */
-static const char *token_of(const json_t *root, const char *key, int64_t *id)
-{
-    const json_t *value = json_object_get(root, key);
-    *id = json_is_integer(value) ? (int64_t)json_integer_value(value) : -1;
-    return token_text(root, *id);
-}
-
 /* {"text": id} of all tokens, and the list of those that are found before the text is cut. */
 static void make_vocabulary(const json_t *root, json_t *vocab, json_t *added)
 {
@@ -82,12 +74,10 @@ static json_t *make_pre_tokenizer(const qp_gguf_pre_t *pre)
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", steps);
 }
 
-/* Puts BOS in front where the model wants it. */
-static json_t *make_post_processor(const json_t *root, bool add_bos)
+/* Puts BOS in front. */
+static json_t *make_post_processor(const char *bos, int64_t id)
 {
-    int64_t id;
-    const char *bos = token_of(root, "tokenizer.ggml.bos_token_id", &id);
-    if (!add_bos || bos == NULL)
+    if (bos == NULL)
         return json_null();
     return json_pack("{s:s, s:[{s:{s:s,s:i}}, {s:{s:s,s:i}}], s:[{s:{s:s,s:i}}, {s:{s:s,s:i}}, "
                      "{s:{s:s,s:i}}], s:{s:{s:s, s:[I], s:[s]}}}",
@@ -104,18 +94,21 @@ static qp_error_t write_bpe(const json_t *root, const char *folder)
     json_t *merges = NULL;
     QP_TRY(qp_gguf_pre_find(root, &pre));
     QP_TRY(qp_json_want(root, "tokenizer.ggml.merges", JSON_ARRAY, &merges));
-    bool add_bos = qp_json_flag(root, "tokenizer.ggml.add_bos_token", pre->add_bos);
+    bool add_bos, add_eos;
+    int64_t bos;
+    QP_TRY(qp_gguf_around(root, pre->add_bos, &add_bos, &add_eos));
+    QP_TRY(qp_gguf_token_id(root, "bos", &bos));
     json_t *vocab = json_object(), *added = json_array();
     make_vocabulary(root, vocab, added);
     json_t *model = json_pack(
         "{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:O}", "type", "BPE", "dropout", "unk_token",
         "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
         "ignore_merges", pre->ignore_merges, "vocab", vocab, "merges", merges);
-    json_t *json =
-        json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation",
-                  "padding", "added_tokens", added, "normalizer", "pre_tokenizer",
-                  make_pre_tokenizer(pre), "post_processor", make_post_processor(root, add_bos),
-                  "decoder", make_byte_level(), "model", model);
+    json_t *json = json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:o, s:o, s:o}", "version", "1.0",
+                             "truncation", "padding", "added_tokens", added, "normalizer",
+                             "pre_tokenizer", make_pre_tokenizer(pre), "post_processor",
+                             make_post_processor(add_bos ? token_text(root, bos) : NULL, bos),
+                             "decoder", make_byte_level(), "model", model);
     QP_ASSERT(json != NULL);
     qp_error_t error = write_json(folder, "tokenizer.json", json);
     json_decref(json);
@@ -134,48 +127,72 @@ static qp_error_t write_sentencepiece(const json_t *root, const char *folder)
     return error;
 }
 
+/* The chat templates as tokenizer_config.json has them: one text, or a list of named ones. */
+static void put_templates(const json_t *root, json_t *config)
+{
+    static const char whole[] = "tokenizer.chat_template";
+    json_t *list = json_array(), *value;
+    const char *key;
+    json_object_foreach((json_t *)root, key, value)
+    {
+        if (!qp_has_prefix(key, whole) || !json_is_string(value))
+            continue;
+        const char *name = key[strlen(whole)] == '.' ? key + strlen(whole) + 1 : "default";
+        json_array_append_new(list, json_pack("{s:s, s:O}", "name", name, "template", value));
+    }
+    json_t *chat = json_object_get(root, whole);
+    if (json_array_size(list) > (json_is_string(chat) ? 1u : 0u))
+        json_object_set(config, "chat_template", list);
+    else if (json_is_string(chat))
+        json_object_set(config, "chat_template", chat);
+    json_decref(list);
+}
+
+static qp_error_t put_names(const json_t *root, json_t *config)
+{
+    for (size_t i = 0; i < QP_GGUF_N_SPECIAL; i++) {
+        int64_t id;
+        QP_TRY(qp_gguf_token_id(root, qp_gguf_specials[i].gguf, &id));
+        const char *text = token_text(root, id);
+        if (text != NULL)
+            json_object_set_new(config, qp_gguf_specials[i].hf, json_string(text));
+    }
+    return NULL;
+}
+
 static qp_error_t write_config(const json_t *root, bool bpe, const char *folder)
 {
-    static const struct {
-        const char *name, *key;
-    } specials[] = {{"bos_token", "tokenizer.ggml.bos_token_id"},
-                    {"eos_token", "tokenizer.ggml.eos_token_id"},
-                    {"unk_token", "tokenizer.ggml.unknown_token_id"},
-                    {"pad_token", "tokenizer.ggml.padding_token_id"}};
-    json_t *config = json_pack("{s:s, s:b}", "tokenizer_class",
-                               bpe ? "PreTrainedTokenizerFast" : "LlamaTokenizer",
+    bool bos, eos;
+    QP_TRY(qp_gguf_around(root, true, &bos, &eos));
+    json_t *config = json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
                                "clean_up_tokenization_spaces", 0);
-    for (size_t i = 0; i < sizeof specials / sizeof specials[0]; i++) {
-        int64_t id;
-        const char *text = token_of(root, specials[i].key, &id);
-        if (text != NULL)
-            json_object_set_new(config, specials[i].name, json_string(text));
-    }
-    json_t *chat = json_object_get(root, "tokenizer.chat_template");
-    if (json_is_string(chat))
-        json_object_set(config, "chat_template", chat);
+    qp_error_t error = put_names(root, config);
+    put_templates(root, config);
     if (!bpe) {
-        bool bos = qp_json_flag(root, "tokenizer.ggml.add_bos_token", true);
-        bool eos = qp_json_flag(root, "tokenizer.ggml.add_eos_token", false);
         json_object_set_new(config, "add_bos_token", json_boolean(bos));
         json_object_set_new(config, "add_eos_token", json_boolean(eos));
     }
-    qp_error_t error = write_json(folder, "tokenizer_config.json", config);
+    if (error == NULL)
+        error = write_json(folder, "tokenizer_config.json", config);
     json_decref(config);
     return error;
 }
 
+static qp_error_t write_parts(const json_t *root, const char *folder)
+{
+    const char *model = "";
+    QP_TRY(qp_json_string(root, "tokenizer.ggml.model", "", &model));
+    const bool bpe = strcmp(model, "gpt2") == 0;
+    QP_TRY(bpe ? write_bpe(root, folder) : write_sentencepiece(root, folder));
+    return write_config(root, bpe, folder);
+}
+
 static qp_error_t write_gguf(const qp_tokenizer_files_t *files, const char *folder)
 {
-    json_error_t where;
-    json_t *root = json_loadb(files->model, files->model_bytes, 0, &where);
-    if (root == NULL)
-        return QP_ERROR(QP_INPUT, "tokenizer of the GGUF file: line %d: %s", where.line,
-                        where.text);
-    bool bpe = strcmp(qp_json_text(root, "tokenizer.ggml.model"), "gpt2") == 0;
-    qp_error_t error = bpe ? write_bpe(root, folder) : write_sentencepiece(root, folder);
-    if (error == NULL)
-        error = write_config(root, bpe, folder);
+    json_t *root;
+    QP_TRY(qp_json_parse_object("tokenizer of the GGUF file", files->model, files->model_bytes, 0,
+                                &root));
+    qp_error_t error = write_parts(root, folder);
     json_decref(root);
     return error;
 }

@@ -1,6 +1,8 @@
 /* Tokenizers embedded in GGUF files: JSON of the metadata keys "tokenizer.ggml.*". */
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "text/tokenizer_gguf.h"
 #include "text/tokenizer_parts.h"
@@ -35,7 +37,8 @@ static const qp_gguf_pre_t PRES[] = {
 qp_error_t qp_gguf_pre_find(const json_t *root, const qp_gguf_pre_t **found)
 {
     enum { N_PRE = sizeof PRES / sizeof PRES[0] };
-    const char *name = qp_json_text(root, "tokenizer.ggml.pre"), *names[N_PRE];
+    const char *name = "", *names[N_PRE];
+    QP_TRY(qp_json_string(root, "tokenizer.ggml.pre", "", &name));
     for (int i = 0; i < N_PRE; i++) {
         names[i] = PRES[i].name;
         if (strcmp(name, PRES[i].name) == 0) {
@@ -50,6 +53,25 @@ qp_error_t qp_gguf_pre_find(const json_t *root, const qp_gguf_pre_t **found)
     return QP_ERROR(QP_INPUT, "tokenizer.ggml.pre '%s' is not supported%s%s%s", name,
                     near != NULL ? " (nearest: " : "", near != NULL ? near : "",
                     near != NULL ? ")" : "");
+}
+
+const qp_gguf_special_t qp_gguf_specials[QP_GGUF_N_SPECIAL] = {
+    {"bos", "bos_token"},     {"eos", "eos_token"},       {"unknown", "unk_token"},
+    {"padding", "pad_token"}, {"seperator", "sep_token"}, {"cls", "cls_token"},
+    {"mask", "mask_token"}};
+
+qp_error_t qp_gguf_token_id(const json_t *root, const char *name, int64_t *id)
+{
+    char *key = qp_format("tokenizer.ggml.%s_token_id", name);
+    qp_error_t error = qp_json_int(root, key, -1, -1, QP_MAX_VOCAB, id);
+    qp_free(key);
+    return error;
+}
+
+qp_error_t qp_gguf_around(const json_t *root, bool bos_otherwise, bool *bos, bool *eos)
+{
+    QP_TRY(qp_json_bool(root, "tokenizer.ggml.add_bos_token", bos_otherwise, bos));
+    return qp_json_bool(root, "tokenizer.ggml.add_eos_token", false, eos);
 }
 
 /* Arrays that every kind has. */
@@ -118,34 +140,21 @@ static qp_error_t build_gpt2(qp_tokenizer_t *tokenizer, const json_t *root, cons
                 qp_tokenizer_add(tokenizer, token_text(tokens, i), false,
                                  (qp_added_t){.id = (int32_t)i, .special = type == QP_SP_CONTROL}));
     }
-    qp_tokenizer_set_bos_eos(tokenizer,
-                             qp_json_flag(root, "tokenizer.ggml.add_bos_token", pre->add_bos),
-                             qp_json_flag(root, "tokenizer.ggml.add_eos_token", false));
-    return NULL;
+    return qp_gguf_around(root, pre->add_bos, &tokenizer->add_bos, &tokenizer->add_eos);
 }
 
 /* --- model "llama": SentencePiece BPE, as a serialised ModelProto ----------------------------- */
 
-/* Id of a metadata key, -1 if absent (SentencePiece: no such token). */
-static int64_t id_of(const json_t *root, const char *key)
+static qp_error_t write_model_proto(const json_t *root, const tokens_t *tokens,
+                                    const json_t *scores, qp_str_t *model)
 {
-    const json_t *value = json_object_get(root, key);
-    return json_is_integer(value) ? json_integer_value(value) : -1;
-}
-
-static void write_model_proto(const json_t *root, const tokens_t *tokens, const json_t *scores,
-                              qp_str_t *model)
-{
-    qp_sp_proto_t proto = {
-        .model_type = QP_SP_MODEL_BPE,
-        .unk_id = id_of(root, "tokenizer.ggml.unknown_token_id"),
-        .bos_id = id_of(root, "tokenizer.ggml.bos_token_id"),
-        .eos_id = id_of(root, "tokenizer.ggml.eos_token_id"),
-        .dummy_prefix = qp_json_flag(root, "tokenizer.ggml.add_space_prefix", true),
-        .remove_extra_whitespaces =
-            qp_json_flag(root, "tokenizer.ggml.remove_extra_whitespaces", false),
-        .escape_whitespaces = true,
-    };
+    qp_sp_proto_t proto = {.model_type = QP_SP_MODEL_BPE, .escape_whitespaces = true};
+    QP_TRY(qp_gguf_token_id(root, "unknown", &proto.unk_id));
+    QP_TRY(qp_gguf_token_id(root, "bos", &proto.bos_id));
+    QP_TRY(qp_gguf_token_id(root, "eos", &proto.eos_id));
+    QP_TRY(qp_json_bool(root, "tokenizer.ggml.add_space_prefix", true, &proto.dummy_prefix));
+    QP_TRY(qp_json_bool(root, "tokenizer.ggml.remove_extra_whitespaces", false,
+                        &proto.remove_extra_whitespaces));
     for (int64_t i = 0; i < tokens->n; i++) {
         const int type = token_type(tokens, i);
         qp_sp_proto_push(&proto, (qp_sp_piece_t){.text = token_text(tokens, i),
@@ -157,6 +166,7 @@ static void write_model_proto(const json_t *root, const tokens_t *tokens, const 
     }
     qp_sp_proto_write(&proto, model);
     qp_sp_proto_fini(&proto);
+    return NULL;
 }
 
 qp_error_t qp_gguf_model_proto(const json_t *root, qp_str_t *proto)
@@ -168,8 +178,7 @@ qp_error_t qp_gguf_model_proto(const json_t *root, qp_str_t *proto)
     if (json_array_size(scores) != (size_t)tokens.n)
         return QP_ERROR(QP_INPUT, "tokenizer.ggml: %lld tokens but %zu scores", (long long)tokens.n,
                         json_array_size(scores));
-    write_model_proto(root, &tokens, scores, proto);
-    return NULL;
+    return write_model_proto(root, &tokens, scores, proto);
 }
 
 static qp_error_t build_llama(qp_tokenizer_t *tokenizer, const json_t *root)
@@ -180,36 +189,100 @@ static qp_error_t build_llama(qp_tokenizer_t *tokenizer, const json_t *root)
         error = qp_tokenizer_load_sp(tokenizer, proto.data, proto.n);
     qp_str_fini(&proto);
     QP_TRY(error);
-    qp_tokenizer_set_bos_eos(tokenizer, qp_json_flag(root, "tokenizer.ggml.add_bos_token", true),
-                             qp_json_flag(root, "tokenizer.ggml.add_eos_token", false));
+    return qp_gguf_around(root, true, &tokenizer->add_bos, &tokenizer->add_eos);
+}
+
+/* Texts by the names that transformers gives the tokens; ids that end a sequence. */
+static qp_error_t read_specials(qp_tokenizer_t *tokenizer, const json_t *root,
+                                const tokens_t *tokens)
+{
+    static const char *const ends[] = {"eos", "eot", "eom"};
+    for (size_t i = 0; i < QP_GGUF_N_SPECIAL; i++) {
+        int64_t id;
+        QP_TRY(qp_gguf_token_id(root, qp_gguf_specials[i].gguf, &id));
+        const char *text = id >= 0 && id < tokens->n ? token_text(tokens, id) : NULL;
+        if (text != NULL)
+            json_object_set_new(tokenizer->special, qp_gguf_specials[i].hf, json_string(text));
+    }
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        int64_t id;
+        QP_TRY(qp_gguf_token_id(root, ends[i], &id));
+        if (id >= 0)
+            qp_tokens_push(&tokenizer->more_eos, (int32_t)id);
+    }
     return NULL;
+}
+
+/* "tokenizer.chat_template" and "tokenizer.chat_template.<name>". */
+static qp_error_t read_templates(qp_tokenizer_t *tokenizer, const json_t *root)
+{
+    static const char whole[] = "tokenizer.chat_template";
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)root, key, value)
+    {
+        if (!qp_has_prefix(key, whole) || json_is_null(value))
+            continue;
+        const char *rest = key + strlen(whole);
+        if (rest[0] != '\0' && rest[0] != '.')
+            continue;
+        if (!json_is_string(value))
+            return qp_json_wrong(key, value, "a text");
+        json_object_set(tokenizer->chat_template, rest[0] == '.' ? rest + 1 : "default", value);
+    }
+    return NULL;
+}
+
+/* All metadata but the templates. */
+static uint64_t hash_of(const json_t *root)
+{
+    json_t *copy = json_copy((json_t *)root), *value;
+    const char *key;
+    void *next;
+    json_object_foreach_safe(copy, next, key, value)
+    {
+        if (qp_has_prefix(key, "tokenizer.chat_template"))
+            json_object_del(copy, key);
+    }
+    char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
+    QP_ASSERT(text != NULL);
+    const uint64_t hash = qp_hash_bytes(text, strlen(text));
+    free(text);
+    json_decref(copy);
+    return hash;
 }
 
 static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root)
 {
     tokens_t tokens;
-    const char *model = qp_json_text(root, "tokenizer.ggml.model");
+    const char *model = "";
+    int64_t bos, eos, pad;
+    QP_TRY(qp_json_string(root, "tokenizer.ggml.model", "", &model));
     const bool gpt2 = strcmp(model, "gpt2") == 0;
     if (!gpt2 && strcmp(model, "llama") != 0)
         return QP_ERROR(QP_INPUT, "tokenizer.ggml.model '%s' is not supported (gpt2 and llama are)",
                         model);
     QP_TRY(read_tokens(root, &tokens));
-    tokenizer->bos = (int32_t)id_of(root, "tokenizer.ggml.bos_token_id");
-    tokenizer->eos = (int32_t)id_of(root, "tokenizer.ggml.eos_token_id");
-    tokenizer->chat_template =
-        qp_strdup(json_string_value(json_object_get(root, "tokenizer.chat_template")));
-    return gpt2 ? build_gpt2(tokenizer, root, &tokens) : build_llama(tokenizer, root);
+    QP_TRY(read_specials(tokenizer, root, &tokens));
+    QP_TRY(read_templates(tokenizer, root));
+    QP_TRY(gpt2 ? build_gpt2(tokenizer, root, &tokens) : build_llama(tokenizer, root));
+    QP_TRY(qp_gguf_token_id(root, "bos", &bos));
+    QP_TRY(qp_gguf_token_id(root, "eos", &eos));
+    QP_TRY(qp_gguf_token_id(root, "padding", &pad));
+    tokenizer->bos = (int32_t)bos;
+    tokenizer->eos = (int32_t)eos;
+    tokenizer->pad = (int32_t)pad;
+    tokenizer->id = hash_of(root);
+    return NULL;
 }
 
 qp_error_t qp_tokenizer_build_gguf(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *files,
                                    const json_t *config)
 {
     (void)config;
-    json_error_t where;
-    json_t *root = json_loadb(files->model, files->model_bytes, 0, &where);
-    if (root == NULL)
-        return QP_ERROR(QP_INPUT, "line %d: %s", where.line, where.text);
-    qp_error_t error = build(tokenizer, root);
+    json_t *root;
+    QP_TRY(qp_json_parse_object(files->kind, files->model, files->model_bytes, 0, &root));
+    qp_error_t error = qp_error_context(build(tokenizer, root), "%s", files->kind);
     json_decref(root);
     return error;
 }

@@ -1,20 +1,10 @@
 /* tokenizer.json of HF tokenizers: the model, its vocabulary and the added tokens. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
-
-bool qp_json_flag(const json_t *object, const char *key, bool otherwise)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_boolean(value) ? json_is_true(value) : otherwise;
-}
-
-const char *qp_json_text(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
 
 qp_error_t qp_merge_parse(const char *text, qp_merge_t *merge)
 {
@@ -48,20 +38,41 @@ static qp_error_t json_merge(const void *owner, int64_t i, qp_merge_t *merge)
 static qp_error_t refuse_options(const json_t *model)
 {
     static const char *const keys[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (qp_json_text(model, keys[i])[0] != '\0')
-            return QP_ERROR(QP_INPUT, "%s '%s' is not supported", keys[i],
-                            qp_json_text(model, keys[i]));
-    if (json_number_value(json_object_get(model, "dropout")) > 0.0)
-        return QP_ERROR(QP_INPUT, "dropout is not supported");
+    double dropout;
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const char *text = "";
+        QP_TRY(qp_json_string(model, keys[i], "", &text));
+        if (text[0] != '\0')
+            return QP_ERROR(QP_INPUT, "%s '%s' is not supported", keys[i], text);
+    }
+    QP_TRY(qp_json_number(model, "dropout", 0.0, &dropout));
+    return dropout != 0.0 ? QP_ERROR(QP_INPUT, "dropout is not supported") : NULL;
+}
+
+static qp_error_t read_flags(qp_tokenizer_t *tokenizer, const json_t *model, bool llama)
+{
+    qp_bpe_t *bpe = &tokenizer->bpe;
+    const char *unk = "";
+    QP_TRY(qp_json_bool(model, "byte_fallback", false, &bpe->byte_fallback));
+    QP_TRY(qp_json_bool(model, "fuse_unk", false, &bpe->fuse_unk));
+    QP_TRY(qp_json_bool(model, "ignore_merges", false, &bpe->ignore_merges));
+    QP_TRY(qp_json_string(model, "unk_token", "", &unk));
+    if (llama) {
+        bpe->byte_fallback = bpe->fuse_unk = true;
+        bpe->ignore_merges = false;
+    } else if (unk[0] != '\0') {
+        bpe->unk = qp_textmap_get(&tokenizer->vocab.id_of, unk, strlen(unk));
+        if (bpe->unk < 0)
+            return QP_ERROR(QP_INPUT, "unk_token '%s' is not in the vocabulary", unk);
+    }
     return NULL;
 }
 
-static qp_error_t read_bpe(qp_tokenizer_t *tokenizer, const json_t *model)
+static qp_error_t read_bpe(qp_tokenizer_t *tokenizer, const json_t *model, bool llama)
 {
     json_t *vocab, *merges, *id;
-    const char *text;
-    const char *type = qp_json_text(model, "type"); /* files of the first versions have none */
+    const char *text, *type = "";
+    QP_TRY(qp_json_string(model, "type", "", &type)); /* files of the first versions have none */
     if (type[0] != '\0' && strcmp(type, "BPE") != 0)
         return QP_ERROR(QP_INPUT, "type '%s' is not supported (BPE is)", type);
     QP_TRY(refuse_options(model));
@@ -73,66 +84,84 @@ static qp_error_t read_bpe(qp_tokenizer_t *tokenizer, const json_t *model)
             return QP_ERROR(QP_INPUT, "vocab: id of '%s' is no integer", text);
         QP_TRY(qp_vocab_put(&tokenizer->vocab, json_integer_value(id), text, strlen(text)));
     }
-    qp_bpe_t *bpe = &tokenizer->bpe;
-    bpe->byte_fallback = qp_json_flag(model, "byte_fallback", false);
-    bpe->fuse_unk = qp_json_flag(model, "fuse_unk", false);
-    bpe->ignore_merges = qp_json_flag(model, "ignore_merges", false);
-    const char *unk = qp_json_text(model, "unk_token");
-    if (unk[0] != '\0') {
-        bpe->unk = qp_textmap_get(&tokenizer->vocab.id_of, unk, strlen(unk));
-        if (bpe->unk < 0)
-            return QP_ERROR(QP_INPUT, "unk_token '%s' is not in the vocabulary", unk);
-    }
+    QP_TRY(read_flags(tokenizer, model, llama));
     return qp_tokenizer_build_bpe(tokenizer, (int64_t)json_array_size(merges), json_merge, merges);
 }
 
 static qp_error_t read_added_token(qp_tokenizer_t *tokenizer, const json_t *item)
 {
     json_t *content, *id;
+    qp_added_t token = {0};
+    bool normalized, single_word;
     QP_TRY(qp_json_want(item, "content", JSON_STRING, &content));
     QP_TRY(qp_json_want(item, "id", JSON_INTEGER, &id));
     const char *text = json_string_value(content);
-    if (qp_json_flag(item, "single_word", false))
+    QP_TRY(qp_json_bool(item, "single_word", false, &single_word));
+    QP_TRY(qp_json_bool(item, "normalized", false, &normalized));
+    QP_TRY(qp_json_bool(item, "special", false, &token.special));
+    QP_TRY(qp_json_bool(item, "lstrip", false, &token.lstrip));
+    QP_TRY(qp_json_bool(item, "rstrip", false, &token.rstrip));
+    if (single_word)
         return QP_ERROR(QP_INPUT, "'%s': single_word is not supported", text);
     QP_TRY(qp_vocab_put(&tokenizer->vocab, json_integer_value(id), text, strlen(text)));
-    return qp_tokenizer_add(tokenizer, text, qp_json_flag(item, "normalized", false),
-                            (qp_added_t){.id = (int32_t)json_integer_value(id),
-                                         .special = qp_json_flag(item, "special", false),
-                                         .lstrip = qp_json_flag(item, "lstrip", false),
-                                         .rstrip = qp_json_flag(item, "rstrip", false)});
+    token.id = (int32_t)json_integer_value(id);
+    return qp_tokenizer_add(tokenizer, text, normalized, token);
 }
 
-static qp_error_t read_added_tokens(qp_tokenizer_t *tokenizer, const json_t *array)
+static qp_error_t read_added_tokens(qp_tokenizer_t *tokenizer, const json_t *root)
 {
+    const json_t *array = qp_json_get(root, "added_tokens");
     size_t i;
     json_t *item;
+    if (array != NULL && !json_is_array(array))
+        return qp_json_wrong("added_tokens", array, "an array");
     json_array_foreach(array, i, item)
         QP_TRY(qp_error_context(read_added_token(tokenizer, item), "added_tokens[%zu]", i));
     return NULL;
 }
 
+/* All of it but what does not decide ids, whatever the order of its keys. */
+static uint64_t hash_of(const json_t *root)
+{
+    static const char *const others[] = {"version", "truncation", "padding", "decoder",
+                                         "added_tokens"};
+    json_t *copy = json_copy((json_t *)root);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        json_object_del(copy, others[i]);
+    char *text = json_dumps(copy, JSON_COMPACT | JSON_SORT_KEYS);
+    QP_ASSERT(text != NULL);
+    const uint64_t value = qp_hash_bytes(text, strlen(text));
+    free(text);
+    json_decref(copy);
+    return value;
+}
+
+static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root, const json_t *config)
+{
+    json_t *model;
+    bool llama;
+    QP_TRY(qp_json_want(root, "model", JSON_OBJECT, &model));
+    QP_TRY(qp_tokenizer_is_llama(config, &llama));
+    /* The pre-tokeniser and the decoder say what the bytes of a token are, so they come first. */
+    QP_TRY(qp_tokenizer_read_normalizer(tokenizer, json_object_get(root, "normalizer")));
+    QP_TRY(qp_tokenizer_read_pre_tokenizer(tokenizer, json_object_get(root, "pre_tokenizer")));
+    llama = llama && !tokenizer->bpe.byte_level;
+    if (llama)
+        QP_TRY(qp_tokenizer_set_llama(tokenizer, config));
+    QP_TRY(qp_error_context(read_bpe(tokenizer, model, llama), "model"));
+    QP_TRY(read_added_tokens(tokenizer, root));
+    QP_TRY(qp_tokenizer_read_post_processor(tokenizer, json_object_get(root, "post_processor")));
+    tokenizer->id = hash_of(root);
+    return llama ? qp_tokenizer_finish_llama(tokenizer, config)
+                 : qp_tokenizer_read_decoder(tokenizer, json_object_get(root, "decoder"));
+}
+
 qp_error_t qp_tokenizer_build_json(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *files,
                                    const json_t *config)
 {
-    (void)config; /* names BOS and EOS only, which tokenizer.c reads for every kind */
-    json_error_t where;
-    qp_error_t error = NULL;
-    json_t *root = json_loadb(files->model, files->model_bytes, 0, &where), *model;
-    if (!json_is_object(root)) {
-        error = root == NULL ? QP_ERROR(QP_INPUT, "line %d: %s", where.line, where.text)
-                             : QP_ERROR(QP_INPUT, "not a JSON object");
-        goto done;
-    }
-    QP_TRY_DONE(qp_json_want(root, "model", JSON_OBJECT, &model));
-    /* The pre-tokeniser and the decoder say what the bytes of a token are, so they come first. */
-    QP_TRY_DONE(qp_tokenizer_read_normalizer(tokenizer, json_object_get(root, "normalizer")));
-    QP_TRY_DONE(qp_tokenizer_read_pre_tokenizer(tokenizer, json_object_get(root, "pre_tokenizer")));
-    QP_TRY_DONE(qp_error_context(read_bpe(tokenizer, model), "model"));
-    QP_TRY_DONE(read_added_tokens(tokenizer, json_object_get(root, "added_tokens")));
-    QP_TRY_DONE(
-        qp_tokenizer_read_post_processor(tokenizer, json_object_get(root, "post_processor")));
-    QP_TRY_DONE(qp_tokenizer_read_decoder(tokenizer, json_object_get(root, "decoder")));
-done:
+    json_t *root;
+    QP_TRY(qp_json_parse_object(files->kind, files->model, files->model_bytes, 0, &root));
+    qp_error_t error = qp_error_context(build(tokenizer, root, config), "%s", files->kind);
     json_decref(root);
     return error;
 }

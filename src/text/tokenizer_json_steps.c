@@ -15,11 +15,13 @@ enum { MAX_DEPTH = 8 };
 static qp_error_t read_step(qp_tokenizer_t *tokenizer, const json_t *step, const char *list,
                             const reader_t *reader, int depth)
 {
-    const char *type = qp_json_text(step, "type");
+    json_t *name, *items, *item;
+    size_t i;
+    QP_TRY(qp_json_want(step, "type", JSON_STRING, &name));
+    const char *type = json_string_value(name);
     if (strcmp(type, "Sequence") == 0 && depth < MAX_DEPTH) {
-        size_t i;
-        json_t *item;
-        json_array_foreach(json_object_get(step, list), i, item)
+        QP_TRY(qp_json_want(step, list, JSON_ARRAY, &items));
+        json_array_foreach(items, i, item)
             QP_TRY(read_step(tokenizer, item, list, reader, depth + 1));
         return NULL;
     }
@@ -47,26 +49,26 @@ static qp_error_t ignore_step(qp_tokenizer_t *tokenizer, const json_t *step)
 
 /* --- normalizer ------------------------------------------------------------------------------- */
 
-static qp_error_t add_rule(qp_tokenizer_t *tokenizer, const char *from, const char *to)
+/* A text that must be there. */
+static qp_error_t want_text(const json_t *step, const char *key, const char **text)
 {
-    if (tokenizer->n_rule == QP_MAX_RULE)
-        return QP_ERROR(QP_INPUT, "more than %d rules", QP_MAX_RULE);
-    if (strlen(to) > QP_MAX_RULE_TEXT)
-        return QP_ERROR(QP_INPUT, "'%s' is longer than %d bytes", to, QP_MAX_RULE_TEXT);
-    tokenizer->rule[tokenizer->n_rule++] =
-        (qp_normal_rule_t){.from = qp_strdup(from), .to = qp_strdup(to)};
-    return NULL;
+    json_t *value;
+    QP_TRY(qp_json_want(step, key, JSON_STRING, &value));
+    return qp_json_string(step, key, "", text);
 }
 
 static qp_error_t read_prepend(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    return add_rule(tokenizer, "", qp_json_text(step, "prepend"));
+    const char *text = "";
+    QP_TRY(want_text(step, "prepend", &text));
+    return qp_normal_add(&tokenizer->normal, QP_NORMAL_PREPEND, NULL, text);
 }
 
 /* The plain text of {"String": text}; a regular expression is not supported. */
 static qp_error_t plain_pattern(const json_t *step, const char **text)
 {
-    *text = qp_json_text(json_object_get(step, "pattern"), "String");
+    *text = "";
+    QP_TRY(qp_json_string(json_object_get(step, "pattern"), "String", "", text));
     return (*text)[0] != '\0' ? NULL
                               : QP_ERROR(QP_INPUT, "pattern is not {\"String\": text}, which is "
                                                    "the only kind supported here");
@@ -74,15 +76,27 @@ static qp_error_t plain_pattern(const json_t *step, const char **text)
 
 static qp_error_t read_replace(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    const char *from;
+    const char *from, *to = "";
     QP_TRY(plain_pattern(step, &from));
-    return add_rule(tokenizer, from, qp_json_text(step, "content"));
+    QP_TRY(want_text(step, "content", &to));
+    return qp_normal_add(&tokenizer->normal, QP_NORMAL_REPLACE, from, to);
+}
+
+static qp_error_t read_form(qp_tokenizer_t *tokenizer, const json_t *step)
+{
+    const char *form = json_string_value(json_object_get(step, "type"));
+    return qp_normal_add(&tokenizer->normal, QP_NORMAL_UNICODE, form, NULL);
 }
 
 qp_error_t qp_tokenizer_read_normalizer(qp_tokenizer_t *tokenizer, const json_t *value)
 {
-    static const reader_t readers[] = {
-        {"Prepend", read_prepend}, {"Replace", read_replace}, {NULL, NULL}};
+    static const reader_t readers[] = {{"Prepend", read_prepend},
+                                       {"Replace", read_replace},
+                                       {"NFC", read_form},
+                                       {"NFD", read_form},
+                                       {"NFKC", read_form},
+                                       {"NFKD", read_form},
+                                       {NULL, NULL}};
     return read_steps(tokenizer, value, "normalizer", "normalizers", readers);
 }
 
@@ -100,9 +114,12 @@ static qp_error_t add_regex(qp_tokenizer_t *tokenizer, const char *pattern, bool
 
 static qp_error_t read_byte_level(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    if (qp_json_flag(step, "add_prefix_space", true))
+    bool prefix, regex;
+    QP_TRY(qp_json_bool(step, "add_prefix_space", true, &prefix));
+    QP_TRY(qp_json_bool(step, "use_regex", true, &regex));
+    if (prefix)
         QP_TRY(qp_split_add(&tokenizer->split, (qp_split_step_t){.kind = QP_SPLIT_PREFIX}));
-    if (qp_json_flag(step, "use_regex", true))
+    if (regex)
         QP_TRY(add_regex(tokenizer, QP_GPT2_PATTERN, false, false, false));
     tokenizer->bpe.byte_level = true;
     return NULL;
@@ -111,9 +128,12 @@ static qp_error_t read_byte_level(qp_tokenizer_t *tokenizer, const json_t *step)
 static qp_error_t read_split(qp_tokenizer_t *tokenizer, const json_t *step)
 {
     const json_t *pattern = json_object_get(step, "pattern");
-    const char *regex = qp_json_text(pattern, "Regex"), *text = qp_json_text(pattern, "String");
-    const char *behavior = qp_json_text(step, "behavior");
-    const bool invert = qp_json_flag(step, "invert", false);
+    const char *regex = "", *text = "", *behavior = "";
+    bool invert;
+    QP_TRY(qp_json_string(pattern, "Regex", "", &regex));
+    QP_TRY(qp_json_string(pattern, "String", "", &text));
+    QP_TRY(want_text(step, "behavior", &behavior));
+    QP_TRY(qp_json_bool(step, "invert", false, &invert));
     const bool removed = strcmp(behavior, "Removed") == 0;
     if (regex[0] == '\0' && text[0] == '\0')
         return QP_ERROR(QP_INPUT, "pattern has neither Regex nor String");
@@ -126,9 +146,9 @@ static qp_error_t read_split(qp_tokenizer_t *tokenizer, const json_t *step)
 
 static qp_error_t read_digits(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    return add_regex(tokenizer,
-                     qp_json_flag(step, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", false,
-                     false, false);
+    bool individual;
+    QP_TRY(qp_json_bool(step, "individual_digits", false, &individual));
+    return add_regex(tokenizer, individual ? "\\p{N}" : "\\p{N}+", false, false, false);
 }
 
 static qp_error_t read_whitespace_split(qp_tokenizer_t *tokenizer, const json_t *step)
@@ -141,10 +161,13 @@ static qp_error_t read_metaspace(qp_tokenizer_t *tokenizer, const json_t *step)
 {
     static const char *const schemes[] = {
         [QP_PREPEND_NEVER] = "never", [QP_PREPEND_FIRST] = "first", [QP_PREPEND_ALWAYS] = "always"};
-    const char *replacement = qp_json_text(step, "replacement");
-    const char *scheme = qp_json_text(step, "prepend_scheme");
-    if (scheme[0] == '\0') /* files before prepend_scheme */
-        scheme = qp_json_flag(step, "add_prefix_space", true) ? "always" : "never";
+    const char *replacement = "", *scheme = "";
+    bool prefix, cut;
+    QP_TRY(want_text(step, "replacement", &replacement));
+    QP_TRY(qp_json_bool(step, "add_prefix_space", true, &prefix));
+    QP_TRY(qp_json_bool(step, "split", true, &cut));
+    /* files before prepend_scheme have the flag alone */
+    QP_TRY(qp_json_string(step, "prepend_scheme", prefix ? "always" : "never", &scheme));
     qp_split_step_t made = {.kind = QP_SPLIT_METASPACE};
     if (replacement[0] == '\0' || strlen(replacement) >= sizeof made.replacement)
         return QP_ERROR(QP_INPUT, "replacement '%s' is not one character", replacement);
@@ -156,7 +179,7 @@ static qp_error_t read_metaspace(qp_tokenizer_t *tokenizer, const json_t *step)
         return QP_ERROR(QP_INPUT, "prepend_scheme '%s' is not first, never or always", scheme);
     made.prepend = (qp_prepend_t)prepend;
     QP_TRY(qp_split_add(&tokenizer->split, made));
-    if (!qp_json_flag(step, "split", true))
+    if (!cut)
         return NULL;
     char *pattern = qp_format("\\Q%s\\E[^\\Q%s\\E]*", replacement, replacement);
     qp_error_t error = add_regex(tokenizer, pattern, false, false, false);
@@ -202,22 +225,64 @@ static qp_error_t read_template(qp_tokenizer_t *tokenizer, const json_t *step)
     json_array_foreach(single, i, item)
     {
         const json_t *special = json_object_get(item, "SpecialToken");
-        if (special != NULL)
-            QP_TRY(push_special(json_object_get(step, "special_tokens"),
-                                qp_json_text(special, "id"),
+        const char *name = "";
+        if (special != NULL) {
+            QP_TRY(want_text(special, "id", &name));
+            QP_TRY(push_special(json_object_get(step, "special_tokens"), name,
                                 n_sequence == 0 ? &tokenizer->prefix : &tokenizer->suffix));
-        else if (json_object_get(item, "Sequence") != NULL)
+        } else if (json_object_get(item, "Sequence") != NULL) {
             n_sequence++;
-        else
+        } else {
             return QP_ERROR(QP_INPUT, "single[%zu] is neither SpecialToken nor Sequence", i);
+        }
     }
     return n_sequence == 1 ? NULL : QP_ERROR(QP_INPUT, "single holds %d texts", n_sequence);
 }
 
+/* ByteLevel: does nothing to the ids. */
+static qp_error_t read_trim(qp_tokenizer_t *tokenizer, const json_t *step)
+{
+    bool trim, prefix;
+    QP_TRY(qp_json_bool(step, "trim_offsets", true, &trim));
+    QP_TRY(qp_json_bool(step, "add_prefix_space", true, &prefix));
+    if (trim)
+        tokenizer->trim = (qp_trim_t){.trim = true, .add_prefix_space = prefix};
+    return NULL;
+}
+
+/* Appends the id of a pair [text, id]. */
+static qp_error_t push_pair(const json_t *step, const char *key, qp_tokens_t *tokens)
+{
+    json_t *pair;
+    QP_TRY(qp_json_want(step, key, JSON_ARRAY, &pair));
+    const json_t *id = json_array_get(pair, 1);
+    if (json_array_size(pair) != 2 || !json_is_integer(id) || json_integer_value(id) < 0 ||
+        json_integer_value(id) >= QP_MAX_VOCAB)
+        return qp_json_wrong(key, pair, "a text and its id");
+    qp_tokens_push(tokens, (int32_t)json_integer_value(id));
+    return NULL;
+}
+
+/* BERT's: cls in front, sep behind. */
+static qp_error_t read_bert(qp_tokenizer_t *tokenizer, const json_t *step)
+{
+    QP_TRY(push_pair(step, "cls", &tokenizer->prefix));
+    return push_pair(step, "sep", &tokenizer->suffix);
+}
+
+static qp_error_t read_roberta(qp_tokenizer_t *tokenizer, const json_t *step)
+{
+    QP_TRY(read_trim(tokenizer, step));
+    return read_bert(tokenizer, step);
+}
+
 qp_error_t qp_tokenizer_read_post_processor(qp_tokenizer_t *tokenizer, const json_t *value)
 {
-    static const reader_t readers[] = {
-        {"TemplateProcessing", read_template}, {"ByteLevel", ignore_step}, {NULL, NULL}};
+    static const reader_t readers[] = {{"TemplateProcessing", read_template},
+                                       {"ByteLevel", read_trim},
+                                       {"RobertaProcessing", read_roberta},
+                                       {"BertProcessing", read_bert},
+                                       {NULL, NULL}};
     return read_steps(tokenizer, value, "post_processor", "processors", readers);
 }
 
@@ -239,8 +304,7 @@ static qp_error_t decode_byte_level(qp_tokenizer_t *tokenizer, const json_t *ste
     return NULL;
 }
 
-/* Replaces a text in the surface of every token. */
-static qp_error_t replace_in_surfaces(qp_vocab_t *vocab, const char *from, const char *to)
+qp_error_t qp_tokenizer_replace_in_surfaces(qp_vocab_t *vocab, const char *from, const char *to)
 {
     if (strlen(to) > strlen(from))
         return QP_ERROR(QP_INPUT, "'%s' is longer than the '%s' it replaces", to, from);
@@ -265,9 +329,10 @@ static qp_error_t replace_in_surfaces(qp_vocab_t *vocab, const char *from, const
 
 static qp_error_t decode_replace(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    const char *from;
+    const char *from, *to = "";
     QP_TRY(plain_pattern(step, &from));
-    return replace_in_surfaces(&tokenizer->vocab, from, qp_json_text(step, "content"));
+    QP_TRY(want_text(step, "content", &to));
+    return qp_tokenizer_replace_in_surfaces(&tokenizer->vocab, from, to);
 }
 
 static qp_error_t decode_byte_fallback(qp_tokenizer_t *tokenizer, const json_t *step)
@@ -280,24 +345,29 @@ static qp_error_t decode_byte_fallback(qp_tokenizer_t *tokenizer, const json_t *
 /* Strip after Fuse: acts on the whole text, as tokenizers converted from SentencePiece have it. */
 static qp_error_t decode_strip(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    if (strcmp(qp_json_text(step, "content"), " ") != 0 ||
-        json_integer_value(json_object_get(step, "stop")) != 0)
+    const char *content = "";
+    int64_t stop;
+    QP_TRY(want_text(step, "content", &content));
+    QP_TRY(qp_json_int(step, "stop", 0, 0, INT32_MAX, &stop));
+    if (strcmp(content, " ") != 0 || stop != 0)
         return QP_ERROR(QP_INPUT, "only spaces at the start can be stripped");
-    tokenizer->decoder.strip_spaces = json_integer_value(json_object_get(step, "start"));
-    return NULL;
+    return qp_json_int(step, "start", 0, 0, INT32_MAX, &tokenizer->decoder.strip_spaces);
 }
 
 static qp_error_t decode_metaspace(qp_tokenizer_t *tokenizer, const json_t *step)
 {
-    const char *replacement = qp_json_text(step, "replacement");
+    const char *replacement = "", *scheme = "";
+    bool prefix;
+    QP_TRY(want_text(step, "replacement", &replacement));
+    QP_TRY(qp_json_string(step, "prepend_scheme", "", &scheme));
+    QP_TRY(qp_json_bool(step, "add_prefix_space", true, &prefix));
     if (replacement[0] == '\0')
         return QP_ERROR(QP_INPUT, "replacement is empty");
-    if (strcmp(qp_json_text(step, "prepend_scheme"), "never") != 0 &&
-        qp_json_flag(step, "add_prefix_space", true)) {
+    if (strcmp(scheme, "never") != 0 && prefix) {
         qp_free(tokenizer->decoder.drop_in_first);
         tokenizer->decoder.drop_in_first = qp_strdup(replacement);
     }
-    return replace_in_surfaces(&tokenizer->vocab, replacement, " ");
+    return qp_tokenizer_replace_in_surfaces(&tokenizer->vocab, replacement, " ");
 }
 
 qp_error_t qp_tokenizer_read_decoder(qp_tokenizer_t *tokenizer, const json_t *value)

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "text/tokenizer_slice.h"
 
 typedef struct qp_regex qp_regex_t;
 
@@ -55,19 +56,15 @@ qp_error_t qp_split_add(qp_split_t *split, qp_split_step_t step);
 /** Working memory of one caller; zero-initialise. */
 typedef struct {
     void *match[QP_MAX_SPLIT];
-    qp_str_t buffer[QP_MAX_SPLIT];
+    qp_traced_t buffer[QP_MAX_SPLIT];
 } qp_split_scratch_t;
 void qp_split_scratch_fini(qp_split_scratch_t *scratch);
 
 /** What is called with each word, in order. */
-typedef void (*qp_split_visit_t)(void *owner, const char *word, size_t n_bytes);
+typedef void (*qp_split_visit_t)(void *owner, qp_slice_t word);
 
 /** Cuts a text (valid UTF-8); \a first: it begins where the whole text does. */
-qp_error_t qp_split_run(const qp_split_t *split, const char *text, size_t n_bytes, bool first,
+qp_error_t qp_split_run(const qp_split_t *split, qp_slice_t text, bool first,
                         qp_split_scratch_t *scratch, qp_split_visit_t visit, void *owner);
-
-/** Appends the text with ' ' replaced and the prefix of a metaspace step. */
-void qp_split_metaspace(const qp_split_step_t *step, const char *text, size_t n_bytes, bool first,
-                        qp_str_t *out);
 
 #endif

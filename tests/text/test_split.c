@@ -13,12 +13,12 @@ typedef struct {
     bool same;
 } pieces_t;
 
-static void compare_piece(void *owner, const char *word, size_t n_bytes)
+static void compare_piece(void *owner, qp_slice_t word)
 {
     pieces_t *pieces = owner;
     const json_t *expected = json_array_get(pieces->expected, pieces->n++);
-    pieces->same = pieces->same && expected != NULL && json_string_length(expected) == n_bytes &&
-                   memcmp(json_string_value(expected), word, n_bytes) == 0;
+    pieces->same = pieces->same && expected != NULL && json_string_length(expected) == word.n &&
+                   memcmp(json_string_value(expected), word.text, word.n) == 0;
 }
 
 static void check_case(const json_t *item)
@@ -30,8 +30,10 @@ static void check_case(const json_t *item)
     qp_split_scratch_t scratch = {0};
     char *name = json_dumps(step, JSON_COMPACT);
     if (CHECK_OK(qp_tokenizer_read_pre_tokenizer(tokenizer, step)))
-        CHECK_OK(qp_split_run(&tokenizer->split, json_string_value(text), json_string_length(text),
-                              true, &scratch, compare_piece, &pieces));
+        CHECK_OK(qp_split_run(
+            &tokenizer->split,
+            (qp_slice_t){.text = json_string_value(text), .n = json_string_length(text)}, true,
+            &scratch, compare_piece, &pieces));
     CHECK_MSG(pieces.same && pieces.n == json_array_size(pieces.expected), "%s on '%s'", name,
               json_string_value(text));
     free(name);
@@ -51,11 +53,10 @@ static void test_pieces_are_those_of_hf(void)
     json_decref(cases);
 }
 
-static void ignore_piece(void *owner, const char *word, size_t n_bytes)
+static void ignore_piece(void *owner, qp_slice_t word)
 {
     (void)owner;
     (void)word;
-    (void)n_bytes;
 }
 
 static void test_hostile_pattern_ends(void)
@@ -69,7 +70,8 @@ static void test_hostile_pattern_ends(void)
     CHECK_FAILS(qp_regex_create("a{2,1}", false, &step.regex), QP_INPUT, "split pattern 'a{2,1}'");
     if (CHECK_OK(qp_regex_create("(a|a)*$", false, &step.regex)) &&
         CHECK_OK(qp_split_add(&split, step)))
-        CHECK_FAILS(qp_split_run(&split, text, strlen(text), true, &scratch, ignore_piece, NULL),
+        CHECK_FAILS(qp_split_run(&split, (qp_slice_t){.text = text, .n = strlen(text)}, true,
+                                 &scratch, ignore_piece, NULL),
                     QP_INPUT, "match limit exceeded");
     qp_split_scratch_fini(&scratch);
     qp_split_fini(&split);

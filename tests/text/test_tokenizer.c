@@ -41,6 +41,8 @@ static qp_tokenizer_t *open_golden(const char *kind, const char *name)
     snprintf(files.kind, sizeof files.kind, "%s", kind);
     files.model = model.data;
     files.model_bytes = model.n;
+    files.config = qp_strdup("{\"add_bos_token\": true}"); /* counts for tokenizer.model alone */
+    files.config_bytes = strlen(files.config);
     CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
     qp_tokenizer_files_fini(&files);
     return tokenizer;
@@ -269,13 +271,46 @@ static void test_special_tokens(void)
 
     tokenizer = open_golden("gguf", "smollm.gguf.json");
     CHECK(qp_tokenizer_bos(tokenizer) == 1 && qp_tokenizer_eos(tokenizer) == 2);
-    CHECK(!qp_tokenizer_adds_bos(tokenizer));
+    CHECK(!qp_tokenizer_adds_bos(tokenizer) && qp_tokenizer_pad(tokenizer) == -1);
     qp_tokenizer_destroy(&tokenizer);
 
     tokenizer = open_golden("tokenizer.model", "spm.model");
     CHECK(qp_tokenizer_bos(tokenizer) == 1 && qp_tokenizer_eos(tokenizer) == 2);
     CHECK(qp_tokenizer_adds_bos(tokenizer));
     qp_tokenizer_destroy(&tokenizer);
+}
+
+/* GGUF names several ends of a sequence, a pad and several templates. */
+static void test_ends_and_templates_of_gguf(void)
+{
+    json_t *root = load_json("smollm.gguf.json");
+    static const struct {
+        const char *key;
+        int id;
+    } ids[] = {{"eos", 2}, {"eot", 0}, {"eom", 2}, {"padding", 0}};
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        char *key = qp_format("tokenizer.ggml.%s_token_id", ids[i].key);
+        json_object_set_new(root, key, json_integer(ids[i].id));
+        qp_free(key);
+    }
+    json_object_set_new(root, "tokenizer.chat_template", json_string("A"));
+    json_object_set_new(root, "tokenizer.chat_template.tool_use", json_string("T"));
+    json_object_set_new(root, "tokenizer.chat_templates", json_pack("[s]", "tool_use"));
+    char *text = json_dumps(root, 0);
+    qp_tokenizer_t *tokenizer = NULL;
+    qp_tokens_t ends = {0};
+    qp_tokenizer_files_t files = {.kind = "gguf", .model = text, .model_bytes = strlen(text)};
+    if (CHECK_OK(qp_tokenizer_create(&files, &tokenizer))) {
+        qp_tokenizer_eos_ids(tokenizer, &ends);
+        CHECK(ends.n == 2 && ends.id[0] == 2 && ends.id[1] == 0);
+        CHECK(qp_tokenizer_pad(tokenizer) == 0);
+        CHECK(strcmp(qp_tokenizer_chat_template(tokenizer), "A") == 0);
+        CHECK(strcmp(qp_tokenizer_named_template(tokenizer, "tool_use"), "T") == 0);
+    }
+    qp_tokens_fini(&ends);
+    qp_tokenizer_destroy(&tokenizer);
+    free(text);
+    json_decref(root);
 }
 
 static void write_file(const char *name, const char *text, size_t n)
@@ -290,7 +325,7 @@ static void write_file(const char *name, const char *text, size_t n)
 static void test_files_of_a_folder(void)
 {
     static const char config[] = "{\"eos_token\": {\"content\": \"<|im_end|>\"}}";
-    static const char map[] = "{\"bos_token\": \"<|im_start|>\", \"eos_token\": \"<|endoftext|>\"}";
+    static const char map[] = "{\"bos_token\": \"<|im_start|>\", \"eos_token\": null}";
     qp_tokenizer_files_t files;
     qp_tokenizer_t *tokenizer = NULL;
     qp_str_t model = {0};
@@ -317,7 +352,7 @@ static void test_files_of_a_folder(void)
     qp_tokenizer_files_fini(&files);
     write_file("tokenizer_config.json", "{\"eos", 5);
     CHECK_FAILS(qp_tokenizer_files_from_folder(qp_test_folder(), &files), QP_INPUT,
-                "tokenizer_config.json: line 1");
+                "tokenizer_config.json:1: ");
     qp_str_fini(&model);
 }
 
@@ -357,14 +392,25 @@ static void test_bad_files_are_refused(void)
         const char *kind, *text, *message;
     } cases[] = {
         {"sentences", "x", "tokenizer kind 'sentences'"},
-        {"tokenizer.json", "{", "tokenizer.json: line 1"},
-        {"tokenizer.json", "[]", "not a JSON object"},
+        {"tokenizer.json", "{", "tokenizer.json:1: "},
+        {"tokenizer.json", "[]", "is no JSON object"},
         {"tokenizer.json", "{}", "model is missing"},
         {"tokenizer.json", "{\"model\": 3}", "model is 3, expected an object"},
         {"tokenizer.json", "{\"model\": {\"type\": \"Unigram\"}}",
          "type 'Unigram' is not supported"},
-        {"tokenizer.json", "{\"normalizer\": {\"type\": \"NFC\"}, \"model\": {}}",
-         "normalizer: type 'NFC' is not supported"},
+        {"tokenizer.json", "{\"normalizer\": {\"type\": \"Lowercase\"}, \"model\": {}}",
+         "normalizer: type 'Lowercase' is not supported"},
+        {"tokenizer.json",
+         "{\"model\": {\"vocab\": {}, \"merges\": [], \"byte_fallback\": \"true\"}}",
+         "model: byte_fallback is \"true\", expected true or false"},
+        {"tokenizer.json",
+         "{\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"use_regex\": 0}, \"model\": {}}",
+         "pre_tokenizer: ByteLevel: use_regex is 0, expected true or false"},
+        {"tokenizer.json",
+         "{\"post_processor\": {\"type\": \"BertProcessing\", \"cls\": [\"a\", \"0\"]}, \"model\": "
+         "{\"vocab\": {}, \"merges\": []}}",
+         "post_processor: BertProcessing: cls is [\"a\",\"0\"], expected a text and its id"},
+        {"gguf", "{\"tokenizer.ggml.model\": 1}", "tokenizer.ggml.model is 1, expected a string"},
         {"tokenizer.json",
          "{\"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(\"}, \"behavior\": "
          "\"Isolated\"}, \"model\": {}}",
@@ -415,6 +461,7 @@ int main(void)
     test_own_merging_agrees_with_sentencepiece();
     test_gguf_agrees_with_json();
     test_special_tokens();
+    test_ends_and_templates_of_gguf();
     test_files_of_a_folder();
     test_long_words_are_not_quadratic();
     test_bad_files_are_refused();
