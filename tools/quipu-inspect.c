@@ -1,6 +1,5 @@
 /* quipu-inspect: what is in a file of Quipu, whether it is intact, how two of them differ. */
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "base/program.h"
@@ -59,22 +58,23 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     return NULL;
 }
 
-static bool is_folder(const char *path)
+static qp_error_t inspect_two(const arguments_t *args)
 {
-    struct stat status;
-    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    bool same;
+    QP_TRY(qp_inspect_check_h5(args->path));
+    QP_TRY(qp_inspect_check_h5(args->other));
+    if (args->text)
+        return qp_show_text(args->other, args->path);
+    QP_TRY(qp_diff_h5(args->path, args->other, &same));
+    return same ? NULL : QP_ERROR(QP_INPUT, "%s and %s differ", args->path, args->other);
 }
 
 static qp_error_t inspect(const arguments_t *args)
 {
-    if (args->diff) {
-        bool same;
-        QP_TRY(qp_diff_h5(args->path, args->other, &same));
-        return same ? NULL : QP_ERROR(QP_INPUT, "%s and %s differ", args->path, args->other);
-    }
-    if (args->text)
-        return qp_show_text(args->other, args->path);
-    bool adapter = is_folder(args->path);
+    bool adapter;
+    if (args->diff || args->text)
+        return inspect_two(args);
+    QP_TRY(qp_inspect_kind(args->path, &adapter));
     QP_TRY(adapter ? qp_show_adapter(args->path, args->tensors)
                    : qp_show_h5(args->path, args->tensors));
     if (!args->verify)

@@ -93,6 +93,24 @@ static qp_error_t take_option(void *owner, int option)
     return NULL;
 }
 
+/* An option that the output has no use for is a mistake. */
+static qp_error_t check_options(const arguments_t *args)
+{
+    const struct {
+        const char *name;
+        bool given, fits;
+    } options[] = {
+        {"--onto", args->onto != NULL, args->to == TO_BASE || args->to == TO_HF},
+        {"--dtype", args->dtype_given, args->to == TO_HF},
+        {"--precision", args->precision_given, args->to == TO_BASE},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        if (options[i].given && !options[i].fits)
+            return QP_ERROR(QP_INPUT, "%s has no meaning with --to %s; see quipu-merge --help",
+                            options[i].name, to_names[args->to]);
+    return NULL;
+}
+
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
     static const struct option options[] = {{"to", required_argument, NULL, 't'},
@@ -109,7 +127,9 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     args->base = argv[optind];
     args->adapter = argv[optind + 1];
     args->out = argv[optind + 2];
-    return NULL;
+    for (char *end = strchr(argv[optind + 2], '\0') - 1; end > args->out && *end == '/'; end--)
+        *end = '\0'; /* names beside it are made from it */
+    return check_options(args);
 }
 
 /* --- merging ---------------------------------------------------------------------------------- */
@@ -231,6 +251,9 @@ static qp_error_t merge(arguments_t *args)
 {
     qp_source_t *base = NULL;
     qp_peft_t peft;
+    const char *const in[] = {args->base, args->adapter, args->onto};
+    QP_TRY(qp_merge_check_paths(in, args->onto != NULL ? 3 : 2, args->out,
+                                args->to == TO_HF || args->to == TO_PEFT));
     QP_TRY(choose_types(args));
     QP_TRY(qp_source_open(args->base, &base));
     qp_error_t error = qp_peft_read(args->adapter, qp_source_config(base), &peft);

@@ -1,158 +1,157 @@
-/* GGUF reader: header, metadata, tensor table. Everything in the file is checked against its size
- * before it is used. */
+/* A GGUF model: one file, or the parts of a split one in their order. */
 #include "formats/gguf.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
-#include "formats/gguf_value.h"
-#include "formats/map.h"
+#include "formats/gguf_file.h"
 
-enum { MAX_ALIGNMENT = 1 << 20, DEFAULT_ALIGNMENT = 32 };
-/* Bounds that no honest file reaches; they keep arithmetic and allocations sane. */
-static const uint64_t MAX_ENTRIES = 1u << 16;
-static const uint64_t MAX_ELEMENTS = (uint64_t)1 << 40;
+enum { MAX_PART = 99999 }; /* five digits in a name */
+
+/* What a part of a split model says of itself; n is 1 for a whole model. */
+typedef struct {
+    int64_t no, n, n_tensor;
+} split_t;
 
 struct qp_gguf {
-    qp_map_t map;
-    int64_t n_value;
-    qp_gguf_value_t *value;
+    int64_t n_part;
+    qp_gguf_file_t *part; /* metadata stand in the first */
     int64_t n_tensor;
-    qp_gguf_tensor_t *tensor;
+    qp_gguf_tensor_t *tensor; /* of all parts; names and data are theirs */
 };
 
-static qp_error_t read_values(qp_gguf_t *gguf, qp_gguf_cursor_t *cursor, uint64_t n)
+/* --- split models ----------------------------------------------------------------------------- */
+
+static qp_error_t read_split(const qp_gguf_file_t *file, split_t *split)
 {
-    gguf->value = QP_NEW("gguf", qp_gguf_value_t, (int64_t)n);
-    for (uint64_t i = 0; i < n; i++) {
-        QP_TRY(qp_gguf_read_value(cursor, &gguf->value[i]));
-        gguf->n_value++;
-    }
+    *split = (split_t){0, 1, file->n_tensor};
+    if (qp_gguf_file_value(file, "split.count") == NULL)
+        return NULL;
+    QP_TRY(qp_gguf_file_i64(file, "split.count", &split->n));
+    QP_TRY(qp_gguf_file_i64(file, "split.no", &split->no));
+    QP_TRY(qp_gguf_file_i64(file, "split.tensors.count", &split->n_tensor));
+    if (split->n < 1 || split->n > MAX_PART || split->no < 0 || split->no >= split->n)
+        return QP_ERROR(QP_INPUT, "%s: split.no is %ld and split.count %ld", file->map.path,
+                        (long)split->no, (long)split->n);
     return NULL;
 }
 
-/* Checks the shape of a tensor and works out its bytes. */
-static qp_error_t check_tensor(const char *path, qp_gguf_tensor_t *t, uint32_t type)
+/* llama.cpp's names of parts end like this; they count from 1, split.no from 0. */
+static char *part_ending(int64_t no, int64_t n)
 {
-    t->type = qp_ggml_type(type);
-    if (t->type == NULL)
-        return QP_ERROR(
-            QP_INPUT,
-            "%s: tensor %s has type %s (%u), which Quipu cannot read; it reads F32, F16, "
-            "BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K",
-            path, t->name, qp_ggml_type_name(type), type);
-    uint64_t n = 1;
-    for (int d = 0; d < t->n_dim; d++) {
-        uint64_t dim = (uint64_t)t->dim[d];
-        if (dim == 0 || dim > MAX_ELEMENTS || n > MAX_ELEMENTS / dim)
-            return QP_ERROR(QP_INPUT, "%s: tensor %s has an impossible size", path, t->name);
-        n *= dim;
-    }
-    if (t->dim[0] % t->type->block_len != 0)
-        return QP_ERROR(QP_INPUT,
-                        "%s: tensor %s has rows of %ld elements, not a multiple of %ld (%s)", path,
-                        t->name, (long)t->dim[0], (long)t->type->block_len, t->type->name);
-    t->n_bytes = (size_t)(n / (uint64_t)t->type->block_len) * (size_t)t->type->block_bytes;
-    return NULL;
+    return qp_format("-%05ld-of-%05ld.gguf", (long)no + 1, (long)n);
 }
 
-/* One row of the tensor table; the offset stays relative to the data section for now. */
-static qp_error_t read_tensor(qp_gguf_cursor_t *cursor, qp_gguf_tensor_t *t, uint64_t *offset)
+/* Part i of the model of which path is part split->no. */
+static char *part_path(const char *path, const split_t *split, int64_t i)
 {
-    uint32_t n_dim = 0, type = 0;
-    QP_TRY(qp_gguf_read_name(cursor, &t->name));
-    QP_TRY(qp_gguf_read_u32(cursor, &n_dim));
-    if (n_dim == 0 || n_dim > QP_GGUF_MAX_DIM)
-        return QP_ERROR(QP_INPUT, "%s: tensor %s has %u dimensions, expected 1 to %d", cursor->path,
-                        t->name, n_dim, QP_GGUF_MAX_DIM);
-    t->n_dim = (int)n_dim;
-    for (int d = 0; d < QP_GGUF_MAX_DIM; d++) {
-        uint64_t dim = 1;
-        if (d < t->n_dim)
-            QP_TRY(qp_gguf_read_u64(cursor, &dim));
-        if (dim > MAX_ELEMENTS)
-            return QP_ERROR(QP_INPUT, "%s: tensor %s has an impossible size", cursor->path,
-                            t->name);
-        t->dim[d] = (int64_t)dim;
-    }
-    QP_TRY(qp_gguf_read_u32(cursor, &type));
-    QP_TRY(qp_gguf_read_u64(cursor, offset));
-    return check_tensor(cursor->path, t, type);
+    char *ending = part_ending(i, split->n);
+    char *part = qp_format("%.*s%s", (int)(strlen(path) - strlen(ending)), path, ending);
+    qp_free(ending);
+    return part;
 }
 
-static qp_error_t read_tensors(qp_gguf_t *gguf, qp_gguf_cursor_t *cursor, uint64_t n,
-                               uint64_t **offset)
+static qp_error_t check_name(const char *path, const split_t *split)
 {
-    gguf->tensor = QP_NEW("gguf", qp_gguf_tensor_t, (int64_t)n);
-    *offset = QP_NEW("gguf", uint64_t, (int64_t)n);
-    for (uint64_t i = 0; i < n; i++) {
-        gguf->n_tensor++;
-        QP_TRY(read_tensor(cursor, &gguf->tensor[i], *offset + i));
-    }
-    return NULL;
-}
-
-/* Turns offsets into pointers, now that the start of the data section is known. */
-static qp_error_t place_tensors(qp_gguf_t *gguf, size_t position, const uint64_t *offset)
-{
-    const char *path = gguf->map.path;
-    int64_t alignment = DEFAULT_ALIGNMENT;
-    if (qp_gguf_has(gguf, "general.alignment"))
-        QP_TRY(qp_gguf_get_i64(gguf, "general.alignment", &alignment));
-    if (alignment <= 0 || alignment > MAX_ALIGNMENT || alignment % 8 != 0)
-        return QP_ERROR(QP_INPUT, "%s: general.alignment is %ld", path, (long)alignment);
-    size_t start = (position + (size_t)alignment - 1) / (size_t)alignment * (size_t)alignment;
-    for (int64_t i = 0; i < gguf->n_tensor; i++) {
-        qp_gguf_tensor_t *t = &gguf->tensor[i];
-        size_t available = start < gguf->map.n_bytes ? gguf->map.n_bytes - start : 0;
-        if (offset[i] > available || t->n_bytes > available - offset[i])
-            return QP_ERROR(
-                QP_INPUT, "%s: the file is truncated: tensor %s ends at byte %zu, the file has %zu",
-                path, t->name, start + (size_t)offset[i] + t->n_bytes, gguf->map.n_bytes);
-        if (offset[i] % (uint64_t)alignment != 0)
-            return QP_ERROR(QP_INPUT, "%s: tensor %s starts at offset %lu, not a multiple of %ld",
-                            path, t->name, (unsigned long)offset[i], (long)alignment);
-        t->data = gguf->map.data + start + offset[i];
-        for (int64_t j = 0; j < i; j++)
-            if (strcmp(gguf->tensor[j].name, t->name) == 0)
-                return QP_ERROR(QP_INPUT, "%s: tensor %s stands there twice", path, t->name);
-    }
-    return NULL;
-}
-
-static qp_error_t parse(qp_gguf_t *gguf)
-{
-    const char *path = gguf->map.path;
-    qp_gguf_cursor_t cursor = {path, gguf->map.data, gguf->map.n_bytes, 0};
-    if (gguf->map.n_bytes < 4 || memcmp(gguf->map.data, "GGUF", 4) != 0)
-        return QP_ERROR(QP_INPUT, "%s: is not a GGUF file", path);
-    cursor.position = 4;
-    uint32_t version = 0;
-    uint64_t n_tensor = 0, n_value = 0, *offset = NULL;
-    QP_TRY(qp_gguf_read_u32(&cursor, &version));
-    if (version != 2 && version != 3)
-        return QP_ERROR(QP_INPUT, "%s: GGUF version %u%s; Quipu reads versions 2 and 3", path,
-                        version, version != 0 && (version & 0xffffu) == 0 ? " (big endian?)" : "");
-    QP_TRY(qp_gguf_read_u64(&cursor, &n_tensor));
-    QP_TRY(qp_gguf_read_u64(&cursor, &n_value));
-    if (n_tensor > MAX_ENTRIES || n_value > MAX_ENTRIES)
-        return QP_ERROR(QP_INPUT, "%s: damaged header: %lu tensors and %lu keys", path,
-                        (unsigned long)n_tensor, (unsigned long)n_value);
-    QP_TRY(read_values(gguf, &cursor, n_value));
-    qp_error_t error = read_tensors(gguf, &cursor, n_tensor, &offset);
-    if (error == NULL)
-        error = place_tensors(gguf, cursor.position, offset);
-    qp_free(offset);
+    char *ending = part_ending(split->no, split->n);
+    qp_error_t error = NULL;
+    if (!qp_has_suffix(path, ending))
+        error = QP_ERROR(QP_INPUT,
+                         "%s: is part %ld of %ld of a split model; the other parts are found only "
+                         "if its name ends in %s",
+                         path, (long)split->no + 1, (long)split->n, ending);
+    qp_free(ending);
     return error;
 }
 
+/* The part must say what the others say, and come from the same model as far as can be seen. */
+static qp_error_t check_part(const qp_gguf_file_t *file, const char *opened, int64_t i,
+                             const split_t *wanted)
+{
+    split_t found;
+    QP_TRY(read_split(file, &found));
+    if (found.no == i && found.n == wanted->n && found.n_tensor == wanted->n_tensor)
+        return NULL;
+    return QP_ERROR(QP_INPUT,
+                    "%s: says that it is part %ld of %ld of a model of %ld tensors; by %s it is "
+                    "part %ld of %ld of one of %ld",
+                    file->map.path, (long)found.no + 1, (long)found.n, (long)found.n_tensor, opened,
+                    (long)i + 1, (long)wanted->n, (long)wanted->n_tensor);
+}
+
+static qp_error_t open_part(qp_gguf_t *gguf, const char *path, const split_t *split, int64_t i)
+{
+    char *part = part_path(path, split, i);
+    qp_error_t error = NULL;
+    if (access(part, F_OK) != 0)
+        error = QP_ERROR(QP_INPUT,
+                         "%s: is part %ld of %ld of a split model, and part %ld is "
+                         "missing: %s",
+                         path, (long)split->no + 1, (long)split->n, (long)i + 1, part);
+    if (error == NULL)
+        error = qp_gguf_file_open(part, &gguf->part[i]);
+    if (error == NULL)
+        error = check_part(&gguf->part[i], path, i, split);
+    qp_free(part);
+    return error;
+}
+
+/* Opens the other parts beside the one that is open in part[0]. */
+static qp_error_t open_others(qp_gguf_t *gguf, const char *path, const split_t *split)
+{
+    QP_TRY(check_name(path, split));
+    const qp_gguf_file_t opened = gguf->part[0];
+    gguf->part = qp_realloc("gguf", gguf->part, qp_bytes(split->n, sizeof *gguf->part));
+    memset(gguf->part, 0, qp_bytes(split->n, sizeof *gguf->part));
+    gguf->n_part = split->n;
+    gguf->part[split->no] = opened;
+    for (int64_t i = 0; i < split->n; i++)
+        if (i != split->no)
+            QP_TRY(open_part(gguf, path, split, i));
+    return NULL;
+}
+
+static qp_error_t join_tensors(qp_gguf_t *gguf, const split_t *split)
+{
+    const char *path = gguf->part[0].map.path;
+    for (int64_t i = 0; i < gguf->n_part; i++)
+        gguf->n_tensor += gguf->part[i].n_tensor;
+    if (gguf->n_tensor != split->n_tensor)
+        return QP_ERROR(QP_INPUT, "%s: split.tensors.count is %ld, but its parts have %ld tensors",
+                        path, (long)split->n_tensor, (long)gguf->n_tensor);
+    const char **name = QP_NEW("gguf", const char *, gguf->n_tensor);
+    gguf->tensor = QP_NEW("gguf", qp_gguf_tensor_t, gguf->n_tensor);
+    for (int64_t i = 0, n = 0; i < gguf->n_part; i++)
+        for (int64_t t = 0; t < gguf->part[i].n_tensor; t++, n++) {
+            gguf->tensor[n] = gguf->part[i].tensor[t];
+            name[n] = gguf->tensor[n].name;
+        }
+    const char *repeated = qp_gguf_repeated(name, gguf->n_tensor);
+    qp_free(name);
+    return repeated == NULL
+               ? NULL
+               : QP_ERROR(QP_INPUT, "%s: tensor %s stands there twice", path, repeated);
+}
+
+static qp_error_t open_parts(const char *path, qp_gguf_t *gguf)
+{
+    split_t split;
+    gguf->n_part = 1;
+    gguf->part = QP_NEW("gguf", qp_gguf_file_t, 1);
+    QP_TRY(qp_gguf_file_open(path, &gguf->part[0]));
+    QP_TRY(read_split(&gguf->part[0], &split));
+    if (split.n > 1)
+        QP_TRY(open_others(gguf, path, &split));
+    return join_tensors(gguf, &split);
+}
+
+/* --- the interface ---------------------------------------------------------------------------- */
+
 qp_error_t qp_gguf_open(const char *path, qp_gguf_t **gguf)
 {
-    qp_gguf_t *g = QP_NEW("gguf", qp_gguf_t, 1);
-    qp_error_t error = qp_map_open(path, &g->map);
-    if (error == NULL)
-        error = parse(g);
-    *gguf = g;
+    *gguf = QP_NEW("gguf", qp_gguf_t, 1);
+    qp_error_t error = open_parts(path, *gguf);
     if (error != NULL)
         qp_gguf_close(gguf);
     return error;
@@ -163,19 +162,16 @@ void qp_gguf_close(qp_gguf_t **gguf)
     qp_gguf_t *g = *gguf;
     if (g == NULL)
         return;
-    for (int64_t i = 0; i < g->n_value; i++)
-        qp_free(g->value[i].key);
-    for (int64_t i = 0; i < g->n_tensor; i++)
-        qp_free(g->tensor[i].name);
-    qp_free(g->value);
+    for (int64_t i = 0; i < g->n_part; i++)
+        qp_gguf_file_close(&g->part[i]);
+    qp_free(g->part);
     qp_free(g->tensor);
-    qp_map_close(&g->map);
     QP_FREE(*gguf);
 }
 
 const char *qp_gguf_path(const qp_gguf_t *gguf)
 {
-    return gguf->map.path;
+    return gguf->part[0].map.path;
 }
 
 int64_t qp_gguf_n_tensor(const qp_gguf_t *gguf)
@@ -204,69 +200,38 @@ void qp_gguf_row(const qp_gguf_tensor_t *tensor, int64_t i, float *row)
     tensor->type->dequantise(blocks, n_block, row);
 }
 
-/* --- metadata --------------------------------------------------------------------------------- */
-
-static const qp_gguf_value_t *find_value(const qp_gguf_t *gguf, const char *key)
-{
-    for (int64_t i = 0; i < gguf->n_value; i++)
-        if (strcmp(gguf->value[i].key, key) == 0)
-            return &gguf->value[i];
-    return NULL;
-}
-
 bool qp_gguf_has(const qp_gguf_t *gguf, const char *key)
 {
-    return find_value(gguf, key) != NULL;
-}
-
-static qp_error_t require(const qp_gguf_t *gguf, const char *key, const qp_gguf_value_t **value)
-{
-    *value = find_value(gguf, key);
-    if (*value == NULL)
-        return QP_ERROR(QP_INPUT, "%s: metadata key %s is missing", gguf->map.path, key);
-    return NULL;
+    return qp_gguf_file_value(gguf->part, key) != NULL;
 }
 
 qp_error_t qp_gguf_get_i64(const qp_gguf_t *gguf, const char *key, int64_t *value)
 {
-    const qp_gguf_value_t *found = NULL;
-    QP_TRY(require(gguf, key, &found));
-    if (!qp_gguf_value_i64(found, value))
-        return QP_ERROR(QP_INPUT, "%s: metadata key %s is no integer", gguf->map.path, key);
-    return NULL;
+    return qp_gguf_file_i64(gguf->part, key, value);
 }
 
 qp_error_t qp_gguf_get_f64(const qp_gguf_t *gguf, const char *key, double *value)
 {
-    const qp_gguf_value_t *found = NULL;
-    QP_TRY(require(gguf, key, &found));
-    if (!qp_gguf_value_f64(found, value))
-        return QP_ERROR(QP_INPUT, "%s: metadata key %s is no number", gguf->map.path, key);
-    return NULL;
+    return qp_gguf_file_f64(gguf->part, key, value);
 }
 
 qp_error_t qp_gguf_get_str(const qp_gguf_t *gguf, const char *key, char **value)
 {
-    const qp_gguf_value_t *found = NULL;
-    QP_TRY(require(gguf, key, &found));
-    *value = qp_gguf_value_str(found);
-    if (*value == NULL)
-        return QP_ERROR(QP_INPUT, "%s: metadata key %s is no string", gguf->map.path, key);
-    return NULL;
+    return qp_gguf_file_str(gguf->part, key, value);
 }
 
 qp_error_t qp_gguf_metadata_json(const qp_gguf_t *gguf, const char *prefix, qp_str_t *json)
 {
     qp_str_putc(json, '{');
     const char *separator = "";
-    for (int64_t i = 0; i < gguf->n_value; i++) {
-        const qp_gguf_value_t *value = &gguf->value[i];
+    for (int64_t i = 0; i < gguf->part->n_value; i++) {
+        const qp_gguf_value_t *value = &gguf->part->value[i];
         if (!qp_has_prefix(value->key, prefix))
             continue;
         qp_str_puts(json, separator);
         qp_error_t error = qp_gguf_value_json(value, json);
         if (error != NULL)
-            return qp_error_context(error, "%s: metadata key %s", gguf->map.path, value->key);
+            return qp_error_context(error, "%s: metadata key %s", qp_gguf_path(gguf), value->key);
         separator = ",\n";
     }
     qp_str_putc(json, '}');

@@ -41,9 +41,14 @@ typedef struct {
 
 typedef struct qp_gguf qp_gguf_t;
 
-/** Opens and checks a whole file; damage: QP_INPUT naming the path and the key or tensor. */
+/**
+ * Opens and checks a whole model; damage: QP_INPUT naming the path and the key or tensor. Of a
+ * model that was split (llama.cpp's NAME-00001-of-00002.gguf) \a path may be any part; the others
+ * must lie beside it and fit, else QP_INPUT names the part. Metadata are those of the first part.
+ */
 qp_error_t qp_gguf_open(const char *path, qp_gguf_t **gguf);
 void qp_gguf_close(qp_gguf_t **gguf);
+/** Of the first part. */
 const char *qp_gguf_path(const qp_gguf_t *gguf);
 
 int64_t qp_gguf_n_tensor(const qp_gguf_t *gguf);

@@ -132,6 +132,14 @@ static double float_at(const uint8_t *p, size_t bytes)
     return wide;
 }
 
+const char *qp_gguf_value_kind(const qp_gguf_value_t *value)
+{
+    static const char *const names[] = {
+        [KIND_UNSIGNED] = "an integer", [KIND_SIGNED] = "an integer", [KIND_FLOAT] = "a float",
+        [KIND_BOOL] = "a bool",         [KIND_STRING] = "a string",   [KIND_ARRAY] = "an array"};
+    return names[value->is_array ? KIND_ARRAY : types[value->type].kind];
+}
+
 bool qp_gguf_value_i64(const qp_gguf_value_t *value, int64_t *out)
 {
     kind_t kind = types[value->type].kind;

@@ -33,6 +33,8 @@ qp_error_t qp_gguf_read_name(qp_gguf_cursor_t *cursor, char **name);
 /** Key and value; value->key is set (and owned by value) only on success. */
 qp_error_t qp_gguf_read_value(qp_gguf_cursor_t *cursor, qp_gguf_value_t *value);
 
+/** "an integer", "a float", "a string", "a bool" or "an array", for messages. */
+const char *qp_gguf_value_kind(const qp_gguf_value_t *value);
 /** Scalars; false when the value is of another kind. */
 bool qp_gguf_value_i64(const qp_gguf_value_t *value, int64_t *out);
 bool qp_gguf_value_f64(const qp_gguf_value_t *value, double *out);

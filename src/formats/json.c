@@ -128,6 +128,7 @@ qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, uns
                          json_t **root)
 {
     rewrite_t r = {.at = text, .end = (const char *)text + n_bytes};
+    const size_t duplicates = (flags & QP_JSON_REFUSE_DUPLICATES) != 0 ? JSON_REJECT_DUPLICATES : 0;
     json_error_t where = {0};
     qp_error_t error = NULL;
     *root = NULL;
@@ -135,8 +136,8 @@ qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, uns
     if (r.lone_surrogate && (flags & QP_JSON_REFUSE_SURROGATES) != 0)
         error = QP_ERROR(QP_INPUT, "%s: holds half of a surrogate pair (\\uD800 to \\uDFFF)", name);
     else
-        *root = json_loadb(r.out.n > 0 ? r.out.data : "", r.out.n, JSON_DECODE_ANY | JSON_ALLOW_NUL,
-                           &where);
+        *root = json_loadb(r.out.n > 0 ? r.out.data : "", r.out.n,
+                           JSON_DECODE_ANY | JSON_ALLOW_NUL | duplicates, &where);
     if (error == NULL && *root == NULL)
         error = QP_ERROR(QP_INPUT, "%s:%d: %s", name, where.line, where.text);
     qp_str_fini(&r.out);

@@ -15,7 +15,9 @@
 
 enum {
     /** A \uD800 without its other half is an error; without the flag it becomes U+FFFD. */
-    QP_JSON_REFUSE_SURROGATES = 1
+    QP_JSON_REFUSE_SURROGATES = 1,
+    /** Two equal keys in one object are an error; without the flag the last one counts. */
+    QP_JSON_REFUSE_DUPLICATES = 2
 };
 
 /**

@@ -1,13 +1,14 @@
 /* safetensors reader: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data. */
 #include "formats/safetensors.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "formats/json.h"
 #include "formats/map.h"
 #include "formats/safetensors_dtype.h"
 
@@ -128,6 +129,23 @@ static qp_error_t check_cover(qp_tensor_t *tensor, int64_t n, const qp_map_t *ma
     return NULL;
 }
 
+/* Texts of any meaning, or nothing; as the format has it. */
+static qp_error_t check_metadata(const json_t *metadata)
+{
+    const char *key;
+    json_t *value;
+    if (json_is_null(metadata))
+        return NULL;
+    if (!json_is_object(metadata))
+        return qp_json_wrong("__metadata__", metadata, "an object of strings");
+    json_object_foreach((json_t *)metadata, key, value)
+    {
+        if (!json_is_string(value))
+            return qp_error_context(qp_json_wrong(key, value, "a string"), "__metadata__");
+    }
+    return NULL;
+}
+
 static qp_error_t parse_entries(qp_safetensors_t *st, const qp_map_t *map, const json_t *header,
                                 const uint8_t *data)
 {
@@ -137,11 +155,23 @@ static qp_error_t parse_entries(qp_safetensors_t *st, const qp_map_t *map, const
     size_t data_bytes = map->n_bytes - (size_t)(data - map->data);
     json_object_foreach((json_t *)header, name, entry)
     {
-        if (strcmp(name, "__metadata__") != 0)
+        if (strcmp(name, "__metadata__") == 0)
+            QP_TRY(qp_error_context(check_metadata(entry), "%s", map->path));
+        else
             QP_TRY(parse_tensor(entry, data, data_bytes, push_tensor(st, name, map->path)));
     }
     qp_tensor_t *tensors = st->n_tensor > first ? st->tensor + first : NULL;
     return check_cover(tensors, st->n_tensor - first, map, data);
+}
+
+static qp_error_t parse_header(const qp_map_t *map, size_t n_header, json_t **header)
+{
+    char *name = qp_format("%s: damaged header", map->path);
+    qp_error_t error =
+        qp_json_parse_object(name, map->data + sizeof(uint64_t), n_header,
+                             QP_JSON_REFUSE_DUPLICATES | QP_JSON_REFUSE_SURROGATES, header);
+    qp_free(name);
+    return error;
 }
 
 static qp_error_t parse_file(qp_safetensors_t *st, const qp_map_t *map)
@@ -156,14 +186,8 @@ static qp_error_t parse_file(qp_safetensors_t *st, const qp_map_t *map)
             "%s: is no safetensors file or is truncated: its header length is %lu, the file "
             "has %zu bytes",
             map->path, (unsigned long)n_header, map->n_bytes);
-    json_error_t where;
-    const char *text = (const char *)map->data + sizeof n_header;
-    json_t *header = json_loadb(text, (size_t)n_header, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(header)) {
-        json_decref(header);
-        return QP_ERROR(QP_INPUT, "%s: damaged header: %s", map->path,
-                        header == NULL ? where.text : "no JSON object");
-    }
+    json_t *header = NULL;
+    QP_TRY(parse_header(map, (size_t)n_header, &header));
     qp_error_t error =
         parse_entries(st, map, header, map->data + sizeof n_header + (size_t)n_header);
     json_decref(header);
@@ -187,7 +211,21 @@ static int64_t find_map(const qp_safetensors_t *st, const char *path)
     return -1;
 }
 
-/* Opens every file that the index names. */
+/* Opens a file that the index names for a tensor, unless it is open. */
+static qp_error_t open_shard(qp_safetensors_t *st, const char *folder, const char *tensor,
+                             const char *base)
+{
+    char *path = qp_format("%s/%s", folder, base);
+    qp_error_t error = NULL;
+    if (find_map(st, path) < 0)
+        error =
+            access(path, F_OK) == 0
+                ? open_file(st, path)
+                : QP_ERROR(QP_INPUT, "%s is missing, which should hold tensor %s", path, tensor);
+    qp_free(path);
+    return error;
+}
+
 static qp_error_t open_shards(qp_safetensors_t *st, const char *folder, const char *index_path,
                               const json_t *weight_map)
 {
@@ -197,13 +235,10 @@ static qp_error_t open_shards(qp_safetensors_t *st, const char *folder, const ch
     json_object_foreach((json_t *)weight_map, name, file)
     {
         const char *base = json_string_value(file);
-        if (base == NULL || strchr(base, '/') != NULL)
-            return QP_ERROR(QP_INPUT, "%s: tensor %s: not the name of a file in this folder",
-                            index_path, name);
-        char *path = qp_format("%s/%s", folder, base);
-        qp_error_t error = find_map(st, path) < 0 ? open_file(st, path) : NULL;
-        qp_free(path);
-        QP_TRY(error);
+        if (base == NULL || *base == '\0' || strchr(base, '/') != NULL)
+            return qp_error_context(qp_json_wrong(name, file, "the name of a file in this folder"),
+                                    "%s: weight_map", index_path);
+        QP_TRY(qp_error_context(open_shard(st, folder, name, base), "%s", index_path));
     }
     return NULL;
 }
@@ -239,16 +274,23 @@ static qp_error_t check_index(const qp_safetensors_t *st, const char *index_path
     return NULL;
 }
 
+static qp_error_t read_index(const char *path, json_t **index, json_t **weight_map)
+{
+    void *text = NULL;
+    size_t n;
+    QP_TRY(qp_file_read(path, &text, &n));
+    qp_error_t error = qp_json_parse_object(path, text, n, QP_JSON_REFUSE_DUPLICATES, index);
+    qp_free(text);
+    if (error == NULL)
+        error = qp_error_context(qp_json_want(*index, "weight_map", JSON_OBJECT, weight_map), "%s",
+                                 path);
+    return error;
+}
+
 static qp_error_t open_index(qp_safetensors_t *st, const char *folder, const char *index_path)
 {
-    json_error_t where;
-    json_t *index = json_load_file(index_path, JSON_REJECT_DUPLICATES, &where);
-    const json_t *weight_map = json_object_get(index, "weight_map");
-    qp_error_t error = NULL;
-    if (index == NULL)
-        error = QP_ERROR(QP_INPUT, "%s:%d: %s", index_path, where.line, where.text);
-    else if (!json_is_object(weight_map))
-        error = QP_ERROR(QP_INPUT, "%s: has no weight_map", index_path);
+    json_t *index = NULL, *weight_map = NULL;
+    qp_error_t error = read_index(index_path, &index, &weight_map);
     if (error == NULL)
         error = open_shards(st, folder, index_path, weight_map);
     if (error == NULL)

@@ -14,11 +14,11 @@
 #include "model/adapter_peft.h"
 #include "model/adapter_peft_names.h"
 
-void qp_peft_tensor_name(int64_t layer, qp_linear_t linear, char matrix,
+void qp_peft_tensor_name(int64_t layer, qp_linear_t linear, char matrix, const char *adapter,
                          char name[QP_PEFT_NAME_BYTES])
 {
-    snprintf(name, QP_PEFT_NAME_BYTES, "base_model.model.model.layers.%ld.%s.lora_%c.weight",
-             (long)layer, qp_linear_name(linear), matrix);
+    snprintf(name, QP_PEFT_NAME_BYTES, QP_PEFT_LAYER "%s.lora_%c%s.weight", (long)layer,
+             qp_linear_name(linear), matrix, adapter);
 }
 
 /* What PEFT itself writes for a plain LoRA; the keys of make_config() replace or join these. */
@@ -70,8 +70,8 @@ static qp_error_t write_tensors(const char *folder, const qp_peft_t *peft)
     char(*name)[QP_PEFT_NAME_BYTES] = qp_alloc("peft", qp_bytes(n_tensor, sizeof *name));
     for (int64_t i = 0; i < peft->n_pair; i++) {
         const qp_peft_pair_t *p = &peft->pair[i];
-        qp_peft_tensor_name(p->layer, p->linear, 'A', name[2 * i]);
-        qp_peft_tensor_name(p->layer, p->linear, 'B', name[2 * i + 1]);
+        qp_peft_tensor_name(p->layer, p->linear, 'A', "", name[2 * i]);
+        qp_peft_tensor_name(p->layer, p->linear, 'B', "", name[2 * i + 1]);
         tensor[2 * i] = qp_tensor_matrix(name[2 * i], p->a, peft->r, p->n_in);
         tensor[2 * i + 1] = qp_tensor_matrix(name[2 * i + 1], p->b, p->n_out, peft->r);
     }

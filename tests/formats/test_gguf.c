@@ -60,9 +60,11 @@ static void test_metadata(const qp_gguf_t *gguf)
     if (CHECK_OK(qp_gguf_get_str(gguf, "test.string", &text)))
         CHECK(strcmp(text, "naïve \"quoted\"\n") == 0);
     qp_free(text);
-    CHECK_FAILS(qp_gguf_get_i64(gguf, "test.f32", &i64), QP_INPUT, "test.f32 is no integer");
+    CHECK_FAILS(qp_gguf_get_i64(gguf, "test.f32", &i64), QP_INPUT,
+                "test.f32 is a float, expected an integer");
     CHECK_FAILS(qp_gguf_get_i64(gguf, "test.none", &i64), QP_INPUT, "test.none is missing");
-    CHECK_FAILS(qp_gguf_get_str(gguf, "test.u8", &text), QP_INPUT, "test.u8 is no string");
+    CHECK_FAILS(qp_gguf_get_str(gguf, "test.u8", &text), QP_INPUT,
+                "test.u8 is an integer, expected a string");
     qp_str_t json = {0};
     CHECK_OK(qp_gguf_metadata_json(gguf, "test.array", &json));
     CHECK_MSG(json.data != NULL && strcmp(json.data, "{\"test.array_i\": [1,-2,3],\n"

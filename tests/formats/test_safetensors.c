@@ -98,6 +98,10 @@ static qp_error_t open_header(const char *header, int64_t length)
     return error;
 }
 
+/* The tensor that the data are. */
+#define X "\"x\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24]}"
+
+/* What the safetensors library refuses too, but for the repeated name. */
 static void test_damage(void)
 {
     static const struct {
@@ -108,7 +112,7 @@ static void test_damage(void)
         {"{}", 1000, "its header length is 1000"},
         {"{}", INT64_MAX, "header length"},
         {"{\"x\":", -1, "damaged header"},
-        {"[1]", -1, "no JSON object"},
+        {"[1]", -1, "damaged header: is no JSON object"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[6]}}", -1, "tensor x: damaged header entry"},
         {"{\"x\":{\"dtype\":\"F8_E4M3\",\"shape\":[24],\"data_offsets\":[0,24]}}", -1,
          "tensor x: unsupported dtype F8_E4M3"},
@@ -130,13 +134,48 @@ static void test_damage(void)
          "damaged data_offsets"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24]},\"x\":{}}", -1,
          "duplicate"},
+        {"{\"__metadata__\":{\"a\":1}," X "}", -1, "__metadata__: a is 1, expected a string"},
+        {"{\"__metadata__\":{\"a\":null}," X "}", -1, "a is null, expected a string"},
+        {"{\"__metadata__\":{\"a\":{\"b\":\"c\"}}," X "}", -1, "a is {\"b\":\"c\"}, expected"},
+        {"{\"__metadata__\":[]," X "}", -1, "__metadata__ is [], expected an object"},
+        {"{\"__metadata__\":\"x\"," X "}", -1, "__metadata__ is \"x\", expected an object"},
+        {"{" X "}x", -1, "damaged header:1: "},
+        {"{\"y\":null," X "}", -1, "tensor y: damaged header entry"},
+        {"{\"x\\ud800\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24]}}", -1,
+         "half of a surrogate pair"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[6.0],\"data_offsets\":[0,24]}}", -1,
+         "tensor x: impossible shape"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[1000000000000000000000000],"
+         "\"data_offsets\":[0,24]}}",
+         -1, "tensor x: impossible shape"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[6],"
+         "\"data_offsets\":[0,18446744073709551616]}}",
+         -1, "tensor x: damaged header entry"},
+        {"{\"x\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24,24]}}", -1,
+         "tensor x: damaged header entry"},
         {"{\"x\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,12]},"
          "\"y\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[8,24]}}",
          -1, "tensor y starts at data byte 8, expected 12"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_FAILS(open_header(bad[i].header, bad[i].length), QP_INPUT, bad[i].message);
-    CHECK_OK(open_header("{\"x\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24]}}", -1));
+}
+
+/* What the safetensors library reads. */
+static void test_odd_headers(void)
+{
+    static const char *const good[] = {
+        "{" X "}",
+        " {" X "}\n  ",
+        "{\"__metadata__\":{\"format\":\"pt\",\"\":\"\"}," X "}",
+        "{\"__metadata__\":{}," X "}",
+        "{\"__metadata__\":null," X "}",
+        "{" X ",\"y\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+        "{" X ",\"y\":{\"dtype\":\"F32\",\"shape\":[2,0],\"data_offsets\":[24,24]}}",
+        "{\"x\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24],\"more\":1}}",
+    };
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        CHECK_OK(open_header(good[i], -1));
 }
 
 static void write_text(const char *path, const char *text)
@@ -146,6 +185,21 @@ static void write_text(const char *path, const char *text)
 
 static void test_sharded_folder(void)
 {
+    static const struct {
+        const char *index, *message;
+    } bad[] = {
+        {"{\"weight_map\": {\"m\": \"../1.safetensors\"}}",
+         "weight_map: m is \"../1.safetensors\", expected the name of a file in this folder"},
+        {"{\"weight_map\": {\"m\": \"/1.safetensors\"}}", "expected the name of a file in this"},
+        {"{\"weight_map\": {\"m\": \"\"}}", "expected the name of a file in this folder"},
+        {"{\"weight_map\": {\"m\": null}}", "weight_map: m is null, expected the name of a file"},
+        {"{\"weight_map\": {\"m\": \"..\"}}", "regular file"},
+        {"{\"weight_map\": {\"m\": \"1.safetensors\", \"m\": \"2.safetensors\"}}", "duplicate"},
+        {"{}", "model.safetensors.index.json: weight_map is missing"},
+        {"{\"weight_map\": []}", "weight_map is [], expected an object"},
+        {"[]", "model.safetensors.index.json: is no JSON object"},
+        {"", "model.safetensors.index.json:1: "},
+    };
     const qp_tensor_t m = {
         .name = "m", .dtype = QP_F32, .n_dim = 2, .dim = {2, 3}, .data = data, .n_bytes = 24};
     const qp_tensor_t v = {
@@ -161,7 +215,8 @@ static void test_sharded_folder(void)
     CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, "only PyTorch pickles");
     CHECK_OK(qp_safetensors_write(one, &m, 1));
     write_text(index, "{\"weight_map\": {\"m\": \"1.safetensors\", \"v\": \"2.safetensors\"}}");
-    CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, "2.safetensors: cannot be opened");
+    CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT,
+                "2.safetensors is missing, which should hold tensor v");
     CHECK_OK(qp_safetensors_write(two, &v, 1));
     if (CHECK_OK(qp_safetensors_open(folder, &st))) {
         CHECK(qp_safetensors_n(st) == 2);
@@ -172,11 +227,11 @@ static void test_sharded_folder(void)
     CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, "tensor m also stands in");
     write_text(index, "{\"weight_map\": {\"m\": \"1.safetensors\", \"w\": \"1.safetensors\"}}");
     CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, "tensor w is not in 1.safetensors");
-    write_text(index, "{\"weight_map\": {\"m\": \"../1.safetensors\"}}");
-    CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT,
-                "not the name of a file in this folder");
-    write_text(index, "{}");
-    CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, "has no weight_map");
+    CHECK_OK(qp_safetensors_write(two, &v, 1));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        write_text(index, bad[i].index);
+        CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT, bad[i].message);
+    }
     char *paths[] = {folder, one, two, pickle, index};
     for (int i = 0; i < 5; i++)
         qp_free(paths[i]);
@@ -188,6 +243,7 @@ int main(void)
     test_finds_what_is_not_finite();
     test_round_trip();
     test_damage();
+    test_odd_headers();
     test_sharded_folder();
     return qp_test_end();
 }

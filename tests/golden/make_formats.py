@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/golden/formats/: small files of other programs, and what they hold.
 
+    split/               blocks.gguf in three parts, as gguf-py writes them
     blocks.gguf          random blocks of every type Quipu reads, metadata of every kind
     blocks.safetensors   the same tensors dequantised by gguf-py; F16 and BF16 samples
     hf/                  a tiny LlamaForCausalLM of transformers (bf16, attention biases, tied)
@@ -37,8 +38,7 @@ def random_blocks(kind, n_row, n_col):
     return rows.reshape(n_row, -1)
 
 
-def make_blocks():
-    writer = gguf.GGUFWriter(folder / "blocks.gguf", "llama")
+def add_metadata(writer):
     for key, value in (("u8", 200), ("u16", 60000), ("u32", 4000000000), ("u64", 2**62)):
         getattr(writer, "add_uint" + key[1:])("test." + key, value)
     for key, value in (("i8", -100), ("i16", -30000), ("i32", -2000000000), ("i64", -(2**62))):
@@ -49,21 +49,29 @@ def make_blocks():
     writer.add_string("test.string", "naïve \"quoted\"\n")
     writer.add_array("test.array_i", [1, -2, 3])
     writer.add_array("test.array_s", ["a", "ß", ""])
-    expected = {}
+
+
+def make_blocks():
+    expected, tensors = {}, []
     for kind in (Q.Q8_0, Q.Q4_0, Q.Q4_1, Q.Q5_0, Q.Q5_1, Q.Q4_K, Q.Q5_K, Q.Q6_K):
         rows = random_blocks(kind, 2, 512)
-        writer.add_tensor(kind.name, rows, raw_dtype=kind)
+        tensors.append((kind.name, rows, kind))
         expected[kind.name] = torch.from_numpy(gguf.dequantize(rows, kind).astype(np.float32))
     x = torch.from_numpy(random.normal(0.0, 1.0, (3, 20)).astype(np.float32))
     x[0, :4] = torch.tensor([0.0, -0.0, 6e-8, 65504.0])
-    writer.add_tensor("F32", x.numpy())
-    writer.add_tensor("F16", x.half().numpy())
-    writer.add_tensor("BF16", x.bfloat16().view(torch.uint16).numpy().view(np.uint8), raw_dtype=Q.BF16)
+    tensors += [("F32", x.numpy(), None), ("F16", x.half().numpy(), None),
+                ("BF16", x.bfloat16().view(torch.uint16).numpy().view(np.uint8), Q.BF16)]
     expected |= {"F32": x, "F16": x.half(), "BF16": x.bfloat16()}
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    (folder / "split").mkdir(exist_ok=True)
+    for path, limit in ((folder / "blocks.gguf", 0), (folder / "split" / "blocks.gguf", 4)):
+        writer = gguf.GGUFWriter(path, "llama", split_max_tensors=limit)
+        add_metadata(writer)
+        for name, data, kind in tensors:
+            writer.add_tensor(name, data, raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
     save_file(expected, folder / "blocks.safetensors")
 
 

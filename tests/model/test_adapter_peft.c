@@ -140,30 +140,52 @@ static qp_error_t read_with(const char *config_text, const qp_llama_config_t *co
     return error;
 }
 
-#define PLAIN "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 6"
+#define PLAIN                                                 \
+    "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 6, " \
+    "\"target_modules\": [\"q_proj\", \"k_proj\", \"o_proj\", \"down_proj\"]"
 
+/* The rest of the keys: test_adapter_corpus.c. */
 static void test_config_refusals(const qp_llama_config_t *config)
 {
     static const struct {
         const char *text, *message;
     } bad[] = {
         {"{", "adapter_config.json:1:"},
-        {"{\"peft_type\": \"IA3\"}", "peft_type is IA3; Quipu reads LORA"},
-        {PLAIN ", \"use_dora\": true}", "use_dora is set, which Quipu does not support"},
-        {PLAIN ", \"bias\": \"all\"}", "bias is set"},
-        {PLAIN ", \"rank_pattern\": {\"q_proj\": 8}}", "rank_pattern is set"},
-        {PLAIN ", \"layers_to_transform\": [0]}", "layers_to_transform is set"},
-        {PLAIN ", \"init_lora_weights\": \"pissa\"}", "init_lora_weights is \"pissa\""},
-        {PLAIN ", \"modules_to_save\": [\"lm_head\"]}", "modules_to_save has \"lm_head\""},
-        {PLAIN ", \"target_modules\": [\"q_proj\", \"v_proj\"]}",
-         "target_modules has \"v_proj\", but"},
-        {"{\"peft_type\": \"LORA\", \"r\": 0}", "r must be an integer from 1"},
-        {"{\"peft_type\": \"LORA\", \"r\": 8}",
-         "lora_A.weight has 2 dimensions of [4, 32], expected [8, 32]"},
+        {"[]", "is no JSON object"},
+        {"{\"peft_type\": \"IA3\"}", "peft_type is \"IA3\", expected \"LORA\""},
+        {PLAIN ", \"use_dora\": true}",
+         "use_dora is true, expected null, false or empty: DoRA is not supported"},
+        {PLAIN ", \"bias\": \"all\"}", "bias is \"all\", expected \"none\""},
+        {PLAIN ", \"layers_to_transform\": [0]}",
+         "layers_to_transform is [0], expected null: LoRA on some layers only is not supported"},
+        {PLAIN ", \"target_modules\": \".*layers.1..*proj\"}",
+         "chooses q_proj in layer 1, but not in layer 0: LoRA on some layers only"},
+        {PLAIN ", \"lora_alpha\": \"16\"}", "lora_alpha is \"16\", expected a number"},
+        {PLAIN ", \"use_rslora\": \"true\"}", "use_rslora is \"true\", expected true or false"},
+        {PLAIN ", \"r\": 0}", "r is 0, expected an integer from 1 to 65536"},
+        {PLAIN ", \"new_option\": true}", "new_option is true, expected null: Quipu does not know"},
+        {PLAIN ", \"r\": 8}", "lora_A.weight has 2 dimensions of [4, 32], expected [8, 32]"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_FAILS(read_with(bad[i].text, config), QP_INPUT, bad[i].message);
-    CHECK_OK(read_with(PLAIN ", \"target_modules\": \"all-linear\"}", config));
+}
+
+static void test_folder_refusals(const qp_llama_config_t *config)
+{
+    qp_peft_t peft;
+    char *path = in_folder("bad/adapter_model.safetensors"), *folder = in_folder("bad");
+    char *pickle = in_folder("bad/adapter_model.bin");
+    CHECK_FAILS(qp_peft_read(qp_test_folder(), config, &peft), QP_INPUT,
+                "is no PEFT adapter folder");
+    unlink(path);
+    CHECK_FAILS(read_with(PLAIN "}", config), QP_INPUT, "has no adapter_model.safetensors");
+    CHECK_OK(qp_file_write(pickle, "x", 1));
+    CHECK_FAILS(read_with(PLAIN "}", config), QP_INPUT, "only a PyTorch pickle");
+    CHECK_FAILS(qp_peft_read_shape(folder, &peft), QP_INPUT, "only a PyTorch pickle");
+    CHECK_FAILS(read_with(PLAIN ", \"use_dora\": true}", config), QP_INPUT, "use_dora is true");
+    qp_free(path);
+    qp_free(pickle);
+    qp_free(folder);
 }
 
 /* Rewrites the tensors of the golden adapter: \a edit may change one, \a n_dropped are left out. */
@@ -208,9 +230,6 @@ static void test_tensor_refusals(const qp_llama_config_t *config)
                 "layers.1.self_attn.q_proj.lora_B.weight is missing");
     rewrite(put_nan, 0);
     CHECK_FAILS(read_with(PLAIN "}", config), QP_INPUT, "the weight in row 1, column 8 is nan");
-    qp_peft_t peft;
-    CHECK_FAILS(qp_peft_read(qp_test_folder(), config, &peft), QP_INPUT,
-                "is no PEFT adapter folder");
     qp_llama_config_t smaller = *config;
     smaller.n_layer = 1;
     rewrite(NULL, 0);
@@ -233,6 +252,7 @@ int main(void)
         rewrite(NULL, 0);
         test_config_refusals(config);
         test_tensor_refusals(config);
+        test_folder_refusals(config);
     }
     qp_source_close(&base);
     return qp_test_end();

@@ -52,7 +52,7 @@ expect 0 "model.layers.1.mlp.down_proj.weight_scale" "$inspect" --tensors "$base
 expect 0 "all 16 tensors are finite" "$inspect" --verify "$golden/adapter"
 expect 0 "same:" "$inspect" --diff "$base" "$base"
 expect 2 "precision: int8, fp32" "$inspect" --diff "$base" "$work/fp32.h5"
-expect 2 "tiny.gguf: not an HDF5 file" "$inspect" "$golden/tiny.gguf"
+expect 2 "tiny.gguf: is a GGUF model: import it" "$inspect" "$golden/tiny.gguf"
 expect 2 "absent" "$inspect" "$work/absent.h5"
 
 # One byte inside a data set (a token's name, easy to find): its checksum tells.
@@ -83,6 +83,68 @@ if "$merge" --no-logits "$base" "$golden/adapter" "$work/merged" 2>&1 | grep -q 
 fi
 expect 0 "written (gguf-lora)" "$merge" --to gguf-lora "$base" "$golden/adapter" "$work/lora.gguf"
 expect 0 "written (peft)" "$merge" --to peft "$base" "$golden/adapter" "$work/adapter"
+
+# What cannot be written is said at once: no output is begun, none is left.
+merge_adapter() { "$merge" "$@"; }
+mkdir "$work/full" "$work/empty"
+echo x >"$work/full/file"
+for to in hf peft; do
+    expect 2 "full: exists already" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/full"
+    expect 2 "file: exists already" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/full/file"
+    expect 3 "absent/out: cannot be made" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/absent/out"
+    expect 0 "written ($to)" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/empty/"
+    rm -r "$work/empty"
+    mkdir "$work/empty"
+done
+for to in base gguf-lora; do
+    expect 2 "empty: exists already and is not a file" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/empty"
+    expect 3 "absent/out: cannot be made" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/absent/out"
+    expect 2 "base.h5: is what is merged" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/./base.h5"
+done
+cp -r "$golden/adapter" "$work/own"
+expect 2 "own: is what is merged" merge_adapter --to peft "$base" "$work/own" "$work/own/"
+expect 2 "fp32.h5: is what is merged" merge_adapter --onto "$work/fp32.h5" "$base" "$golden/adapter" "$work/fp32.h5"
+expect 2 "the name holds a newline" merge_adapter "$base" "$golden/adapter" "$work/a"$'\n'"b.h5"
+expect 2 "--precision has no meaning with --to hf" merge_adapter --to hf --precision fp32 "$base" "$golden/adapter" "$work/x"
+expect 2 "--dtype has no meaning with --to base" merge_adapter --dtype bf16 "$base" "$golden/adapter" "$work/x"
+expect 2 "--onto has no meaning with --to peft" merge_adapter --to peft --onto "$base" "$base" "$golden/adapter" "$work/x"
+if [[ $EUID != 0 ]]; then
+    chmod a-w "$work/empty"
+    expect 3 "Permission denied" merge_adapter "$base" "$golden/adapter" "$work/empty/out.h5"
+fi
+expect 0 "data sets are intact" "$inspect" --verify "$base"
+absent "$work/x" "$work/absent" "$work/base.h5.part" "$work/full.part"
+
+# An adapter of another model, and one that is not supported: refused before anything is written.
+"$import" --synthetic tiny "$work/wide.h5" >/dev/null 2>&1
+"$import" --synthetic n_layer=1,d_model=32,n_head=4,n_kv_head=2,head_dim=16,d_ff=48,n_vocab=320,max_position=256 \
+    "$work/one.h5" >/dev/null 2>&1
+expect 2 "the base's sizes" merge_adapter "$work/wide.h5" "$golden/adapter" "$work/x"
+expect 2 "unexpected tensor base_model.model.model.layers.1." merge_adapter "$work/one.h5" "$golden/adapter" "$work/x"
+sed 's/"use_dora": false/"use_dora": true/' "$golden/adapter/adapter_config.json" >"$work/own/adapter_config.json"
+for to in base hf gguf-lora peft; do
+    expect 2 "adapter_config.json: use_dora is true" merge_adapter --to "$to" "$base" "$work/own" "$work/x"
+done
+absent "$work/x" "$work/x.part"
+
+# quipu-inspect says of anything what it is, and waits for nothing.
+inspect() { timeout 20 "$inspect" "$@"; }
+expect 2 "adapter_config.json: use_dora is true" inspect "$work/own"
+expect 2 "full: is no PEFT adapter folder" inspect "$work/full"
+rm "$work/own/adapter_model.safetensors"
+cp "$golden/adapter/adapter_config.json" "$work/own"
+expect 2 "own: has no adapter_model.safetensors" inspect "$work/own"
+touch "$work/own/adapter_model.bin"
+expect 2 "only a PyTorch pickle (adapter_model.bin)" inspect "$work/own"
+: >"$work/nothing.h5"
+expect 2 "nothing.h5: is empty" inspect "$work/nothing.h5"
+printf 'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n' >"$work/pointer.h5"
+expect 2 "pointer.h5: is a Git LFS pointer" inspect "$work/pointer.h5"
+expect 2 "file: is no HDF5 file" inspect "$work/full/file"
+mkfifo "$work/pipe"
+expect 2 "pipe: is neither a file nor a folder" inspect "$work/pipe"
+expect 2 "pipe: is neither a file nor a folder" inspect --diff "$work/pipe" "$base"
+expect 2 "full: is a folder, expected a .h5 file" inspect --text "$base" "$work/full"
 
 # Merging onto the original weights and importing the merged folder come to the same numbers.
 expect 0 "written (base)" "$merge" --precision fp32 --onto "$golden/tiny.gguf" "$base" "$golden/adapter" "$work/onto.h5"

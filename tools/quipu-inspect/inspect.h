@@ -6,6 +6,14 @@
 
 #include "h5/h5.h"
 
+/**
+ * Tells folders from HDF5 files. Anything else, and what cannot be opened: QP_INPUT that says what
+ * it is; a pipe is not waited for.
+ */
+qp_error_t qp_inspect_kind(const char *path, bool *is_folder);
+/** The same where only an HDF5 file will do. */
+qp_error_t qp_inspect_check_h5(const char *path);
+
 /** What kind of root attribute it is: decides how it is read and written out. */
 typedef enum { QP_SHOW_TEXT, QP_SHOW_NUMBER, QP_SHOW_HEX } qp_show_t;
 
@@ -25,7 +33,8 @@ qp_error_t qp_show_h5(const char *path, bool tensors);
 /** Re-computes all checksums of a Quipu HDF5 file; for checkpoints completeness too. */
 qp_error_t qp_verify_h5(const char *path);
 
-/** The same for a PEFT adapter folder; verifying means that all numbers are finite. */
+/** The same for a PEFT adapter folder, shown as far as it can be read and refused as by a run;
+ * verifying means that all numbers are finite. */
 qp_error_t qp_show_adapter(const char *folder, bool tensors);
 qp_error_t qp_verify_adapter(const char *folder);
 

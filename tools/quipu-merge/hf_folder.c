@@ -33,8 +33,6 @@ static qp_error_t fill(qp_source_t *merged, qp_dtype_t dtype, const char *folder
 
 qp_error_t qp_merge_write_hf(qp_source_t *merged, qp_dtype_t dtype, const char *folder)
 {
-    if (access(folder, F_OK) == 0)
-        return QP_ERROR(QP_INPUT, "%s: exists already", folder);
     char *temporary = qp_format("%s.part", folder);
     remove_folder(temporary); /* of a run that was killed */
     qp_error_t error = NULL;
