@@ -22,6 +22,7 @@ quipu_pkg(sentencepiece sentencepiece libsentencepiece-dev)
 quipu_pkg(pcre2 libpcre2-8 libpcre2-dev)
 quipu_pkg(utf8proc libutf8proc libutf8proc-dev)
 quipu_pkg(xxhash libxxhash libxxhash-dev)
+quipu_pkg(zlib zlib zlib1g-dev)
 
 find_package(MPI 3 REQUIRED COMPONENTS C)
 add_library(quipu_third_mpi INTERFACE)

@@ -10,9 +10,10 @@
 newest_step() {
     local newest=-1 file step
     for file in "$1"/checkpoints/step-*.h5; do
-        [ -e "$file" ] || continue
         step=${file##*/step-}
-        step=$((10#${step%.h5}))
+        step=${step%.h5}
+        if [ ! -f "$file" ] || [[ ! $step =~ ^[0-9]+$ ]]; then continue; fi
+        step=$((10#$step))
         if [ "$step" -gt "$newest" ]; then newest=$step; fi
     done
     echo "$newest"

@@ -5,14 +5,19 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/program.h"
+#include "base/str.h"
 #include "base/timer.h"
 #include "model/source.h"
+#include "text/chat.h"
 
 static const char usage[] =
     "usage: quipu-import [options] SOURCE BASE.h5\n"
     "       quipu-import [options] --synthetic SHAPE BASE.h5\n"
     "\n"
-    "SOURCE is an HF folder (config.json, safetensors, tokenizer), a .gguf file, or a base.h5.\n"
+    "SOURCE is an HF folder (config.json, generation_config.json, safetensors, tokenizer), a "
+    ".gguf\n"
+    "file, or a base.h5. What its files say is used as transformers uses it, or refused by name.\n"
+    "The tokens that end an answer are those of all files; they are printed.\n"
     "\n"
     "  --precision P      int8 (rotated, default), llm_int8, bf16 or fp32\n"
     "  --synthetic SHAPE  random weights: tiny, 135m, 1b, 3b, 7b, 8b, 13b, 30b, 65b, 70b, or\n"
@@ -68,6 +73,59 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
     return NULL;
 }
 
+/* --- what was found --------------------------------------------------------------------------- */
+
+/* The special tokens of the model, and what may surprise about them: one line each. */
+static void tell_tokens(const qp_source_t *source)
+{
+    const qp_llama_config_t *c = qp_source_config(source);
+    qp_str_t text = {0};
+    qp_str_puts(&text, "EOS");
+    for (int i = 0; i < c->eos.n; i++)
+        qp_str_printf(&text, "%s %d", i > 0 ? "," : "", (int)c->eos.id[i]);
+    if (c->bos_token_id >= 0)
+        qp_str_printf(&text, "; BOS %lld", (long long)c->bos_token_id);
+    if (c->pad_token_id >= 0)
+        qp_str_printf(&text, "; pad %lld", (long long)c->pad_token_id);
+    if (c->eos.n > 0)
+        qp_log_info("special tokens: %s", text.data);
+    else
+        qp_log_warn("no file of the model names an EOS: rows get none at their end, and answers "
+                    "end by their length alone");
+    qp_str_fini(&text);
+}
+
+/* Conversations need a template that can be run; texts do not. */
+static void tell_template(const qp_source_t *source)
+{
+    const qp_tokenizer_t *tokenizer = qp_source_reader(source);
+    if (tokenizer == NULL || qp_tokenizer_chat_template(tokenizer) == NULL)
+        return;
+    qp_chat_template_t *chat = NULL;
+    qp_error_t error = qp_chat_template_create(tokenizer, "chat template", NULL, &chat);
+    if (error != NULL)
+        qp_log_warn("conversations cannot be prepared for this model: %s", error->message);
+    qp_error_destroy(&error);
+    qp_chat_template_destroy(&chat);
+}
+
+static void tell_limits(const qp_source_t *source)
+{
+    const qp_llama_config_t *c = qp_source_config(source);
+    const qp_tokenizer_t *tokenizer = qp_source_reader(source);
+    const int64_t n_text = tokenizer != NULL ? qp_tokenizer_n_vocab(tokenizer) : 0;
+    if (n_text > c->n_vocab) {
+        const char *token = qp_tokenizer_token(tokenizer, (int32_t)c->n_vocab);
+        qp_log_warn("the tokenizer has %lld tokens, the model has %lld: rows that hold one beyond, "
+                    "such as %s (%lld), cannot be learned from",
+                    (long long)n_text, (long long)c->n_vocab, token != NULL ? token : "the next",
+                    (long long)c->n_vocab);
+    }
+    if (c->sliding_window > 0)
+        qp_log_info("sliding_window is %lld: runs with longer sequences are refused",
+                    (long long)c->sliding_window);
+}
+
 static qp_error_t import(const arguments_t *args)
 {
     double start = qp_time();
@@ -85,6 +143,9 @@ static qp_error_t import(const arguments_t *args)
                     qp_source_tokenizer(source)->kind[0] ? qp_source_tokenizer(source)->kind
                                                          : "none",
                     qp_time() - start);
+        tell_tokens(source);
+        tell_template(source);
+        tell_limits(source);
     }
     qp_source_close(&source);
     return error;

@@ -36,6 +36,7 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
                             argv[i]);
         else
             arguments->metrics[arguments->n_metrics++] = argv[i];
+        QP_TRY(qp_program_check_name(argv[i]));
     }
     if (arguments->n_metrics == 0 || arguments->output == NULL)
         return QP_ERROR(QP_INPUT, "metrics.csv files and -o FILE are expected; see --help");

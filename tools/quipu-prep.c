@@ -13,8 +13,6 @@
 #include "base/mem.h"
 #include "base/program.h"
 #include "base/str.h"
-#include "h5/h5.h"
-#include "model/base_file.h"
 
 static const char usage[] =
     "usage: quipu-prep SOURCE FILE... --base BASE.h5 --out PREFIX [options]\n"
@@ -22,26 +20,35 @@ static const char usage[] =
     "Makes shards PREFIX-{sft,reward,prompt}-{train,eval}.h5 (under mpirun -n N: one of each per "
     "rank,\n"
     "...-00001-of-0000N.h5). SOURCE is one of\n"
-    "  stackexchange  Posts.xml or Posts.xml.gz of a Stack Exchange dump: questions with their "
-    "answers,\n"
-    "                 as \"Question: ...\\n\\nAnswer: ...\"; pairs of answers by score; questions "
+    "  stackexchange  Posts.xml of a Stack Exchange dump: questions with their answers, as\n"
+    "                 \"Question: ...\\n\\nAnswer: ...\"; pairs of answers by score; questions "
     "alone\n"
-    "  jsonl          rows {\"text\"}, {\"prompt\",\"completion\"}, "
-    "{\"prompt\",\"chosen\",\"rejected\"},\n"
-    "                 {\"messages\":[{\"role\",\"content\"}]} or {\"prompt\"}; rows without text "
-    "in "
-    "them are\n"
-    "                 left out and counted, only prompts of completions and pairs may be empty\n"
+    "  jsonl          rows of JSON, one a line or all in one array. What has a value (null is "
+    "none)\n"
+    "                 says what a row is, the first of these whose kind is wanted:\n"
+    "                   chosen, rejected     pairs; prompt beside them, or what both begin with\n"
+    "                   messages             conversations ({\"role\",\"content\"})\n"
+    "                   conversations        the same as ShareGPT has it ({\"from\",\"value\"})\n"
+    "                   prompt, completion\n"
+    "                   instruction, output  Alpaca; with input, system, history\n"
+    "                   text\n"
+    "                   prompt               prompts alone\n"
+    "                 prompt, completion, chosen and rejected are text or lists of messages\n"
     "  html           pages with headings that are questions (FAQs): each with the text below it; "
     "pairs\n"
     "                 of its answer and the answer of another question; questions alone\n"
     "  text           plain text, documents separated by blank lines\n"
+    "Files may be gzipped and begin with a byte-order mark.\n"
     "\n"
     "  --base FILE           base.h5 whose tokenizer is used\n"
     "  --tokenizer FOLDER    HF folder with the tokenizer, instead of --base\n"
     "  --out PREFIX          what the shards' names begin with\n"
     "  --eval-fraction X     share of questions (rows, documents) held out [0.05]\n"
     "  --kinds LIST          which of sft,reward,prompt to make [all that the source has]\n"
+    "  --max-bad X           share of the rows (posts, documents) that may be bad; one always "
+    "may,\n"
+    "                        unless X is 0 [0.01]\n"
+    "  --chat-template FILE  Jinja template for conversations, instead of the tokenizer's own\n"
     "  --max-tokens N        leave out samples with a longer sequence [0: no limit]\n"
     "  --seed N              decides the split and the choice of pairs [0]\n"
     "  --version             version and revision\n"
@@ -57,6 +64,16 @@ static const char usage[] =
     "  --max-pairs N         pairs of answers per question, by scores [10]\n"
     "  --with-title          put the question's title before its text [the recipe has the text "
     "alone]\n"
+    "\n"
+    "What is left out is counted by reason, with the first place of each. Bad, and counted "
+    "against\n"
+    "--max-bad: what is no JSON or a damaged row, has no known form, a value of the wrong type or "
+    "an\n"
+    "unknown role, what the chat template does not take, tokens that the model does not have. "
+    "Left\n"
+    "out all the same: what gives nothing to learn (no text, no or an empty answer, equal "
+    "answers),\n"
+    "is too long or of a kind that is not wanted.\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
 
 static const struct {
@@ -156,6 +173,8 @@ enum {
     EVAL_FRACTION,
     KINDS,
     MAX_TOKENS,
+    MAX_BAD,
+    TEMPLATE,
     SEED,
     ANSWERS,
     PAIRS,
@@ -170,6 +189,8 @@ static const struct option long_options[] = {
     {"eval-fraction", required_argument, NULL, EVAL_FRACTION},
     {"kinds", required_argument, NULL, KINDS},
     {"max-tokens", required_argument, NULL, MAX_TOKENS},
+    {"max-bad", required_argument, NULL, MAX_BAD},
+    {"chat-template", required_argument, NULL, TEMPLATE},
     {"seed", required_argument, NULL, SEED},
     {"answers", required_argument, NULL, ANSWERS},
     {"pairs", required_argument, NULL, PAIRS},
@@ -201,6 +222,11 @@ static qp_error_t take_option(void *owner, int option)
         return parse_choice("--answers", text, strlen(text), answers, 3, &o->answers);
     case PAIRS:
         return parse_choice("--pairs", text, strlen(text), pairs, 2, &o->pairs);
+    case TEMPLATE:
+        o->chat_template = text;
+        break;
+    case MAX_BAD:
+        return parse_number("max-bad", text, 0.0, 1.0, &o->max_bad);
     case TITLE:
         o->with_title = true;
         break;
@@ -225,7 +251,8 @@ static qp_error_t take_option(void *owner, int option)
 static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int *source)
 {
     const char *names[N_SOURCE];
-    *o = (prep_options_t){.kind = {true, true, true}, .eval_fraction = 0.05, .max_pairs = 10};
+    *o = (prep_options_t){
+        .kind = {true, true, true}, .eval_fraction = 0.05, .max_bad = 0.01, .max_pairs = 10};
     QP_TRY(qp_program_options("quipu-prep", long_options, argc, argv, take_option, o));
     for (int i = 0; i < N_SOURCE; i++)
         names[i] = sources[i].name;
@@ -238,54 +265,37 @@ static qp_error_t parse_arguments(int argc, char **argv, prep_options_t *o, int 
     o->n_file = argc - optind - 1;
     if ((o->base == NULL) == (o->tokenizer == NULL))
         return QP_ERROR(QP_INPUT, "either --base or --tokenizer is needed");
-    if (o->out == NULL)
+    if (o->out == NULL || o->out[0] == '\0')
         return QP_ERROR(QP_INPUT, "--out is needed");
+    for (int i = -1; i < o->n_file; i++)
+        if (strchr(i < 0 ? o->out : o->file[i], '\n') != NULL)
+            return QP_ERROR(QP_INPUT, "a name must not hold a line end: \"%.*s...\"",
+                            (int)strcspn(i < 0 ? o->out : o->file[i], "\n"),
+                            i < 0 ? o->out : o->file[i]);
     return NULL;
 }
 
 /* --- the run ---------------------------------------------------------------------------------- */
 
-static qp_error_t load_tokenizer(const prep_options_t *options, qp_tokenizer_t **tokenizer)
-{
-    qp_tokenizer_files_t files = {0};
-    qp_h5_t *base = NULL;
-    qp_error_t error = NULL;
-    if (options->base != NULL) {
-        QP_TRY_DONE(qp_h5_open(options->base, NULL, &base));
-        QP_TRY_DONE(qp_h5_format_check(base, "base", 1));
-        QP_TRY_DONE(qp_base_tokenizer_read(base, &files));
-    } else {
-        QP_TRY_DONE(qp_tokenizer_files_from_folder(options->tokenizer, &files));
-    }
-    QP_TRY_DONE(qp_tokenizer_create(&files, tokenizer));
-done:
-    qp_tokenizer_files_fini(&files);
-    if (base != NULL) {
-        qp_error_t second = qp_h5_close(&base);
-        qp_error_destroy(&second);
-    }
-    return error;
-}
-
 static qp_error_t run(qp_comm_t *comm, int argc, char **argv)
 {
     prep_options_t options;
     int source;
-    qp_tokenizer_t *tokenizer = NULL;
+    prep_model_t model = {0};
     prep_sink_t *sink = NULL;
     char *what = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(parse_arguments(argc, argv, &options, &source));
-    QP_TRY_DONE(qp_comm_agree(comm, load_tokenizer(&options, &tokenizer)));
+    QP_TRY_DONE(qp_comm_agree(comm, prep_model_load(&options, &model)));
     what = qp_format("%s %s%s", sources[source].name, options.file[0],
                      options.n_file > 1 ? " ..." : "");
-    QP_TRY_DONE(prep_sink_create(comm, &options, tokenizer, what, &sink));
+    QP_TRY_DONE(prep_sink_create(comm, &options, &model, what, &sink));
     error = sources[source].read(&options, qp_comm_rank(comm), qp_comm_size(comm), sink);
     QP_TRY_DONE(qp_comm_agree(comm, error));
     error = prep_sink_commit(sink);
 done:
     prep_sink_destroy(&sink);
-    qp_tokenizer_destroy(&tokenizer);
+    prep_model_fini(&model);
     qp_free(what);
     return error;
 }

@@ -8,6 +8,7 @@
 #include "app/waiting.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/program.h"
 #include "base/str.h"
 #include "base/version.h"
 #include "comm/comm.h"
@@ -96,6 +97,7 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
             return QP_ERROR(QP_INPUT, "one deck is expected, got %s and %s", arguments->deck,
                             argument);
         } else {
+            QP_TRY(qp_program_check_name(argument));
             arguments->deck = argument;
         }
     }

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/duration.h"
+#include "base/log.h"
+
 const char *qp_env(const char *name)
 {
     const char *value = getenv(name);
@@ -27,7 +30,11 @@ double qp_env_walltime(const char **source)
     if (end > 0.0)
         return end > (double)time(NULL) ? end - (double)time(NULL) : 0.0;
     *source = "PBS_WALLTIME";
-    return env_number("PBS_WALLTIME");
+    const char *limit = qp_env(*source);
+    if (limit == NULL || qp_duration_parse(limit, &end))
+        return limit != NULL ? end : -1.0;
+    qp_log_warn("%s is \"%s\", which is no time: the run knows no limit", *source, limit);
+    return -1.0;
 }
 
 /* The first number of a small file, or -1 ("max", absent). */

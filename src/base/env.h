@@ -13,7 +13,7 @@ const char *qp_env(const char *name);
 
 /**
  * Seconds from now until the batch system ends the job: SLURM_JOB_END_TIME (seconds since 1970), or
- * PBS_WALLTIME (seconds, counted from now: call it at start). Negative when no batch system says
+ * PBS_WALLTIME (a duration, counted from now: call it at start). Negative when no batch system says
  * so. *source gets the variable's name.
  */
 double qp_env_walltime(const char **source);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -19,20 +20,60 @@ qp_error_t qp_file_refuse_pointer(const char *path, const void *data, size_t n_b
                     path);
 }
 
+static const char *kind_of(mode_t mode)
+{
+    return S_ISDIR(mode)    ? "a folder"
+           : S_ISFIFO(mode) ? "a pipe"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "a device";
+}
+
+/* Opens without waiting for the other end of a pipe; takes regular files only. */
+static qp_error_t open_regular(const char *path, int flags, qp_code_t code, int *fd)
+{
+    struct stat status;
+    qp_error_t error = NULL;
+    *fd = open(path, flags | O_NONBLOCK | O_CLOEXEC, 0666);
+    if (*fd < 0 && errno != ENXIO) /* a pipe that nobody reads */
+        return QP_ERROR(code, "%s: cannot be opened: %s", path, strerror(errno));
+    if ((*fd >= 0 ? fstat(*fd, &status) : stat(path, &status)) != 0)
+        error = QP_ERROR(code, "%s: cannot be read: %s", path, strerror(errno));
+    else if (!S_ISREG(status.st_mode))
+        error = QP_ERROR(code, "%s: not a regular file, but %s", path, kind_of(status.st_mode));
+    else if (*fd < 0)
+        error = QP_ERROR(code, "%s: cannot be opened", path);
+    if (error != NULL && *fd >= 0)
+        close(*fd);
+    return error;
+}
+
+qp_error_t qp_file_open(const char *path, int *fd)
+{
+    return open_regular(path, O_RDONLY, QP_INPUT, fd);
+}
+
+qp_error_t qp_file_append(const char *path, FILE **file)
+{
+    int fd;
+    *file = NULL;
+    QP_TRY(open_regular(path, O_WRONLY | O_APPEND | O_CREAT, QP_IO, &fd));
+    *file = fdopen(fd, "a");
+    QP_ASSERT(*file != NULL);
+    return NULL;
+}
+
 qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return QP_ERROR(QP_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    int fd;
+    QP_TRY(qp_file_open(path, &fd));
     qp_str_t content = {0};
     char block[65536];
-    size_t n;
-    while ((n = fread(block, 1, sizeof block, file)) > 0)
-        qp_str_append(&content, block, n);
-    bool failed = ferror(file) != 0;
-    int reason = errno;
-    fclose(file);
-    if (failed) {
+    ssize_t n;
+    while ((n = read(fd, block, sizeof block)) > 0)
+        qp_str_append(&content, block, (size_t)n);
+    const int reason = errno;
+    close(fd);
+    if (n < 0) {
         qp_str_fini(&content);
         return QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(reason));
     }
@@ -73,6 +114,7 @@ qp_error_t qp_file_commit(const char *temporary, const char *path)
 qp_error_t qp_file_write(const char *path, const void *data, size_t n_bytes)
 {
     char *temporary = qp_format("%s.part", path);
+    (void)unlink(temporary); /* what was left there, whatever it is */
     FILE *file = fopen(temporary, "wb");
     bool ok = file != NULL && fwrite(data, 1, n_bytes, file) == n_bytes && fflush(file) == 0 &&
               fsync(fileno(file)) == 0;

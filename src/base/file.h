@@ -8,8 +8,17 @@
 #include "base/error.h"
 
 /**
+ * Opens a regular file for reading; the descriptor is the caller's (close). Absent, unreadable, or
+ * a folder, pipe or device (which is never waited for): QP_INPUT naming the path.
+ */
+qp_error_t qp_file_open(const char *path, int *fd);
+
+/** Opens a regular file for appending (fclose is the caller's), made if absent. Failure: QP_IO. */
+qp_error_t qp_file_append(const char *path, FILE **file);
+
+/**
  * Reads a whole file; *data is the caller's (qp_free), followed by a NUL that is not counted.
- * Absent, unreadable or a Git LFS pointer: QP_INPUT naming the path.
+ * A Git LFS pointer: QP_INPUT naming the path; else fails as qp_file_open().
  */
 qp_error_t qp_file_read(const char *path, void **data, size_t *n_bytes);
 

@@ -6,6 +6,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 static struct {
     qp_log_level_t level;
     int rank;
@@ -21,11 +23,10 @@ void qp_log_init(qp_log_level_t level, int rank)
     state.rank = rank;
 }
 
-bool qp_log_tee(const char *path)
+qp_error_t qp_log_tee(const char *path)
 {
     qp_log_fini();
-    state.copy = fopen(path, "a");
-    return state.copy != NULL;
+    return qp_file_append(path, &state.copy);
 }
 
 void qp_log_fini(void)

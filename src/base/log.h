@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+#include "base/error.h"
+
 typedef enum { QP_LOG_ERROR, QP_LOG_WARN, QP_LOG_INFO, QP_LOG_STAT, QP_LOG_DEBUG } qp_log_level_t;
 
 /**
@@ -16,9 +18,8 @@ typedef enum { QP_LOG_ERROR, QP_LOG_WARN, QP_LOG_INFO, QP_LOG_STAT, QP_LOG_DEBUG
  */
 void qp_log_init(qp_log_level_t level, int rank);
 
-/** Copies every line also to the file at \a path (appended); returns false if it cannot be opened.
- */
-bool qp_log_tee(const char *path);
+/** Copies every line also to the file at \a path (appended). It cannot be opened: QP_IO. */
+qp_error_t qp_log_tee(const char *path);
 
 /** Closes the copy. */
 void qp_log_fini(void);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/str.h"
 #include "base/version.h"
 
 bool qp_program_answers(const char *name, const char *usage, int argc, char **argv)
@@ -20,9 +21,22 @@ bool qp_program_answers(const char *name, const char *usage, int argc, char **ar
     return false;
 }
 
+qp_error_t qp_program_check_name(const char *argument)
+{
+    if (!qp_has_control(argument))
+        return NULL;
+    qp_str_t quoted = {0};
+    qp_str_quote(&quoted, argument);
+    qp_error_t error = QP_ERROR(QP_INPUT, "the argument %s holds a control character", quoted.data);
+    qp_str_fini(&quoted);
+    return error;
+}
+
 qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,
                               qp_error_t (*take)(void *owner, int option), void *owner)
 {
+    for (int i = 1; i < argc; i++)
+        QP_TRY(qp_program_check_name(argv[i]));
     opterr = 0;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option == '?')

@@ -10,9 +10,12 @@
 /** True if --help (-h) or --version is among the arguments; then it has been answered on stdout. */
 bool qp_program_answers(const char *name, const char *usage, int argc, char **argv);
 
+/** A name of a file with a newline or another control character: QP_INPUT. */
+qp_error_t qp_program_check_name(const char *argument);
+
 /**
  * Hands every option to \a take, its value in optarg; afterwards optind is the first argument that
- * is none. Unknown, or without its value: QP_INPUT naming it.
+ * is none. Unknown, without its value, or with control characters: QP_INPUT naming it.
  */
 qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,
                               qp_error_t (*take)(void *owner, int option), void *owner);

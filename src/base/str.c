@@ -1,5 +1,6 @@
 #include "base/str.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +111,42 @@ const char *qp_nearest(const char *name, const char *const *candidates, int n_ca
         }
     }
     return best;
+}
+
+void qp_str_quote(qp_str_t *s, const char *text)
+{
+    qp_str_putc(s, '"');
+    for (; *text != '\0'; text++) {
+        if (*text == '"' || *text == '\\')
+            qp_str_printf(s, "\\%c", *text);
+        else if (*text == '\n')
+            qp_str_puts(s, "\\n");
+        else if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            qp_str_printf(s, "\\x%02x", (unsigned)*text);
+        else
+            qp_str_putc(s, *text);
+    }
+    qp_str_putc(s, '"');
+}
+
+void qp_str_json_number(qp_str_t *s, const char *name, double x)
+{
+    if (s->n > 0 && strchr("{[", s->data[s->n - 1]) == NULL)
+        qp_str_puts(s, ", ");
+    if (name != NULL)
+        qp_str_printf(s, "\"%s\": ", name);
+    if (isfinite(x))
+        qp_str_printf(s, "%.17g", x);
+    else
+        qp_str_puts(s, "null");
+}
+
+bool qp_has_control(const char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            return true;
+    return false;
 }
 
 bool qp_has_prefix(const char *text, const char *prefix)

@@ -25,6 +25,18 @@ __attribute__((format(printf, 1, 2))) char *qp_format(const char *format, ...);
 /** The candidate with the smallest edit distance to \a name, or NULL if none is near (<= 1/3). */
 const char *qp_nearest(const char *name, const char *const *candidates, int n_candidate);
 
+/** Appends text as C and decks write it: in double quotes, control characters escaped. */
+void qp_str_quote(qp_str_t *s, const char *text);
+
+/**
+ * Appends a number of JSON, behind a comma unless it is the first of its object or array; \a name
+ * NULL: without one. JSON has no number that is not finite: null, then.
+ */
+void qp_str_json_number(qp_str_t *s, const char *name, double x);
+
+/** Control characters, such as a newline: no name of a file should have any. */
+bool qp_has_control(const char *text);
+
 bool qp_has_prefix(const char *text, const char *prefix);
 bool qp_has_suffix(const char *text, const char *suffix);
 

@@ -44,10 +44,14 @@ void qp_state_destroy(qp_state_t **state);
 /** What a checkpoint says of itself besides the entries. */
 typedef struct {
     int64_t step;            /**< completed optimiser steps */
+    int64_t steps;           /**< of the whole run; -1: an older file does not say */
     const char *method;      /**< "sft" */
     uint64_t base_id;        /**< identity of the base file */
     uint64_t deck_hash;      /**< qp_deck_hash() */
     const char *fingerprint; /**< qp_deck_fingerprint() */
+    const char *inputs;      /**< the files that the run reads: "role id name" lines, id in hex */
+    const char *by_content;  /**< keys of the fingerprint, " " before and behind each, whose names
+                                  may change, since \a inputs tells the contents */
     const char *build;       /**< version and revision */
 } qp_ckpt_info_t;
 
@@ -71,12 +75,25 @@ qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
  */
 qp_error_t qp_ckpt_latest(qp_comm_t *comm, const char *folder, char **path, int64_t *step);
 
+/** The \a inputs that a file was made from: "" where an older file does not say. Caller's
+ * (qp_free). Collective. */
+qp_error_t qp_ckpt_inputs(qp_comm_t *comm, const char *path, char **inputs);
+
+/** What is found of a checkpoint that belongs to a run. */
+typedef struct {
+    int64_t step, steps; /**< as in qp_ckpt_info_t */
+} qp_ckpt_found_t;
+
 /**
- * Restores every entry. Verifies checksums; refuses another base or method, and a deck that differs
- * in keys that may not change, naming each "path: was X, is Y" (QP_INPUT). Collective.
+ * Whether a run may go on from a file: refuses another base or method, a deck that differs in keys
+ * that may not change, naming each "path: was X, is Y", and other inputs, naming the first (all
+ * QP_INPUT). A file from before inputs were kept is taken with a line in the log. Collective.
  */
-qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *expected,
-                        const qp_state_t *state, int64_t *step);
+qp_error_t qp_ckpt_check(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *expected,
+                         qp_ckpt_found_t *found);
+
+/** Restores every entry of a file that belongs to the run. Verifies checksums. Collective. */
+qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_state_t *state, int64_t *step);
 
 /** Full verification of one file (completeness and all checksums); not collective. */
 qp_error_t qp_ckpt_verify(const char *path);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -145,6 +146,9 @@ qp_error_t qp_ckpt_latest(qp_comm_t *comm, const char *folder, char **path, int6
 
 static void remove_file(const char *path)
 {
+    struct stat status;
+    if (lstat(path, &status) == 0 && S_ISDIR(status.st_mode))
+        return; /* not ours; one that stands in the way is moved when its name is needed */
     if (unlink(path) != 0)
         qp_log_warn("%s: cannot be removed: %s", path, strerror(errno));
 }

@@ -3,10 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "ckpt/ckpt_impl.h"
@@ -18,12 +20,14 @@ static qp_error_t write_info(qp_h5_t *file, const qp_ckpt_info_t *info, const qp
 {
     QP_TRY(qp_h5_format_set(file, "checkpoint", QP_CKPT_VERSION));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "step", info->step));
+    QP_TRY(qp_h5_attr_set_i64(file, "/", "steps", info->steps));
     QP_TRY(qp_h5_attr_set_str(file, "/", "method", info->method));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "base_id", (int64_t)info->base_id));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "deck_hash", (int64_t)info->deck_hash));
     QP_TRY(qp_h5_attr_set_str(file, "/", "build", info->build));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "n_state", state->n_item));
-    return qp_h5_blob_write(file, "/fingerprint", info->fingerprint, strlen(info->fingerprint));
+    QP_TRY(qp_h5_blob_write(file, "/fingerprint", info->fingerprint, strlen(info->fingerprint)));
+    return qp_h5_blob_write(file, "/inputs", info->inputs, strlen(info->inputs));
 }
 
 /* The slab of one rank: where it starts, how long it is, whose it is. */
@@ -136,6 +140,22 @@ done:
     return qp_error_first(error, qp_h5_close(&file));
 }
 
+/* What stands under a name that a checkpoint needs, and is no file, is not ours: it steps aside. */
+static qp_error_t make_way(const char *path)
+{
+    struct stat status;
+    if (lstat(path, &status) != 0 || S_ISREG(status.st_mode))
+        return NULL;
+    char *aside = qp_format("%s.aside-%lld", path, (long long)time(NULL));
+    qp_error_t error = NULL;
+    if (rename(path, aside) != 0)
+        error = QP_ERROR(QP_IO, "%s: no file, and cannot be moved away: %s", path, strerror(errno));
+    else
+        qp_log_warn("%s is no file: it is %s now", path, aside);
+    qp_free(aside);
+    return error;
+}
+
 static qp_error_t make_folder(const char *folder)
 {
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
@@ -150,7 +170,12 @@ qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
     char *path = qp_format("%s/step-%06lld.h5", config->folder, (long long)info->step);
     char *temporary = qp_format("%s%s", path, QP_CKPT_TEMPORARY);
     qp_error_t error;
-    QP_TRY_DONE(qp_comm_agree(comm, first ? make_folder(config->folder) : NULL));
+    error = first ? make_folder(config->folder) : NULL;
+    if (first && error == NULL)
+        error = make_way(temporary);
+    if (first && error == NULL)
+        error = make_way(path);
+    QP_TRY_DONE(qp_comm_agree(comm, error));
     error = write_file(comm, temporary, info, state);
     if (error == NULL)
         error = qp_comm_agree(comm, first ? qp_file_commit(temporary, path) : NULL);

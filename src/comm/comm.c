@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/env.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "comm/comm_impl.h"
+#include "comm/launch.h"
 
 /* A node counts by its lowest world rank. */
 static qp_error_t count_nodes(qp_comm_t *comm)
@@ -22,6 +24,36 @@ static qp_error_t count_nodes(qp_comm_t *comm)
     return error;
 }
 
+/* Of several tasks only one says what is wrong. */
+static qp_error_t refuse_as(const qp_launch_t *launch, qp_error_t error)
+{
+    if (error != NULL)
+        qp_log_init(qp_log_level(), (int)launch->rank);
+    return error;
+}
+
+static bool is_alone(const qp_launch_t *launch)
+{
+    /* A PMIx launcher need not say how many it has started. */
+    return launch->by != NULL ? launch->size == 1 : qp_env("PMIX_RANK") == NULL;
+}
+
+static qp_error_t init_mpi(int *provided)
+{
+    const qp_launch_t launch = qp_launch_read();
+    const bool alone = is_alone(&launch);
+    qp_str_t hidden = {0};
+    int size = 1;
+    QP_TRY(refuse_as(&launch, qp_launch_check(&launch)));
+    if (alone)
+        qp_launch_hide(&hidden);
+    qp_error_t error = QP_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, provided));
+    qp_launch_restore(&hidden);
+    QP_TRY(error);
+    QP_TRY(QP_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size)));
+    return refuse_as(&launch, qp_launch_check_size(&launch, size));
+}
+
 static qp_error_t start_mpi(bool *started)
 {
     int initialized = 0, provided = 0;
@@ -30,7 +62,7 @@ static qp_error_t start_mpi(bool *started)
     if (initialized)
         QP_TRY(QP_MPI(MPI_Query_thread(&provided)));
     else
-        QP_TRY(QP_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided)));
+        QP_TRY(init_mpi(&provided));
     if (provided < MPI_THREAD_MULTIPLE)
         return QP_ERROR(QP_INTERNAL,
                         "this MPI library gives thread level %d, Quipu needs "

@@ -12,6 +12,7 @@
 #ifndef QP_COMPUTE_OPS_H
 #define QP_COMPUTE_OPS_H
 
+#include "base/eos.h"
 #include "base/philox.h"
 #include "compute/device.h"
 
@@ -101,9 +102,10 @@ typedef struct {
 } qp_kv_map_t;
 
 typedef struct {
-    float temperature; /**< 0: greedy */
-    int64_t top_k;     /**< 0: off */
-    float top_p;       /**< 1: off */
+    float temperature;         /**< 0: greedy */
+    int64_t top_k;             /**< 0: off */
+    float top_p;               /**< 1: off */
+    const qp_eos_t *forbidden; /**< tokens that the rows marked by forbid must not draw */
 } qp_sampling_t;
 
 typedef struct {
@@ -279,13 +281,12 @@ typedef struct qp_ops {
      * warpers. The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING};
      * ties and order by token id, so the draw does not depend on the other rows. token [N] int32;
      * logprob [N] fp32 is of the unwarped (temperature 1) distribution, of all tokens. sample,
-     * position: host [N]. forbidden: host [N], a token that the row must not draw (its logit is
-     * overwritten), or -1; NULL: no row has one.
+     * position: host [N]. forbid: host [N], 1: the row must not draw sampling->forbidden (their
+     * logits are overwritten); NULL: every row may.
      */
     qp_error_t (*sample)(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position,
-                         const int32_t *forbidden);
+                         const uint32_t *sample, const uint32_t *position, const uint8_t *forbid);
 
     /* --- optimiser, flat fp32 arrays ---------------------------------------------------------- */
     /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite.

@@ -79,8 +79,8 @@ TIMED(lm_logits, (qp_queue_t * q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t hea
 TIMED(sample,
       (qp_queue_t * q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
        const qp_sampling_t *sampling, const qp_philox_key_t *key, const uint32_t *sample,
-       const uint32_t *position, const int32_t *forbidden),
-      q, token, logprob, logits, sampling, key, sample, position, forbidden)
+       const uint32_t *position, const uint8_t *forbid),
+      q, token, logprob, logits, sampling, key, sample, position, forbid)
 TIMED(sum_squares, (qp_queue_t * q, qp_dptr_t x, int64_t n, double *out), q, x, n, out)
 TIMED(adamw,
       (qp_queue_t * q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_dptr_t grad, qp_dptr_t m,

@@ -59,11 +59,12 @@ static qp_error_t add_piece(qp_batch_t *batch, const qp_dataset_t *dataset, cons
     batch->n_token += piece->n;
     bool whole = piece->start + piece->n == qp_dataset_length(dataset, piece->sequence);
     int32_t last = batch->token[batch->n_token - 1];
-    if (plan->joined && whole && plan->eos >= 0 && last != plan->eos)
+    if (plan->joined && whole && plan->eos.n > 0 && !qp_eos_has(&plan->eos, last))
         return QP_ERROR(QP_INPUT,
                         "%s: a sample ends with token %d, expected EOS (%d): without it, "
                         "data.packing = \"contaminated\" runs samples into each other",
-                        qp_dataset_path(dataset, piece->sequence), (int)last, (int)plan->eos);
+                        qp_dataset_path(dataset, piece->sequence), (int)last,
+                        (int)qp_eos_first(&plan->eos));
     return NULL;
 }
 

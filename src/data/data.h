@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/eos.h"
 #include "base/error.h"
 #include "comm/comm.h"
 #include "deck/deck.h"
@@ -22,7 +23,9 @@
 /*
  * Written by quipu-prep; format "shard", version 1. Root attributes: kind "sft" | "reward" |
  * "prompt", tokenizer_id, n_vocab (every id is below it), sequences_per_sample (1, or 2 for reward:
- * chosen then rejected), n_sample, source (text).
+ * chosen then rejected), n_sample, source (text), max_token_id (not in an empty shard) and
+ * n_without_loss (samples with a sequence of which no token but the first counts in the completion
+ * loss); older shards have neither of the last two.
  *
  *   /tokens  int32 [n_token]         all sequences one after another, BOS/EOS included
  *   /loss    uint8 [n_token]         1: a completion token (counts in the completion loss)
@@ -78,11 +81,35 @@ enum { QP_SHARD_VERIFY_BYTES = 256 << 20 };
 qp_error_t qp_dataset_open(qp_comm_t *comm, const qp_deck_strings_t *patterns, const char *kind,
                            uint64_t tokenizer_id, qp_dataset_t **dataset);
 void qp_dataset_close(qp_dataset_t **dataset);
+
+/** What a run is going to do with a data set. */
+typedef struct {
+    int64_t n_vocab;      /**< of the smallest model that reads it */
+    bool learns;          /**< tokens are predicted: sft and dpo */
+    bool completion_only; /**< and only those of completions */
+} qp_dataset_use_t;
+/**
+ * A token id that a model does not have, or nothing to learn in any sample: QP_INPUT naming the
+ * place; how many samples have nothing to learn is logged. Reads the shards that do not tell
+ * (older ones). \a what stands in front ("data.train"). Collective.
+ */
+qp_error_t qp_dataset_check(qp_comm_t *comm, const qp_dataset_t *dataset,
+                            const qp_dataset_use_t *use, const char *what);
+/** Appends a line "role id path" for each shard, in their order: what a checkpoint keeps of them.
+ */
+void qp_dataset_inputs(const qp_dataset_t *dataset, const char *role, qp_str_t *lines);
+/**
+ * Puts the shards into the order of such lines, so that samples keep their numbers where files were
+ * renamed; left alone where they are not the same shards. Before a plan is made. Rank-local.
+ */
+void qp_dataset_arrange(qp_dataset_t *dataset, const char *role, const char *lines);
 /** "sft", "reward" or "prompt"; the data set's own. */
 const char *qp_dataset_kind(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_sample(const qp_dataset_t *dataset);
 int64_t qp_dataset_n_token(const qp_dataset_t *dataset);
 int64_t qp_dataset_sequences_per_sample(const qp_dataset_t *dataset);
+/** Tokens of the longest sequence in it. */
+int64_t qp_dataset_longest(const qp_dataset_t *dataset);
 /** Margin of pair i (global index): by how much the chosen sequence is better; 0 without pairs. */
 float qp_dataset_margin(const qp_dataset_t *dataset, int64_t i);
 /** Runs of tokens read from the files so far: for tests of what a resumed run does not read. */
@@ -154,12 +181,12 @@ typedef struct {
 /**
  * Rows of one epoch: a function of (data set, config, seed, epoch) alone; the same on all ranks. A
  * data set too small for one row, all of it too long, or a config that does not go with its kind:
- * QP_INPUT. eos (-1: none) is only used to check what contaminated packing relies on. Not
- * collective.
+ * QP_INPUT. eos is only used to check what contaminated packing relies on: that each sample ends
+ * with one of them, where there are any. Not collective.
  */
 typedef struct qp_plan qp_plan_t;
-qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
-                          uint32_t seed, uint32_t epoch, qp_plan_t **plan);
+qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config,
+                          const qp_eos_t *eos, uint32_t seed, uint32_t epoch, qp_plan_t **plan);
 void qp_plan_destroy(qp_plan_t **plan);
 int64_t qp_plan_n_row(const qp_plan_t *plan);
 /** Samples left out (overlong), samples that packing "none" cut, and tokens that are in no row. */
@@ -181,7 +208,8 @@ void qp_plan_log(const qp_plan_t *plan, const qp_dataset_t *dataset, const qp_da
 typedef struct qp_loader qp_loader_t;
 qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,
                             const qp_data_config_t *config, const qp_batch_config_t *batch,
-                            int32_t eos, uint32_t seed, int64_t first_step, qp_loader_t **loader);
+                            const qp_eos_t *eos, uint32_t seed, int64_t first_step,
+                            qp_loader_t **loader);
 void qp_loader_destroy(qp_loader_t **loader);
 
 /** The micro-batches of this rank for one step; valid until the next call. */

@@ -5,10 +5,12 @@
 
 static const qp_deck_key_t data_keys[] = {
     {"data.train", QP_DECK_STRINGS, DATA(train), NULL, 0, 0, NULL, "",
-     "Shards to train on: file names or patterns like \"data/stack-sft-train*.h5\".",
-     QP_DECK_OPTIONAL},
+     "Shards to train on: file names, or patterns like \"data/stack-sft-train*.h5\" where no file "
+     "has that name.",
+     QP_DECK_OPTIONAL | QP_DECK_NAME},
     {"data.eval", QP_DECK_STRINGS, DATA(eval), NULL, 0, 0, NULL, "",
-     "Shards held out for evaluation; without them there is none.", QP_DECK_OPTIONAL},
+     "Shards held out for evaluation; without them there is none.",
+     QP_DECK_OPTIONAL | QP_DECK_NAME},
     {"data.seq_length", QP_DECK_INT, DATA(seq_length), "1024", 2, 131072, NULL, "tokens",
      "Longest row: samples are packed up to it, longer ones are split, cut or left out (see "
      "packing "

@@ -2,28 +2,42 @@
 
 #include <errno.h>
 #include <glob.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
 #include "base/str.h"
 #include "data/shard.h"
-
-struct qp_dataset {
-    int n_shard;
-    qp_shard_t *shard;       /* [n_shard] */
-    int64_t *first_sequence; /* [n_shard + 1] of each shard */
-    int64_t *offset;         /* [n_sequence + 1] into all tokens, shard after shard */
-    int64_t n_sample, sequences_per_sample;
-    atomic_llong *n_read; /* outside, since reading leaves a data set as it is */
-};
 
 /* --- which files ------------------------------------------------------------------------------ */
 
 static int compare_paths(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Every character of a name that exists means itself. */
+static char *literally(const char *name)
+{
+    qp_str_t pattern = {0};
+    for (; *name != '\0'; name++)
+        qp_str_printf(&pattern, strchr("*?[]\\", *name) != NULL ? "\\%c" : "%c", *name);
+    return pattern.data;
+}
+
+/* Adds the file of that name, or else the files that match it as a pattern. */
+static qp_error_t expand(const char *name, glob_t *found)
+{
+    struct stat status;
+    char *pattern = lstat(name, &status) == 0 ? literally(name) : qp_strdup(name);
+    const int failure = glob(pattern, found->gl_pathc > 0 ? GLOB_APPEND : 0, NULL, found);
+    qp_free(pattern);
+    if (failure == GLOB_NOMATCH)
+        return QP_ERROR(QP_INPUT, "%s: no such shard", name);
+    if (failure != 0)
+        return QP_ERROR(QP_IO, "%s: the folder cannot be read: %s", name, strerror(errno));
+    return NULL;
 }
 
 /* Paths that match, sorted and without duplicates, one after another with a NUL behind each. */
@@ -33,20 +47,16 @@ static qp_error_t match(const qp_deck_strings_t *patterns, qp_str_t *paths)
         return QP_ERROR(QP_INPUT, "no shards given");
     glob_t found = {0};
     qp_error_t error = NULL;
-    for (int i = 0; i < patterns->n; i++) {
-        int status = glob(patterns->item[i], i > 0 ? GLOB_APPEND : 0, NULL, &found);
-        if (status == GLOB_NOMATCH)
-            QP_TRY_DONE(QP_ERROR(QP_INPUT, "%s: no such shard", patterns->item[i]));
-        if (status != 0)
-            QP_TRY_DONE(QP_ERROR(QP_IO, "%s: the folder cannot be read: %s", patterns->item[i],
-                                 strerror(errno)));
-    }
-    if (found.gl_pathc > 1)
+    for (int i = 0; i < patterns->n && error == NULL; i++)
+        error = expand(patterns->item[i], &found);
+    if (error == NULL && found.gl_pathc > 1)
         qsort(found.gl_pathv, found.gl_pathc, sizeof(char *), compare_paths);
-    for (size_t i = 0; i < found.gl_pathc; i++)
-        if (i == 0 || strcmp(found.gl_pathv[i], found.gl_pathv[i - 1]) != 0)
+    for (size_t i = 0; i < found.gl_pathc && error == NULL; i++)
+        if (qp_has_control(found.gl_pathv[i]))
+            error = QP_ERROR(QP_INPUT, "a shard's name holds a control character: %s",
+                             found.gl_pathv[i]);
+        else if (i == 0 || strcmp(found.gl_pathv[i], found.gl_pathv[i - 1]) != 0)
             qp_str_append(paths, found.gl_pathv[i], strlen(found.gl_pathv[i]) + 1);
-done:
     globfree(&found);
     return error;
 }
@@ -163,6 +173,66 @@ void qp_dataset_close(qp_dataset_t **dataset)
     QP_FREE(*dataset);
 }
 
+void qp_dataset_inputs(const qp_dataset_t *d, const char *role, qp_str_t *lines)
+{
+    for (int i = 0; i < d->n_shard; i++)
+        qp_str_printf(lines, "%s %016llx %s\n", role, (unsigned long long)d->shard[i].id,
+                      qp_h5_path(d->shard[i].file));
+}
+
+/* order [n_shard] of the shards as lines have them; false: they are others. */
+static bool find_order(const qp_dataset_t *d, const char *role, const char *lines, int *order)
+{
+    const size_t n_role = strlen(role);
+    bool *taken = QP_NEW("dataset", bool, d->n_shard);
+    int n = 0;
+    bool same = true;
+    for (const char *line = lines; *line != '\0' && same; line += strcspn(line, "\n"), line++) {
+        if (strncmp(line, role, n_role) != 0 || line[n_role] != ' ')
+            continue;
+        const uint64_t id = strtoull(line + n_role + 1, NULL, 16);
+        int i = 0;
+        while (i < d->n_shard && (taken[i] || d->shard[i].id != id))
+            i++;
+        same = i < d->n_shard;
+        if (same) {
+            taken[i] = true;
+            order[n++] = i;
+        }
+    }
+    qp_free(taken);
+    return same && n == d->n_shard;
+}
+
+static void arrange(qp_dataset_t *d, const int *order)
+{
+    qp_shard_t *shard = QP_NEW("dataset", qp_shard_t, d->n_shard);
+    int64_t *first_sequence = QP_NEW("dataset", int64_t, d->n_shard + 1);
+    int64_t *offset = QP_NEW("dataset", int64_t, qp_dataset_n_sequence(d) + 1), at = 0;
+    for (int i = 0; i < d->n_shard; i++) {
+        const int64_t from = d->first_sequence[order[i]];
+        const int64_t n = d->first_sequence[order[i] + 1] - from;
+        shard[i] = d->shard[order[i]];
+        for (int64_t s = 0; s < n; s++, at++)
+            offset[at + 1] = offset[at] + qp_dataset_length(d, from + s);
+        first_sequence[i + 1] = at;
+    }
+    qp_free(d->shard);
+    qp_free(d->first_sequence);
+    qp_free(d->offset);
+    d->shard = shard;
+    d->first_sequence = first_sequence;
+    d->offset = offset;
+}
+
+void qp_dataset_arrange(qp_dataset_t *d, const char *role, const char *lines)
+{
+    int *order = QP_NEW("dataset", int, d->n_shard);
+    if (find_order(d, role, lines, order))
+        arrange(d, order);
+    qp_free(order);
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 int64_t qp_dataset_n_sample(const qp_dataset_t *d)
@@ -198,6 +268,14 @@ int64_t qp_dataset_n_read(const qp_dataset_t *d)
 int64_t qp_dataset_length(const qp_dataset_t *d, int64_t sequence)
 {
     return d->offset[sequence + 1] - d->offset[sequence];
+}
+
+int64_t qp_dataset_longest(const qp_dataset_t *d)
+{
+    int64_t longest = 0;
+    for (int64_t s = 0; s < qp_dataset_n_sequence(d); s++)
+        longest = qp_dataset_length(d, s) > longest ? qp_dataset_length(d, s) : longest;
+    return longest;
 }
 
 /* The last shard that starts at or before the sequence (empty shards start where the next does). */

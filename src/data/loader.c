@@ -20,7 +20,7 @@ struct qp_loader {
     const qp_dataset_t *dataset;
     qp_data_config_t config;
     qp_batch_config_t batch;
-    int32_t eos;
+    qp_eos_t eos;
     uint32_t seed;
     int64_t first_micro, n_micro; /* of this rank, in every step */
 
@@ -49,7 +49,7 @@ static qp_error_t go_to_row(qp_loader_t *l, int64_t row)
             qp_plan_destroy(&l->plan);
         }
         QP_TRY(
-            qp_plan_create(l->dataset, &l->config, l->eos, l->seed, (uint32_t)l->epoch, &l->plan));
+            qp_plan_create(l->dataset, &l->config, &l->eos, l->seed, (uint32_t)l->epoch, &l->plan));
     }
     return NULL;
 }
@@ -139,14 +139,15 @@ static qp_error_t start_reader(qp_loader_t *l)
 
 qp_error_t qp_loader_create(qp_comm_t *comm, const qp_dataset_t *dataset,
                             const qp_data_config_t *config, const qp_batch_config_t *batch,
-                            int32_t eos, uint32_t seed, int64_t first_step, qp_loader_t **loader)
+                            const qp_eos_t *eos, uint32_t seed, int64_t first_step,
+                            qp_loader_t **loader)
 {
     qp_loader_t *l = QP_NEW("loader", qp_loader_t, 1);
     *l = (qp_loader_t){.comm = comm,
                        .dataset = dataset,
                        .config = *config,
                        .batch = *batch,
-                       .eos = eos,
+                       .eos = *eos,
                        .seed = seed,
                        .first_step = first_step,
                        .next_step = first_step};

@@ -283,8 +283,8 @@ static qp_error_t check_packing(const qp_dataset_t *dataset, const qp_data_confi
     return NULL;
 }
 
-qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config, int32_t eos,
-                          uint32_t seed, uint32_t epoch, qp_plan_t **plan)
+qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *config,
+                          const qp_eos_t *eos, uint32_t seed, uint32_t epoch, qp_plan_t **plan)
 {
     QP_ASSERT(config->seq_length > 0 && config->seq_length <= INT_MAX);
     order_t order = {.dataset = dataset, .config = config, .seed = seed, .epoch = epoch};
@@ -299,7 +299,7 @@ qp_error_t qp_plan_create(const qp_dataset_t *dataset, const qp_data_config_t *c
     p->row_tokens = qp_plan_row_tokens(dataset, config);
     p->joined = config->packing == QP_PACK_CONTAMINATED;
     p->completion_only = config->completion_only;
-    p->eos = eos;
+    p->eos = *eos;
     builder_t builder = {.plan = p};
     pack[config->packing](&builder, &order);
     sort_by_row(&builder);

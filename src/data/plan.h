@@ -17,7 +17,7 @@ struct qp_plan {
     int64_t row_tokens;   /**< at most so many tokens in a row */
     bool joined;          /**< the pieces of a row are one sequence */
     bool completion_only;
-    int32_t eos; /**< joined: every whole sequence must end with it; -1: not checked */
+    qp_eos_t eos; /**< joined: every whole sequence must end with one of them, if there are any */
     int64_t n_left_out, n_cut, n_dropped;
 };
 

@@ -5,6 +5,8 @@
 #ifndef QP_DATA_SHARD_H
 #define QP_DATA_SHARD_H
 
+#include <stdatomic.h>
+
 #include "data/data.h"
 #include "h5/h5.h"
 
@@ -17,8 +19,21 @@ typedef struct {
     char *kind; /**< owned */
     uint64_t tokenizer_id;
     int64_t n_vocab, sequences_per_sample, n_sample, n_token;
-    float *margin; /**< [n_sample], owned; NULL unless the shard holds pairs */
+    int64_t max_token_id;   /**< largest one; -1: an older shard does not say */
+    int64_t n_without_loss; /**< samples with a sequence that has no completion token behind its
+                                 first; -1 likewise */
+    uint64_t id;            /**< of its contents: hash of all checksums */
+    float *margin;          /**< [n_sample], owned; NULL unless the shard holds pairs */
 } qp_shard_t;
+
+struct qp_dataset {
+    int n_shard;
+    qp_shard_t *shard;       /**< [n_shard] */
+    int64_t *first_sequence; /**< [n_shard + 1] of each shard */
+    int64_t *offset;         /**< [n_sequence + 1] into all tokens, shard after shard */
+    int64_t n_sample, sequences_per_sample;
+    atomic_llong *n_read; /**< outside, since reading leaves a data set as it is */
+};
 
 /**
  * Opens a shard by itself (serial, rank-local) and checks that its parts fit each other; *offset
@@ -29,7 +44,8 @@ qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset);
 void qp_shard_close(qp_shard_t *shard);
 /** Compares all checksums: QP_INPUT naming the file and the data set. */
 qp_error_t qp_shard_verify(const qp_shard_t *shard);
-/** Reads tokens [first, first + n) and their loss bytes; ids outside the vocabulary: QP_INPUT. */
+/** Reads tokens [first, first + n) and their loss bytes; ids outside the vocabulary, or a file that
+ * was written to since it was opened, unless its checksums still hold: QP_INPUT. */
 qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
                          uint8_t *loss);
 

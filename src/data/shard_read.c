@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/mem.h"
 
 /* What a sample of each kind is made of. */
@@ -26,6 +27,13 @@ static qp_error_t check_kind(const qp_shard_t *shard)
                     qp_h5_path(shard->file), shard->kind);
 }
 
+/* -1 where an older shard does not say. */
+static qp_error_t get_known(const qp_h5_t *file, const char *name, int64_t *value)
+{
+    *value = -1;
+    return qp_h5_attr_exists(file, "/", name) ? qp_h5_attr_get_i64(file, "/", name, value) : NULL;
+}
+
 static qp_error_t read_attributes(qp_shard_t *shard)
 {
     const qp_h5_t *file = shard->file;
@@ -36,6 +44,8 @@ static qp_error_t read_attributes(qp_shard_t *shard)
     QP_TRY(qp_h5_attr_get_i64(file, "/", "n_vocab", &shard->n_vocab));
     QP_TRY(qp_h5_attr_get_i64(file, "/", "sequences_per_sample", &shard->sequences_per_sample));
     QP_TRY(qp_h5_attr_get_i64(file, "/", "n_sample", &shard->n_sample));
+    QP_TRY(get_known(file, "max_token_id", &shard->max_token_id));
+    QP_TRY(get_known(file, "n_without_loss", &shard->n_without_loss));
     shard->tokenizer_id = (uint64_t)tokenizer_id;
     QP_TRY(check_kind(shard));
     if (shard->n_sample < 0 || shard->n_sample > INT64_MAX / 4)
@@ -59,6 +69,24 @@ static qp_error_t check_length(const qp_h5_t *file, const char *name, qp_dtype_t
                         (long long)shape.dim[0], (long long)expected);
     if (found != NULL)
         *found = shape.dim[0];
+    return NULL;
+}
+
+/* Data sets with a checksum; the last one only where there are pairs. */
+static const char *const checked[] = {"/tokens", "/loss", "/offsets", "/id", "/margin"};
+enum { N_CHECKED = sizeof checked / sizeof checked[0] };
+
+static int n_checked(const qp_shard_t *shard)
+{
+    return shard->margin != NULL ? N_CHECKED : N_CHECKED - 1;
+}
+
+static qp_error_t read_id(qp_shard_t *shard)
+{
+    uint64_t checksum[N_CHECKED] = {0};
+    for (int i = 0; i < n_checked(shard); i++)
+        QP_TRY(qp_h5_checksum_get(shard->file, checked[i], &checksum[i]));
+    shard->id = qp_hash_bytes(checksum, sizeof checksum);
     return NULL;
 }
 
@@ -110,6 +138,7 @@ qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
     QP_TRY_DONE(qp_h5_read(shard->file, "/offsets", QP_I64, 0, n_sequence + 1, *offset));
     QP_TRY_DONE(check_offsets(shard, *offset, n_sequence));
     QP_TRY_DONE(read_margins(shard));
+    QP_TRY_DONE(read_id(shard));
 done:
     if (error != NULL) {
         QP_FREE(*offset);
@@ -131,12 +160,21 @@ void qp_shard_close(qp_shard_t *shard)
 
 qp_error_t qp_shard_verify(const qp_shard_t *shard)
 {
-    static const char *const names[] = {"/tokens", "/loss", "/offsets", "/id"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        QP_TRY(qp_h5_checksum_verify(shard->file, names[i]));
-    if (shard->margin != NULL)
-        QP_TRY(qp_h5_checksum_verify(shard->file, "/margin"));
+    for (int i = 0; i < n_checked(shard); i++)
+        QP_TRY(qp_h5_checksum_verify(shard->file, checked[i]));
     return NULL;
+}
+
+/* Touched, but the same: as a copy over itself leaves it. */
+static qp_error_t check_touched(const qp_shard_t *shard)
+{
+    if (!qp_h5_is_touched(shard->file))
+        return NULL;
+    qp_error_t error = qp_shard_verify(shard);
+    if (error == NULL)
+        qp_h5_note(shard->file);
+    return qp_error_context(error, "%s was written to while it was in use",
+                            qp_h5_path(shard->file));
 }
 
 qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
@@ -144,6 +182,7 @@ qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int3
 {
     QP_TRY(qp_h5_read(shard->file, "/tokens", QP_I32, first, n, token));
     QP_TRY(qp_h5_read(shard->file, "/loss", QP_U8, first, n, loss));
+    QP_TRY(check_touched(shard));
     for (int64_t i = 0; i < n; i++)
         if (token[i] < 0 || token[i] >= shard->n_vocab)
             return QP_ERROR(QP_INPUT,

@@ -27,9 +27,10 @@ struct qp_shard_writer {
     qp_shard_info_t info;
     spool_t tokens, loss;
     int64_t n_sample, capacity;
-    int64_t *offset; /* [n_sample * sequences_per_sample + 1] */
-    int64_t *id;     /* [n_sample] */
-    float *margin;   /* [n_sample] */
+    int64_t max_token_id, n_without_loss; /* as in qp_shard_t */
+    int64_t *offset;                      /* [n_sample * sequences_per_sample + 1] */
+    int64_t *id;                          /* [n_sample] */
+    float *margin;                        /* [n_sample] */
     bool finished;
 };
 
@@ -103,6 +104,7 @@ qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info,
     w->info = *info;
     w->info.kind = w->kind;
     w->offset = QP_NEW("shard", int64_t, 1);
+    w->max_token_id = -1;
     qp_error_t error = NULL;
     QP_TRY_DONE(spool_open(&w->tokens, path, sizeof(int32_t)));
     QP_TRY_DONE(spool_open(&w->loss, path, sizeof(uint8_t)));
@@ -135,6 +137,26 @@ static qp_error_t add_all_ones(spool_t *loss, const char *path, int64_t n)
     return NULL;
 }
 
+/* Completion tokens behind the first one: the only ones that are ever predicted. */
+static bool has_loss(const uint8_t *loss, int64_t n)
+{
+    return n > 1 && (loss == NULL || memchr(loss + 1, 1, (size_t)n - 1) != NULL);
+}
+
+/* What is asked of a shard before any of it is read. */
+static void take_note(qp_shard_writer_t *w, const int32_t *const *tokens,
+                      const uint8_t *const *loss, const int64_t *n_token)
+{
+    bool all = true;
+    for (int64_t s = 0; s < w->info.sequences_per_sample; s++) {
+        all = all && has_loss(loss != NULL ? loss[s] : NULL, n_token[s]);
+        for (int64_t i = 0; i < n_token[s]; i++)
+            if (tokens[s][i] > w->max_token_id)
+                w->max_token_id = tokens[s][i];
+    }
+    w->n_without_loss += !all;
+}
+
 qp_error_t qp_shard_writer_add(qp_shard_writer_t *w, int64_t id, float margin,
                                const int32_t *const *tokens, const uint8_t *const *loss,
                                const int64_t *n_token)
@@ -151,6 +173,7 @@ qp_error_t qp_shard_writer_add(qp_shard_writer_t *w, int64_t id, float margin,
             QP_TRY(add_all_ones(&w->loss, w->path, n_token[s]));
         w->offset[first + s + 1] = w->offset[first + s] + n_token[s];
     }
+    take_note(w, tokens, loss, n_token);
     w->id[w->n_sample] = id;
     w->margin[w->n_sample] = margin;
     w->n_sample++;
@@ -165,6 +188,9 @@ static qp_error_t store_attributes(const qp_shard_writer_t *w, qp_h5_t *file)
     QP_TRY(qp_h5_attr_set_i64(file, "/", "n_vocab", w->info.n_vocab));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "sequences_per_sample", w->info.sequences_per_sample));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "n_sample", w->n_sample));
+    if (w->n_sample > 0)
+        QP_TRY(qp_h5_attr_set_i64(file, "/", "max_token_id", w->max_token_id));
+    QP_TRY(qp_h5_attr_set_i64(file, "/", "n_without_loss", w->n_without_loss));
     return qp_h5_attr_set_str(file, "/", "source", w->source);
 }
 

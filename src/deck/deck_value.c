@@ -41,22 +41,6 @@ static void print_float(double x, qp_str_t *out)
         qp_str_puts(out, ".0");
 }
 
-static void print_string(const char *s, qp_str_t *out)
-{
-    qp_str_putc(out, '"');
-    for (; *s != '\0'; s++) {
-        if (*s == '"' || *s == '\\')
-            qp_str_printf(out, "\\%c", *s);
-        else if (*s == '\n')
-            qp_str_puts(out, "\\n");
-        else if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            qp_str_printf(out, "\\x%02x", (unsigned)*s);
-        else
-            qp_str_putc(out, *s);
-    }
-    qp_str_putc(out, '"');
-}
-
 void qp_deck_value_print(const qp_deck_value_t *value, qp_str_t *out)
 {
     size_t length;
@@ -72,7 +56,7 @@ void qp_deck_value_print(const qp_deck_value_t *value, qp_str_t *out)
         print_float(value->is.f, out);
         break;
     case QP_DECK_STRING:
-        print_string(value->is.s, out);
+        qp_str_quote(out, value->is.s);
         break;
     case QP_DECK_CHOICE:
         choice = qp_deck_item(value->key->choices, (int)value->is.i, &length);
@@ -81,7 +65,7 @@ void qp_deck_value_print(const qp_deck_value_t *value, qp_str_t *out)
     case QP_DECK_STRINGS:
         for (int i = 0; i < value->is.strings.n; i++) {
             qp_str_puts(out, i == 0 ? "[ " : ", ");
-            print_string(value->is.strings.item[i], out);
+            qp_str_quote(out, value->is.strings.item[i]);
         }
         qp_str_puts(out, " ]");
         break;
@@ -137,7 +121,7 @@ static void describe(const config_setting_t *s, qp_str_t *out)
         qp_str_puts(out, config_setting_get_bool(s) ? "true" : "false");
         break;
     case CONFIG_TYPE_STRING:
-        print_string(config_setting_get_string(s), out);
+        qp_str_quote(out, config_setting_get_string(s));
         break;
     case CONFIG_TYPE_GROUP:
         qp_str_puts(out, "a group");
@@ -209,6 +193,30 @@ static char *take_bool(qp_deck_value_t *value, const config_setting_t *s)
     return NULL;
 }
 
+/* A name of a file or folder: NULL, or what is wrong with it. */
+static char *check_name(const char *name)
+{
+    if (!qp_has_control(name))
+        return NULL;
+    qp_str_t quoted = {0};
+    qp_str_quote(&quoted, name);
+    char *message = qp_format("the name %s holds a control character", quoted.data);
+    qp_str_fini(&quoted);
+    return message;
+}
+
+static char *check_names(const qp_deck_value_t *value)
+{
+    if (!(value->key->flags & (QP_DECK_NAME | QP_DECK_PATH)))
+        return NULL;
+    if (value->key->type == QP_DECK_STRING)
+        return check_name(value->is.s);
+    char *problem = NULL;
+    for (int i = 0; i < value->is.strings.n && problem == NULL; i++)
+        problem = check_name(value->is.strings.item[i]);
+    return problem;
+}
+
 static char *take_string(qp_deck_value_t *value, const config_setting_t *s)
 {
     if (!is_string(s))
@@ -278,9 +286,14 @@ char *qp_deck_value_take(qp_deck_value_t *value, const config_setting_t *setting
     char *problem = take[value->key->type](&taken, setting);
     if (problem != NULL)
         return problem;
+    taken.source = QP_DECK_FILE;
+    problem = check_names(&taken);
+    if (problem != NULL) {
+        qp_deck_value_fini(&taken);
+        return problem;
+    }
     qp_deck_value_fini(value);
     *value = taken;
-    value->source = QP_DECK_FILE;
     value->line = (int)config_setting_source_line(setting);
     return NULL;
 }
@@ -304,7 +317,7 @@ char *qp_deck_value_parse(qp_deck_value_t *value, const char *text)
     if (is_deck_text(value->key, text))
         qp_str_puts(&snippet, text);
     else
-        print_string(text, &snippet);
+        qp_str_quote(&snippet, text);
     qp_str_putc(&snippet, ';');
     qp_deck_scan("", snippet.data, &prepared, &problems);
     config_t config;

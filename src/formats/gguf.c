@@ -23,15 +23,20 @@ struct qp_gguf {
 
 /* --- split models ----------------------------------------------------------------------------- */
 
+/* llama.cpp's tool that joins parts leaves the keys, with a count of 0. */
 static qp_error_t read_split(const qp_gguf_file_t *file, split_t *split)
 {
     *split = (split_t){0, 1, file->n_tensor};
     if (qp_gguf_file_value(file, "split.count") == NULL)
         return NULL;
-    QP_TRY(qp_gguf_file_i64(file, "split.count", &split->n));
+    int64_t n;
+    QP_TRY(qp_gguf_file_i64(file, "split.count", &n));
+    if (n == 0 || n == 1)
+        return NULL;
+    split->n = n;
     QP_TRY(qp_gguf_file_i64(file, "split.no", &split->no));
     QP_TRY(qp_gguf_file_i64(file, "split.tensors.count", &split->n_tensor));
-    if (split->n < 1 || split->n > MAX_PART || split->no < 0 || split->no >= split->n)
+    if (split->n < 0 || split->n > MAX_PART || split->no < 0 || split->no >= split->n)
         return QP_ERROR(QP_INPUT, "%s: split.no is %ld and split.count %ld", file->map.path,
                         (long)split->no, (long)split->n);
     return NULL;

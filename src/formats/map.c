@@ -1,7 +1,6 @@
 #include "formats/map.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,15 +12,12 @@
 qp_error_t qp_map_open(const char *path, qp_map_t *map)
 {
     *map = (qp_map_t){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return QP_ERROR(QP_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
+    int fd;
+    QP_TRY(qp_file_open(path, &fd));
     struct stat status;
     qp_error_t error = NULL;
     if (fstat(fd, &status) != 0)
         error = QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    else if (!S_ISREG(status.st_mode))
-        error = QP_ERROR(QP_INPUT, "%s: is not a regular file", path);
     else if (status.st_size > 0) {
         void *data = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED)

@@ -24,29 +24,38 @@ static bool is_common_group(const char *after)
 }
 
 /* Whether Python and PCRE2 mean different things by what stands here, or only one knows it. */
-static bool is_foreign(const char *at)
+static bool is_foreign(const char *at, bool in_class)
 {
-    switch (at[0]) {
-    case '\\':
+    if (at[0] == '\\')
         return isalnum((unsigned char)at[1]) && strchr("dDsSwWbB", at[1]) == NULL;
-    case '(':
-        return at[1] == '*' || (at[1] == '?' && !is_common_group(at + 2));
-    case '[':
-        return at[1] != '\0' && strchr(":.=", at[1]) != NULL;
-    case '{':
-        return at[1] == ',';
-    default:
-        return false;
-    }
+    if (in_class)
+        return at[0] == '[' && at[1] != '\0' && strchr(":.=", at[1]) != NULL;
+    return (at[0] == '(' && at[1] == '*') ||
+           (at[0] == '(' && at[1] == '?' && !is_common_group(at + 2)) ||
+           (at[0] == '{' && at[1] == ',');
+}
+
+/* The last character of the class's beginning: a ] there is one of its members. */
+static const char *begin_class(const char *at)
+{
+    at += at[1] == '^';
+    return at + (at[1] == ']');
 }
 
 static qp_error_t check_common(const char *pattern)
 {
+    bool in_class = false;
     for (const char *at = pattern; *at != '\0'; at++) {
-        if (is_foreign(at))
+        if (is_foreign(at, in_class))
             return QP_ERROR(QP_INPUT, "pattern \"%s\": \"%.4s\" is not supported", pattern, at);
-        if (at[0] == '\\' && at[1] != '\0')
+        if (at[0] == '\\' && at[1] != '\0') {
             at++;
+        } else if (!in_class && at[0] == '[') {
+            in_class = true;
+            at = begin_class(at);
+        } else if (at[0] == ']') {
+            in_class = false;
+        }
     }
     return NULL;
 }

@@ -40,6 +40,14 @@ qp_error_t qp_h5_flush(qp_h5_t *file);
 
 const char *qp_h5_path(const qp_h5_t *file);
 
+/**
+ * Whether somebody has written to a file that this process has open for reading by itself, since it
+ * was opened or noted. A file renamed over its name is another one: what is open stays as it was.
+ */
+bool qp_h5_is_touched(const qp_h5_t *file);
+/** Takes the file as it stands now: its contents have been compared. */
+void qp_h5_note(qp_h5_t *file);
+
 /** True if the object (dataset or group) exists. */
 bool qp_h5_exists(const qp_h5_t *file, const char *name);
 

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -76,23 +77,33 @@ static void free_file(qp_h5_t **file)
     QP_FREE(*file);
 }
 
+static int64_t changed_ns(const struct stat *status)
+{
+    return (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec;
+}
+
+static void stamp(qp_h5_t *file, const struct stat *status)
+{
+    file->n_bytes = (int64_t)status->st_size;
+    file->changed_ns = changed_ns(status);
+}
+
 /* What HDF5 would report late, or not at all on the ranks that can see the file. */
 static qp_error_t check_readable(qp_h5_t *file)
 {
     static const char signature[8] = "\211HDF\r\n\032\n";
     char start[sizeof signature] = {0};
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return QP_ERROR(QP_INPUT, "%s: %s", file->path, strerror(errno));
+    int fd;
+    QP_TRY(qp_file_open(file->path, &fd));
     qp_error_t error = NULL;
     struct stat status;
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
-        error = QP_ERROR(QP_INPUT, "%s: not a regular file", file->path);
+    if (fstat(fd, &status) != 0)
+        error = QP_ERROR(QP_INPUT, "%s: %s", file->path, strerror(errno));
     else if (pread(fd, start, sizeof start, 0) != sizeof start ||
              memcmp(start, signature, sizeof start) != 0)
         error = QP_ERROR(QP_INPUT, "%s: not an HDF5 file", file->path);
     else
-        file->n_bytes = (int64_t)status.st_size;
+        stamp(file, &status);
     close(fd);
     return error;
 }
@@ -265,6 +276,30 @@ qp_error_t qp_h5_close(qp_h5_t **out)
     error = qp_h5_agree(file, error);
     free_file(out);
     return error;
+}
+
+/* Of the file that is open, whatever its name stands for now. */
+static bool status_of(const qp_h5_t *file, struct stat *status)
+{
+    void *handle = NULL; /* of the serial driver: a descriptor */
+    return !file->shared && H5Fget_vfd_handle(file->id, H5P_DEFAULT, &handle) >= 0 &&
+           fstat(*(const int *)handle, status) == 0;
+}
+
+bool qp_h5_is_touched(const qp_h5_t *file)
+{
+    QP_H5_LOCKED();
+    struct stat status;
+    return !status_of(file, &status) || (int64_t)status.st_size != file->n_bytes ||
+           changed_ns(&status) != file->changed_ns;
+}
+
+void qp_h5_note(qp_h5_t *file)
+{
+    QP_H5_LOCKED();
+    struct stat status;
+    if (status_of(file, &status))
+        stamp(file, &status);
 }
 
 const char *qp_h5_path(const qp_h5_t *file)

@@ -17,9 +17,10 @@ struct qp_h5 {
     char *path;
     qp_comm_t *comm; /**< NULL: this process alone */
     bool writable;
-    bool shared;     /**< open on all ranks with MPI-IO */
-    int failure;     /**< errno of the first failed write of the serial driver */
-    int64_t n_bytes; /**< of the file, when opened for reading */
+    bool shared;        /**< open on all ranks with MPI-IO */
+    int failure;        /**< errno of the first failed write of the serial driver */
+    int64_t n_bytes;    /**< of the file, when opened for reading */
+    int64_t changed_ns; /**< when it was last written to, as of then; nanoseconds since 1970 */
 };
 
 /** Change the state of a file being written. Collective as opened. */

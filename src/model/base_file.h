@@ -3,16 +3,15 @@
  * base.h5: weights, scales, config and tokenizer of a model in one file. Format "base", version 1.
  *
  * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; config (JSON text of
- * qp_llama_config_t, names as in HF config.json); base_id (XXH3 over all data-set checksums in name
- * order, as hex text); source (what it was imported from).
- * /tensors/<HF name>                 e.g. model.layers.0.self_attn.q_proj.weight, row-major
- *                                    [n_out, n_in] as in HF; lm_head.weight absent when tied.
- *     linears: int8 (int8 kinds; columns rotated in "int8"), bf16 or fp32
- *     embeddings, lm_head: bf16, or fp32 in an fp32 base;  norms and biases: fp32
- * /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row; int8 linears only
- * /score/weight                      [n_score, d_model] fp32; head of a merged reward model only
- * /tokenizer/kind, model, config     as qp_tokenizer_files_t
- * Each data set has its checksum.
+ * qp_llama_config_t, names as in HF config.json; eos_token_id is a list where there are several);
+ * base_id (XXH3 over all data-set checksums in name order, as hex text); source (what it was
+ * imported from). /tensors/<HF name>                 e.g. model.layers.0.self_attn.q_proj.weight,
+ * row-major [n_out, n_in] as in HF; lm_head.weight absent when tied. linears: int8 (int8 kinds;
+ * columns rotated in "int8"), bf16 or fp32 embeddings, lm_head: bf16, or fp32 in an fp32 base;
+ * norms and biases: fp32 /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row;
+ * int8 linears only /score/weight                      [n_score, d_model] fp32; head of a merged
+ * reward model only /tokenizer/kind, model, config     as qp_tokenizer_files_t /generation_config
+ * the text of generation_config.json, where the model had one Each data set has its checksum.
  */
 #ifndef QP_MODEL_BASE_FILE_H
 #define QP_MODEL_BASE_FILE_H
@@ -21,14 +20,18 @@
 #include <stdint.h>
 
 #include "base/dtype.h"
+#include "base/eos.h"
 #include "base/error.h"
 #include "h5/h5.h"
 #include "text/tokenizer.h"
 
 typedef enum { QP_ROPE_DEFAULT, QP_ROPE_LINEAR, QP_ROPE_LLAMA3 } qp_rope_scaling_t;
 
-/** The architecture: LlamaForCausalLM, and MistralForCausalLM without a sliding window. */
+/** LlamaForCausalLM; MistralForCausalLM, which may have a window and differs in nothing else. */
+typedef enum { QP_FAMILY_LLAMA, QP_FAMILY_MISTRAL } qp_family_t;
+
 typedef struct {
+    int family; /**< qp_family_t */
     int64_t n_layer, d_model, n_head, n_kv_head, head_dim, d_ff, n_vocab, max_position;
     float rms_norm_eps;
     double rope_theta;
@@ -37,14 +40,46 @@ typedef struct {
     int64_t rope_original_max_position;
     bool tie_word_embeddings;
     bool attention_bias;                /**< q, k, v and o have a bias */
-    int64_t bos_token_id, eos_token_id; /**< -1: none */
+    int64_t sliding_window;             /**< a token sees so many, itself included; 0: all before */
+    int64_t bos_token_id, pad_token_id; /**< -1: none */
+    qp_eos_t eos;                       /**< what ends an answer; the tokenizer's own first */
 } qp_llama_config_t;
 
-/** HF config.json to config; other architectures or unsupported options: one clear QP_INPUT
- * sentence. */
+/** "llama"; "LlamaForCausalLM". */
+const char *qp_family_type(qp_family_t family);
+const char *qp_family_architecture(qp_family_t family);
+
+/**
+ * HF config.json to config: each key as transformers (5.24) uses it. What it would refuse, what
+ * contradicts itself, other architectures and unsupported options: one QP_INPUT sentence that
+ * names the key.
+ */
 qp_error_t qp_llama_config_from_json(const char *path, const char *text, qp_llama_config_t *config);
 /** config.json text that transformers loads (qp_free). */
 char *qp_llama_config_to_json(const qp_llama_config_t *config);
+/** How a source spells sizes, for messages. */
+typedef struct {
+    const char *d_model, *n_head, *n_kv_head, *head_dim;
+} qp_llama_names_t;
+/** Sizes that do not fit each other: QP_INPUT. */
+qp_error_t qp_llama_config_check(const qp_llama_config_t *config, const qp_llama_names_t *names);
+/** A sequence (\a what, of n_token tokens) that is longer than the window: QP_INPUT. */
+qp_error_t qp_llama_check_length(const qp_llama_config_t *config, const char *what,
+                                 int64_t n_token);
+
+/** Adds the EOS that a generation_config.json names, and BOS and pad where config has none. */
+qp_error_t qp_llama_config_add_generation(const char *path, const char *text,
+                                          qp_llama_config_t *config);
+/**
+ * generation_config.json of an exported model (qp_free): the text that came with it (NULL: none),
+ * byte for byte if it names all of config->eos. NULL: there is nothing to say.
+ */
+char *qp_llama_generation_to_json(const qp_llama_config_t *config, const char *text);
+/** All ids that end an answer: the tokenizer's own (NULL: no tokenizer), then the config's. An id
+ * that the model does not have: QP_INPUT. */
+qp_error_t qp_llama_eos(const qp_llama_config_t *config, const qp_tokenizer_t *tokenizer,
+                        qp_eos_t *eos);
+
 /** Angle per position [head_dim / 2] of each rotated pair, with the model's scaling; fp32
  * arithmetic. */
 void qp_llama_rope_frequencies(const qp_llama_config_t *config, float *frequency);
@@ -127,6 +162,8 @@ qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
 void qp_base_info_fini(qp_base_info_t *info);
 /** The tokenizer of an open base file; QP_INPUT if it has none. Rank-local. */
 qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
+/** Its generation_config.json (qp_free), or NULL. Rank-local. */
+qp_error_t qp_base_generation_read(const qp_h5_t *file, char **text);
 
 /** Stored type of a class of tensors in a base of this precision. */
 qp_dtype_t qp_base_dtype(qp_precision_t precision, qp_tensor_class_t tensor_class);
@@ -143,6 +180,7 @@ qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *conf
 qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
                                const float *rows);
 qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *writer, const qp_tokenizer_files_t *files);
+qp_error_t qp_base_writer_generation(qp_base_writer_t *writer, const char *text);
 /** Stores a score head [n_score, d_model] beside the table. */
 qp_error_t qp_base_writer_score(qp_base_writer_t *writer, int64_t n_score, int64_t d_model,
                                 const float *score);

@@ -81,6 +81,17 @@ static qp_error_t read_tokenizer(const qp_h5_t *file, qp_tokenizer_files_t *file
     return qp_h5_blob_read(file, "/tokenizer/config", &files->config, &files->config_bytes);
 }
 
+qp_error_t qp_base_generation_read(const qp_h5_t *file, char **text)
+{
+    void *blob = NULL;
+    size_t n_bytes = 0;
+    qp_error_t error = NULL;
+    if (qp_h5_exists(file, "/generation_config"))
+        error = qp_h5_blob_read(file, "/generation_config", &blob, &n_bytes);
+    *text = blob;
+    return error;
+}
+
 qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files)
 {
     *files = (qp_tokenizer_files_t){0};

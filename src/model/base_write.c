@@ -211,6 +211,11 @@ qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *w, const qp_tokenizer_file
     return write_blob(w, "/tokenizer/config", files->config, files->config_bytes);
 }
 
+qp_error_t qp_base_writer_generation(qp_base_writer_t *w, const char *text)
+{
+    return write_blob(w, "/generation_config", text, strlen(text));
+}
+
 qp_error_t qp_base_writer_score(qp_base_writer_t *w, int64_t n_score, int64_t d_model,
                                 const float *score)
 {

@@ -66,7 +66,7 @@ static void allocate_host(qp_engine_t *engine)
     engine->host_table = QP_NEW("engine", int32_t, engine->max_seq * engine->table_ld);
     engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
-    engine->draw_forbidden = QP_NEW("engine", int32_t, n_seq);
+    engine->draw_forbid = QP_NEW("engine", uint8_t, n_seq);
     engine->host_drawn = QP_NEW("engine", int32_t, n_seq);
     engine->host_logprob = QP_NEW("engine", float, n_seq);
     engine->map.n_past = engine->host_past;
@@ -160,14 +160,11 @@ void qp_engine_destroy(qp_engine_t **out)
         engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
-    void *host[] = {engine->slot,           engine->free_block,
-                    engine->n_holder,       engine->draw_slot,
-                    engine->host_token,     engine->host_position,
-                    engine->host_sample,    engine->host_cu_seqlens,
-                    engine->host_past,      engine->host_table,
-                    engine->draw_sample,    engine->draw_position,
-                    engine->draw_forbidden, engine->host_drawn,
-                    engine->host_logprob,   engine->kv};
+    void *host[] = {
+        engine->slot,        engine->free_block,    engine->n_holder,     engine->draw_slot,
+        engine->host_token,  engine->host_position, engine->host_sample,  engine->host_cu_seqlens,
+        engine->host_past,   engine->host_table,    engine->draw_sample,  engine->draw_position,
+        engine->draw_forbid, engine->host_drawn,    engine->host_logprob, engine->kv};
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         qp_free(host[i]);
     QP_FREE(*out);

@@ -57,10 +57,10 @@ typedef struct {
 /**
  * Answers all requests; results do not depend on what else is in the batch nor on max_active, bit
  * for bit, as far as rows of products stand alone (ops.h). The token at position p of a sequence is
- * drawn with {seed, step} of \a key, the request's sample and p. eos < 0: never stop. Prompts are
- * taken in lexicographic order, so that those with a common prefix meet. Rank-local.
+ * drawn with {seed, step} of \a key, the request's sample and p. Each id of \a eos ends an answer.
+ * Prompts are taken in lexicographic order, so that those with a common prefix meet. Rank-local.
  */
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
-                         int64_t n_request, int32_t eos, const qp_philox_key_t *key);
+                         int64_t n_request, const qp_eos_t *eos, const qp_philox_key_t *key);
 
 #endif

@@ -58,7 +58,7 @@ static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from,
  * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
  * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
  */
-static qp_error_t build_batch(qp_engine_t *engine, int32_t eos)
+static qp_error_t build_batch(qp_engine_t *engine)
 {
     qp_slot_t *end = engine->slot + engine->config.max_active;
     engine->n_token = engine->n_seq = engine->n_draw = 0;
@@ -71,8 +71,7 @@ static qp_error_t build_batch(qp_engine_t *engine, int32_t eos)
         engine->draw_slot[draw] = slot;
         engine->draw_sample[draw] = slot->request->sample;
         engine->draw_position[draw] = (uint32_t)n;
-        const bool too_early = slot->request->n_token < engine->config.min_new_tokens;
-        engine->draw_forbidden[draw] = too_early ? eos : -1;
+        engine->draw_forbid[draw] = slot->request->n_token < engine->config.min_new_tokens;
         add_tokens(engine, slot, n - 1, n);
     }
     for (qp_slot_t *slot = engine->slot; slot < end; slot++)
@@ -144,11 +143,12 @@ static qp_error_t draw(qp_engine_run_t *run)
     const qp_generate_config_t *config = &engine->config;
     qp_sampling_t sampling = {.temperature = config->do_sample ? (float)config->temperature : 0.0f,
                               .top_k = config->do_sample ? config->top_k : 0,
-                              .top_p = config->do_sample ? (float)config->top_p : 1.0f};
+                              .top_p = config->do_sample ? (float)config->top_p : 1.0f,
+                              .forbidden = run->eos};
     size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
     QP_TRY(ops->sample(q, engine->drawn, engine->logprob,
                        qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
-                       engine->draw_sample, engine->draw_position, engine->draw_forbidden));
+                       engine->draw_sample, engine->draw_position, engine->draw_forbid));
     QP_TRY(ops->download(q, engine->host_drawn, engine->drawn, bytes));
     return ops->download(q, engine->host_logprob, engine->logprob, bytes);
 }
@@ -163,7 +163,7 @@ static void accept(qp_engine_run_t *run)
         request->token[request->n_token] = engine->host_drawn[s];
         request->logprob[request->n_token] = engine->host_logprob[s];
         request->n_token++;
-        request->stopped = run->eos >= 0 && engine->host_drawn[s] == run->eos;
+        request->stopped = qp_eos_has(run->eos, engine->host_drawn[s]);
         slot->active =
             !request->stopped && request->n_token < qp_engine_longest_answer(engine, request);
         if (!slot->active)
@@ -176,7 +176,7 @@ static qp_error_t answer_all(qp_engine_run_t *run)
     qp_engine_t *engine = run->engine;
     while (run->next < run->n_request || run->n_active > 0) {
         qp_engine_admit(run);
-        QP_TRY(build_batch(engine, run->eos));
+        QP_TRY(build_batch(engine));
         QP_TRY(forward(engine));
         QP_TRY(draw(run));
         accept(run);
@@ -185,7 +185,7 @@ static qp_error_t answer_all(qp_engine_run_t *run)
 }
 
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
-                         int64_t n_request, int32_t eos, const qp_philox_key_t *key)
+                         int64_t n_request, const qp_eos_t *eos, const qp_philox_key_t *key)
 {
     qp_engine_run_t run = {
         .engine = engine, .request = request, .n_request = n_request, .eos = eos, .key = *key};

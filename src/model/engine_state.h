@@ -52,7 +52,7 @@ struct qp_engine {
     int32_t *host_cu_seqlens;              /**< [max_seq + 1] */
     int32_t *host_past, *host_table;       /**< [max_seq], [max_seq, table_ld] */
     uint32_t *draw_sample, *draw_position; /**< [max_active] */
-    int32_t *draw_forbidden;               /**< [max_active] EOS where it would come too early */
+    uint8_t *draw_forbid;                  /**< [max_active] 1: EOS would come too early */
     int32_t *host_drawn;                   /**< [max_active] */
     float *host_logprob;                   /**< [max_active] */
 };
@@ -80,7 +80,7 @@ typedef struct {
     qp_request_t **turn; /**< [n_request] in the order of their prompts; NULL: has had its turn */
     int64_t next;        /**< first that has not */
     int64_t n_active;
-    int32_t eos;
+    const qp_eos_t *eos;
     qp_philox_key_t key;
 } qp_engine_run_t;
 

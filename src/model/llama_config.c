@@ -1,286 +1,341 @@
-/* HF config.json to qp_llama_config_t and back. */
-#include <jansson.h>
+/* HF config.json to qp_llama_config_t: what transformers does with each key, or a refusal. */
 #include <string.h>
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "model/base_file.h"
+#include "model/llama_json.h"
 
-/* A config.json being read; every message starts with its path. */
+/* --- types ------------------------------------------------------------------------------------ */
+
+enum { INTEGER = 1, REAL = 2, BOOLEAN = 4, STRING = 8, NOTHING = 16, LIST = 32, OBJECT = 64 };
+
+/* A key whose type matters to transformers: it loads no model, or runs none, with another one. */
 typedef struct {
-    const char *path;
-    const json_t *root;
-} reader_t;
+    const char *key;
+    int types;
+} typed_t;
 
-/* The value of a key, or NULL when it is absent or null. */
-static const json_t *get(const json_t *object, const char *key)
+static const typed_t typed[] = {
+    {"vocab_size", INTEGER},
+    {"hidden_size", INTEGER},
+    {"intermediate_size", INTEGER},
+    {"num_hidden_layers", INTEGER},
+    {"num_attention_heads", INTEGER},
+    {"head_dim", INTEGER | NOTHING},
+    {"hidden_act", STRING},
+    {"max_position_embeddings", INTEGER},
+    {"initializer_range", REAL},
+    {"rms_norm_eps", REAL},
+    {"use_cache", BOOLEAN},
+    {"tie_word_embeddings", BOOLEAN},
+    {"pad_token_id", INTEGER | NOTHING},
+    {"bos_token_id", INTEGER | NOTHING},
+    {"eos_token_id", INTEGER | LIST | NOTHING},
+    {"return_dict", BOOLEAN},
+    {"output_hidden_states", BOOLEAN | INTEGER | NOTHING},
+    {"num_labels", INTEGER},
+    {"id2label", OBJECT | NOTHING},
+};
+
+/* Of one family only; the other one does not look at them. */
+static const typed_t typed_llama[] = {
+    {"num_key_value_heads", INTEGER | NOTHING},
+    {"pretraining_tp", INTEGER | NOTHING},
+    {"attention_bias", BOOLEAN},
+    {"attention_dropout", INTEGER | REAL | NOTHING},
+    {"mlp_bias", BOOLEAN},
+};
+static const typed_t typed_mistral[] = {
+    {"num_key_value_heads", INTEGER},
+    {"sliding_window", INTEGER | NOTHING},
+    {"attention_dropout", INTEGER | REAL},
+};
+
+static bool has_type(const json_t *value, int types)
 {
-    const json_t *value = json_object_get(object, key);
-    return json_is_null(value) ? NULL : value;
+    static const int of[] = {
+        [JSON_INTEGER] = INTEGER, [JSON_REAL] = REAL,     [JSON_TRUE] = BOOLEAN,
+        [JSON_FALSE] = BOOLEAN,   [JSON_STRING] = STRING, [JSON_NULL] = NOTHING,
+        [JSON_ARRAY] = LIST,      [JSON_OBJECT] = OBJECT};
+    return (of[json_typeof(value)] & types) != 0;
 }
 
-/* A positive integer; a fallback of 0 makes the key required. */
-static qp_error_t get_size(const reader_t *r, const json_t *object, const char *key,
-                           int64_t fallback, int64_t max, int64_t *size)
+static qp_error_t wrong_type(const typed_t *t, const json_t *value)
 {
-    const json_t *value = get(object, key);
-    *size = value == NULL ? fallback : (int64_t)json_integer_value(value);
-    if (value == NULL && fallback == 0)
-        return QP_ERROR(QP_INPUT, "%s: %s is missing", r->path, key);
-    if ((value != NULL && !json_is_integer(value)) || *size <= 0 || *size > max)
-        return QP_ERROR(QP_INPUT, "%s: %s must be an integer from 1 to %ld", r->path, key,
-                        (long)max);
+    static const char *const name[] = {
+        "an integer", "a number with a point", "true or false", "a string", "null", "a list",
+        "an object"};
+    qp_str_t expected = {0};
+    for (int i = 0; i < 7; i++)
+        if ((t->types & (1 << i)) != 0)
+            qp_str_printf(&expected, "%s%s", expected.n > 0 ? " or " : "", name[i]);
+    qp_error_t error = qp_json_wrong(t->key, value, expected.data);
+    qp_str_fini(&expected);
+    return error;
+}
+
+static qp_error_t check_types(const json_t *root, const typed_t *t, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const json_t *value = qp_llama_key(root, t[i].key);
+        if (value != NULL && !has_type(value, t[i].types))
+            return wrong_type(&t[i], value);
+    }
+    return NULL;
+}
+#define CHECK_TYPES(root, table) check_types(root, table, sizeof(table) / sizeof *(table))
+
+/* --- numbers ---------------------------------------------------------------------------------- */
+
+qp_error_t qp_llama_positive(const json_t *object, const char *key, double *value)
+{
+    const json_t *found = qp_llama_key(object, key);
+    if (found == NULL)
+        return QP_ERROR(QP_INPUT, "%s is missing", key);
+    *value = json_number_value(found);
+    if (!json_is_number(found) || !(*value > 0.0) || *value >= 0x1p63)
+        return qp_json_wrong(key, found, "a number above 0 (and below 2^63)");
     return NULL;
 }
 
-/* A positive number; a fallback of 0 makes the key required. */
-static qp_error_t get_number(const reader_t *r, const json_t *object, const char *key,
-                             double fallback, double *number)
+/* A size; a fallback of 0 makes the key required. */
+static qp_error_t get_size(const json_t *root, const char *key, int64_t fallback, int64_t max,
+                           int64_t *size)
 {
-    const json_t *value = get(object, key);
-    *number = value == NULL ? fallback : json_number_value(value);
-    if (value == NULL && !(fallback > 0.0))
-        return QP_ERROR(QP_INPUT, "%s: %s is missing", r->path, key);
-    if ((value != NULL && !json_is_number(value)) || !(*number > 0.0))
-        return QP_ERROR(QP_INPUT, "%s: %s must be a positive number", r->path, key);
-    return NULL;
+    if (fallback == 0 && qp_json_get(root, key) == NULL)
+        return QP_ERROR(QP_INPUT, "%s is missing", key);
+    return qp_json_int(root, key, fallback, 1, max, size);
 }
 
-static qp_error_t get_bool(const reader_t *r, const char *key, bool *flag)
+/* --- the family ------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *type, *name;
+} families[] = {
+    [QP_FAMILY_LLAMA] = {"llama", "LlamaForCausalLM"},
+    [QP_FAMILY_MISTRAL] = {"mistral", "MistralForCausalLM"},
+};
+enum { N_FAMILY = sizeof families / sizeof families[0] };
+
+const char *qp_family_type(qp_family_t family)
 {
-    const json_t *value = get(r->root, key);
-    *flag = json_is_true(value);
-    if (value != NULL && !json_is_boolean(value))
-        return QP_ERROR(QP_INPUT, "%s: %s must be true or false", r->path, key);
-    return NULL;
+    return families[family].type;
 }
 
-/* A token id, the first of a list of them, or -1. */
-static int64_t get_token(const reader_t *r, const char *key)
+const char *qp_family_architecture(qp_family_t family)
 {
-    const json_t *value = get(r->root, key);
-    if (json_is_array(value))
-        value = json_array_get(value, 0);
-    return json_is_integer(value) ? (int64_t)json_integer_value(value) : -1;
+    return families[family].name;
+}
+
+/* model_type chooses the class in transformers; architectures must not say another. */
+static qp_error_t read_family(const json_t *root, int *family)
+{
+    const char *type;
+    const json_t *names = qp_json_get(root, "architectures");
+    QP_TRY(qp_json_string(root, "model_type", NULL, &type));
+    if (names != NULL && !json_is_array(names))
+        return qp_json_wrong("architectures", names, "a list");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (!json_is_string(json_array_get(names, i)))
+            return qp_json_wrong("architectures", names, "a list of names");
+    if (type == NULL)
+        return QP_ERROR(QP_INPUT, "model_type is missing; transformers chooses the model by it");
+    *family = 0;
+    while (*family < N_FAMILY && strcmp(type, families[*family].type) != 0)
+        ++*family;
+    if (*family == N_FAMILY)
+        return QP_ERROR(QP_INPUT,
+                        "model_type is \"%s\"; Quipu supports \"llama\" (LlamaForCausalLM) and "
+                        "\"mistral\" (MistralForCausalLM)",
+                        type);
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        if (strcmp(name, families[*family].name) != 0)
+            return QP_ERROR(QP_INPUT,
+                            "architectures names %s, model_type is \"%s\"; Quipu supports %s of it",
+                            name, type, families[*family].name);
+    }
+    return NULL;
 }
 
 /* --- what cannot be honoured ------------------------------------------------------------------ */
 
-static qp_error_t check_architecture(const reader_t *r)
+/* Keys that would make another model of it; only null is nothing. */
+static qp_error_t check_others(const json_t *root)
 {
-    const char *type = json_string_value(get(r->root, "model_type"));
-    const char *name = json_string_value(json_array_get(get(r->root, "architectures"), 0));
-    const char *found = name != NULL ? name : type;
-    if (found == NULL)
-        return QP_ERROR(QP_INPUT, "%s: names neither architectures nor model_type", r->path);
-    bool mistral = strcmp(found, "MistralForCausalLM") == 0 || strcmp(found, "mistral") == 0;
-    bool llama = strcmp(found, "LlamaForCausalLM") == 0 || strcmp(found, "llama") == 0;
-    if (!mistral && !llama)
-        return QP_ERROR(QP_INPUT,
-                        "%s: the architecture is %s; Quipu supports LlamaForCausalLM and "
-                        "MistralForCausalLM",
-                        r->path, found);
-    if (get(r->root, "sliding_window") != NULL &&
-        !json_is_false(get(r->root, "use_sliding_window")))
-        return QP_ERROR(QP_INPUT,
-                        "%s: sliding_window is %lld; Quipu supports Mistral only without a sliding "
-                        "window (null)",
-                        r->path, (long long)json_integer_value(get(r->root, "sliding_window")));
+    static const struct {
+        const char *key, *why;
+    } other[] = {
+        {"quantization_config", "the model is quantised; import the original weights"},
+        {"per_layer_config", "Quipu supports layers that are all alike"},
+        {"attention_chunk_size", "Quipu supports attention to all tokens before"},
+        {"kv_sharing_modes", "Quipu supports layers with keys and values of their own"},
+        {"text_config", "Quipu supports models of text alone"},
+        {"decoder", "Quipu supports models of text alone"},
+        {"generator", "Quipu supports models of text alone"},
+        {"fusion_config", "Quipu supports weights as LlamaForCausalLM names them"},
+        {"transformers_weights", "Quipu reads model.safetensors and its index"},
+    };
+    for (size_t i = 0; i < sizeof other / sizeof other[0]; i++)
+        if (qp_json_get(root, other[i].key) != NULL)
+            return QP_ERROR(QP_INPUT, "%s is not null: %s", other[i].key, other[i].why);
     return NULL;
 }
 
-static qp_error_t check_options(const reader_t *r)
-{
-    if (get(r->root, "quantization_config") != NULL)
-        return QP_ERROR(
-            QP_INPUT,
-            "%s: the model is quantised (quantization_config); import the original weights",
-            r->path);
-    bool mlp_bias;
-    QP_TRY(get_bool(r, "mlp_bias", &mlp_bias));
-    if (mlp_bias)
-        return QP_ERROR(QP_INPUT, "%s: mlp_bias is true, which Quipu does not support", r->path);
-    const json_t *act = get(r->root, "hidden_act");
-    if (act != NULL && (!json_is_string(act) || strcmp(json_string_value(act), "silu") != 0))
-        return QP_ERROR(QP_INPUT, "%s: hidden_act is %s; Quipu supports silu", r->path,
-                        json_is_string(act) ? json_string_value(act) : "no string");
-    return NULL;
-}
-
-/* --- rope ------------------------------------------------------------------------------------- */
-
-static qp_error_t read_llama3(const reader_t *r, const json_t *rope, qp_llama_config_t *c)
-{
-    QP_TRY(get_number(r, rope, "low_freq_factor", 0.0, &c->rope_low_freq_factor));
-    QP_TRY(get_number(r, rope, "high_freq_factor", 0.0, &c->rope_high_freq_factor));
-    QP_TRY(get_size(r, rope, "original_max_position_embeddings", 0, INT32_MAX,
-                    &c->rope_original_max_position));
-    if (!(c->rope_high_freq_factor > c->rope_low_freq_factor))
-        return QP_ERROR(QP_INPUT, "%s: high_freq_factor must be larger than low_freq_factor",
-                        r->path);
-    return NULL;
-}
-
-static const char *const rope_names[] = {"default", "linear", "llama3"};
-
-/* `rope_parameters` is the new spelling (theta inside), `rope_scaling` the old one (theta outside).
+/* Labels of a classifier, which a causal model does not use; transformers reads them all the same.
  */
-static qp_error_t read_rope(const reader_t *r, qp_llama_config_t *c)
+static qp_error_t check_labels(const json_t *root)
 {
-    const json_t *rope = get(r->root, "rope_parameters");
-    if (rope == NULL)
-        rope = get(r->root, "rope_scaling");
-    const json_t *theta_at = get(rope, "rope_theta") != NULL ? rope : r->root;
-    QP_TRY(get_number(r, theta_at, "rope_theta", 10000.0, &c->rope_theta));
-    c->rope_scaling = QP_ROPE_DEFAULT;
-    c->rope_factor = 1.0;
-    const json_t *partial = get(r->root, "partial_rotary_factor");
-    if (partial == NULL)
-        partial = get(rope, "partial_rotary_factor");
-    if (partial != NULL && json_number_value(partial) != 1.0)
-        return QP_ERROR(QP_INPUT, "%s: partial_rotary_factor is not supported", r->path);
-    if (rope == NULL)
-        return NULL;
-    const char *type = json_string_value(get(rope, "rope_type"));
-    if (type == NULL)
-        type = json_string_value(get(rope, "type"));
-    for (int i = 0; type != NULL && i < 3; i++)
-        if (strcmp(type, rope_names[i]) == 0) {
-            c->rope_scaling = i;
-            if (i != QP_ROPE_DEFAULT)
-                QP_TRY(get_number(r, rope, "factor", 0.0, &c->rope_factor));
-            return i == QP_ROPE_LLAMA3 ? read_llama3(r, rope, c) : NULL;
-        }
-    return QP_ERROR(QP_INPUT,
-                    "%s: rope scaling is \"%s\"; Quipu supports default, linear and llama3",
-                    r->path, type != NULL ? type : "(no rope_type)");
+    const char *id;
+    json_t *label;
+    json_object_foreach(
+        (json_t *)qp_json_get(root, "id2label"), id,
+        label) if (id[0] == '\0' ||
+                   id[strspn(id, "0123456789")] !=
+                       '\0') return QP_ERROR(QP_INPUT, "id2label has key \"%s\", expected a number",
+                                             id);
+    return NULL;
+}
+
+static qp_error_t check_layer_types(const json_t *root, int64_t n_layer)
+{
+    const json_t *types = qp_json_get(root, "layer_types");
+    bool all_full = types == NULL || (int64_t)json_array_size(types) == n_layer;
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        all_full = all_full && type != NULL && strcmp(type, "full_attention") == 0;
+    }
+    return all_full ? NULL
+                    : qp_json_wrong("layer_types", types,
+                                    "\"full_attention\" once per layer: Quipu supports no other");
+}
+
+static qp_error_t check_options(const json_t *root, const qp_llama_config_t *c)
+{
+    const char *act;
+    bool bias, causal, dict;
+    double dropout, range;
+    QP_TRY(check_others(root));
+    QP_TRY(check_labels(root));
+    QP_TRY(check_layer_types(root, c->n_layer));
+    QP_TRY(qp_json_string(root, "hidden_act", "silu", &act));
+    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
+        return QP_ERROR(QP_INPUT, "hidden_act is %s; Quipu supports silu (swish)", act);
+    QP_TRY(qp_json_bool(root, "mlp_bias", false, &bias));
+    if (bias)
+        return QP_ERROR(QP_INPUT, "mlp_bias is true, which Quipu does not support");
+    QP_TRY(qp_json_bool(root, "is_causal", true, &causal));
+    if (!causal)
+        return QP_ERROR(QP_INPUT, "is_causal is false; Quipu supports causal attention");
+    QP_TRY(qp_json_bool(root, "return_dict", true, &dict));
+    QP_TRY(qp_json_number(root, "initializer_range", 0.0, &range));
+    if (!dict || range < 0.0 || range > 1.0)
+        return QP_ERROR(QP_INPUT, "%s, with which transformers does not run the model",
+                        dict ? "initializer_range is outside 0 to 1" : "return_dict is false");
+    QP_TRY(qp_json_number(root, "attention_dropout", 0.0, &dropout));
+    if (dropout != 0.0)
+        return QP_ERROR(QP_INPUT,
+                        "attention_dropout is %g, which Quipu would not apply in training; 0.0 "
+                        "imports the model without it",
+                        dropout);
+    return NULL;
 }
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-static qp_error_t read_shape(const reader_t *r, qp_llama_config_t *c)
+static qp_error_t read_heads(const json_t *root, qp_llama_config_t *c)
 {
-    double eps;
-    QP_TRY(get_size(r, r->root, "num_hidden_layers", 0, 10000, &c->n_layer));
-    QP_TRY(get_size(r, r->root, "hidden_size", 0, 1 << 20, &c->d_model));
-    QP_TRY(get_size(r, r->root, "num_attention_heads", 0, 1 << 16, &c->n_head));
-    QP_TRY(get_size(r, r->root, "num_key_value_heads", c->n_head, 1 << 16, &c->n_kv_head));
-    int64_t d_head = c->d_model / c->n_head > 0 ? c->d_model / c->n_head : 1;
-    QP_TRY(get_size(r, r->root, "head_dim", d_head, 1 << 16, &c->head_dim));
-    QP_TRY(get_size(r, r->root, "intermediate_size", 0, 1 << 22, &c->d_ff));
-    QP_TRY(get_size(r, r->root, "vocab_size", 0, 1 << 24, &c->n_vocab));
-    QP_TRY(get_size(r, r->root, "max_position_embeddings", 2048, INT32_MAX, &c->max_position));
-    QP_TRY(get_number(r, r->root, "rms_norm_eps", 1e-6, &eps));
-    c->rms_norm_eps = (float)eps;
-    if (c->n_head % c->n_kv_head != 0)
-        return QP_ERROR(QP_INPUT,
-                        "%s: num_attention_heads %ld is no multiple of num_key_value_heads %ld",
-                        r->path, (long)c->n_head, (long)c->n_kv_head);
-    if (c->head_dim % 2 != 0)
-        return QP_ERROR(QP_INPUT, "%s: head_dim %ld is odd", r->path, (long)c->head_dim);
+    const bool mistral = c->family == QP_FAMILY_MISTRAL;
+    QP_TRY(get_size(root, "num_attention_heads", 0, 1 << 16, &c->n_head));
+    /* MistralConfig's default; a LLaMA's heads have keys and values of their own. */
+    const int64_t n_kv = mistral ? 8 : c->n_head;
+    QP_TRY(get_size(root, "num_key_value_heads", n_kv, 1 << 16, &c->n_kv_head));
+    const int64_t d_head = c->d_model / c->n_head > 0 ? c->d_model / c->n_head : 1;
+    QP_TRY(get_size(root, "head_dim", d_head, 1 << 16, &c->head_dim));
     return NULL;
 }
 
-static qp_error_t read_config(const reader_t *r, qp_llama_config_t *c)
+qp_error_t qp_llama_config_check(const qp_llama_config_t *c, const qp_llama_names_t *names)
 {
-    QP_TRY(check_architecture(r));
-    QP_TRY(check_options(r));
-    QP_TRY(read_shape(r, c));
-    QP_TRY(read_rope(r, c));
-    QP_TRY(get_bool(r, "tie_word_embeddings", &c->tie_word_embeddings));
-    QP_TRY(get_bool(r, "attention_bias", &c->attention_bias));
-    c->bos_token_id = get_token(r, "bos_token_id");
-    c->eos_token_id = get_token(r, "eos_token_id");
+    if (c->n_head % c->n_kv_head != 0)
+        return QP_ERROR(QP_INPUT, "%s %ld is no multiple of %s %ld", names->n_head, (long)c->n_head,
+                        names->n_kv_head, (long)c->n_kv_head);
+    if (c->head_dim < 2 || c->head_dim % 2 != 0)
+        return QP_ERROR(QP_INPUT,
+                        "a head has %ld dimensions (%s, or %s by %s), expected an even "
+                        "number",
+                        (long)c->head_dim, names->head_dim, names->d_model, names->n_head);
+    if (c->family == QP_FAMILY_LLAMA && c->d_model % c->n_head != 0)
+        return QP_ERROR(QP_INPUT, "%s %ld is no multiple of %s %ld", names->d_model,
+                        (long)c->d_model, names->n_head, (long)c->n_head);
+    if (c->family == QP_FAMILY_MISTRAL && c->attention_bias)
+        return QP_ERROR(QP_INPUT, "attention_bias is true, which a Mistral does not have");
     return NULL;
+}
+
+static qp_error_t read_shape(const json_t *root, qp_llama_config_t *c)
+{
+    double eps = 1e-6;
+    const int64_t n_position = c->family == QP_FAMILY_MISTRAL ? 131072 : 2048;
+    QP_TRY(get_size(root, "num_hidden_layers", 0, 10000, &c->n_layer));
+    QP_TRY(get_size(root, "hidden_size", 0, 1 << 20, &c->d_model));
+    QP_TRY(read_heads(root, c));
+    QP_TRY(get_size(root, "intermediate_size", 0, 1 << 22, &c->d_ff));
+    QP_TRY(get_size(root, "vocab_size", 0, 1 << 24, &c->n_vocab));
+    QP_TRY(get_size(root, "max_position_embeddings", n_position, INT32_MAX, &c->max_position));
+    if (qp_llama_key(root, "rms_norm_eps") != NULL)
+        QP_TRY(qp_llama_positive(root, "rms_norm_eps", &eps));
+    c->rms_norm_eps = (float)eps;
+    QP_TRY(qp_json_bool(root, "tie_word_embeddings", false, &c->tie_word_embeddings));
+    QP_TRY(qp_json_bool(root, "attention_bias", false, &c->attention_bias));
+    static const qp_llama_names_t names = {"hidden_size", "num_attention_heads",
+                                           "num_key_value_heads", "head_dim"};
+    return qp_llama_config_check(c, &names);
+}
+
+/* MistralConfig's default is 4096, null is none, use_sliding_window is not looked at; a LLaMA has
+ * no window, whatever the key says. */
+static qp_error_t read_window(const json_t *root, qp_llama_config_t *c)
+{
+    static const char key[] = "sliding_window";
+    int64_t window = 0;
+    if (!json_is_null(qp_llama_key(root, key)))
+        QP_TRY(qp_json_int(root, key, 4096, 1, INT32_MAX, &window));
+    c->sliding_window = c->family == QP_FAMILY_MISTRAL ? window : 0;
+    return NULL;
+}
+
+static qp_error_t read_config(const json_t *root, qp_llama_config_t *c)
+{
+    QP_TRY(read_family(root, &c->family));
+    QP_TRY(CHECK_TYPES(root, typed));
+    if (c->family == QP_FAMILY_LLAMA)
+        QP_TRY(CHECK_TYPES(root, typed_llama));
+    else
+        QP_TRY(CHECK_TYPES(root, typed_mistral));
+    QP_TRY(read_shape(root, c));
+    QP_TRY(qp_llama_rope_from_json(root, c));
+    QP_TRY(read_window(root, c));
+    QP_TRY(check_options(root, c));
+    return qp_llama_tokens_from_json(root, c);
 }
 
 qp_error_t qp_llama_config_from_json(const char *path, const char *text, qp_llama_config_t *config)
 {
-    json_error_t where;
-    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &where);
-    if (root == NULL)
-        return QP_ERROR(QP_INPUT, "%s:%d: %s", path, where.line, where.text);
-    *config = (qp_llama_config_t){0};
-    qp_error_t error = NULL;
-    if (json_is_object(root))
-        error = read_config(&(reader_t){path, root}, config);
-    else
-        error = QP_ERROR(QP_INPUT, "%s: is no JSON object", path);
+    json_t *root;
+    *config = (qp_llama_config_t){.bos_token_id = -1, .pad_token_id = -1};
+    QP_TRY(qp_json_parse_object(path, text, strlen(text), 0, &root));
+    qp_error_t error = qp_error_context(read_config(root, config), "%s", path);
     json_decref(root);
     return error;
 }
 
-static void put_token(qp_str_t *json, const char *key, int64_t id)
+qp_error_t qp_llama_check_length(const qp_llama_config_t *config, const char *what, int64_t n_token)
 {
-    if (id >= 0)
-        qp_str_printf(json, "  \"%s\": %ld,\n", key, (long)id);
-}
-
-/* The old spelling of rope: every transformers reads it. */
-static void put_rope(qp_str_t *json, const qp_llama_config_t *c)
-{
-    qp_str_printf(json, "  \"rope_theta\": %.17g,\n", c->rope_theta);
-    if (c->rope_scaling == QP_ROPE_DEFAULT) {
-        qp_str_puts(json, "  \"rope_scaling\": null,\n");
-        return;
-    }
-    qp_str_printf(json, "  \"rope_scaling\": {\n    \"rope_type\": \"%s\",\n    \"factor\": %.17g",
-                  rope_names[c->rope_scaling], c->rope_factor);
-    if (c->rope_scaling == QP_ROPE_LLAMA3)
-        qp_str_printf(json,
-                      ",\n    \"low_freq_factor\": %.17g,\n    \"high_freq_factor\": %.17g,\n"
-                      "    \"original_max_position_embeddings\": %ld",
-                      c->rope_low_freq_factor, c->rope_high_freq_factor,
-                      (long)c->rope_original_max_position);
-    qp_str_puts(json, "\n  },\n");
-}
-
-char *qp_llama_config_to_json(const qp_llama_config_t *c)
-{
-    const struct {
-        const char *key;
-        int64_t value;
-    } sizes[] = {
-        {"num_hidden_layers", c->n_layer},  {"hidden_size", c->d_model},
-        {"num_attention_heads", c->n_head}, {"num_key_value_heads", c->n_kv_head},
-        {"head_dim", c->head_dim},          {"intermediate_size", c->d_ff},
-        {"vocab_size", c->n_vocab},         {"max_position_embeddings", c->max_position},
-    };
-    qp_str_t json = {0};
-    qp_str_puts(&json,
-                "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
-                "  \"hidden_act\": \"silu\",\n  \"mlp_bias\": false,\n");
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
-        qp_str_printf(&json, "  \"%s\": %ld,\n", sizes[i].key, (long)sizes[i].value);
-    put_rope(&json, c);
-    put_token(&json, "bos_token_id", c->bos_token_id);
-    put_token(&json, "eos_token_id", c->eos_token_id);
-    qp_str_printf(&json, "  \"attention_bias\": %s,\n  \"tie_word_embeddings\": %s,\n",
-                  c->attention_bias ? "true" : "false", c->tie_word_embeddings ? "true" : "false");
-    qp_str_printf(&json, "  \"rms_norm_eps\": %.9g\n}\n", (double)c->rms_norm_eps);
-    return json.data;
-}
-
-/* --- precisions ------------------------------------------------------------------------------- */
-
-static const char *const precision_names[] = {
-    [QP_PRECISION_FP32] = "fp32",
-    [QP_PRECISION_BF16] = "bf16",
-    [QP_PRECISION_INT8] = "int8",
-    [QP_PRECISION_LLM_INT8] = "llm_int8",
-};
-
-const char *qp_precision_name(qp_precision_t precision)
-{
-    return precision_names[precision];
-}
-
-qp_error_t qp_precision_parse(const char *name, qp_precision_t *precision)
-{
-    for (int i = 0; i <= QP_PRECISION_LLM_INT8; i++)
-        if (strcmp(name, precision_names[i]) == 0) {
-            *precision = (qp_precision_t)i;
-            return NULL;
-        }
-    return QP_ERROR(QP_INPUT, "precision \"%s\": expected int8, llm_int8, bf16 or fp32", name);
+    if (config->sliding_window > 0 && n_token > config->sliding_window)
+        return QP_ERROR(QP_INPUT,
+                        "%s is %lld tokens, but the base attends to the last %lld only "
+                        "(sliding_window), which Quipu supports for sequences that are not longer",
+                        what, (long long)n_token, (long long)config->sliding_window);
+    return NULL;
 }

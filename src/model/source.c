@@ -1,7 +1,8 @@
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "formats/convert.h"
@@ -17,13 +18,39 @@ static bool is_hdf5(const char *path)
 {
     static const char signature[8] = "\211HDF\r\n\032\n";
     char start[sizeof signature];
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
+    int fd;
+    qp_error_t error = qp_file_open(path, &fd);
+    if (error != NULL) { /* said by who opens it as what it is taken for */
+        qp_error_destroy(&error);
         return false;
-    bool same = fread(start, 1, sizeof start, file) == sizeof start &&
+    }
+    bool same = read(fd, start, sizeof start) == sizeof start &&
                 memcmp(start, signature, sizeof start) == 0;
-    fclose(file);
+    close(fd);
     return same;
+}
+
+/* What the tokenizer adds to the special tokens of the config. */
+static qp_error_t complete_tokens(qp_source_t *source)
+{
+    qp_llama_config_t *c = &source->config;
+    qp_eos_t eos;
+    if (source->tokenizer.kind[0] == '\0')
+        return NULL;
+    QP_TRY(qp_error_context(qp_tokenizer_create(&source->tokenizer, &source->reader), "%s",
+                            source->name));
+    const int32_t bos = qp_tokenizer_bos(source->reader);
+    const int32_t pad = qp_tokenizer_pad(source->reader);
+    QP_TRY(qp_error_context(qp_llama_eos(c, source->reader, &eos), "%s", source->name));
+    if (bos >= c->n_vocab)
+        return QP_ERROR(QP_INPUT,
+                        "%s: the tokenizer's BOS is token %d, the model has tokens 0 to %lld",
+                        source->name, (int)bos, (long long)c->n_vocab - 1);
+    c->eos = eos;
+    c->bos_token_id = c->bos_token_id >= 0 ? c->bos_token_id : bos;
+    if (c->pad_token_id < 0 && pad < c->n_vocab) /* one beyond the model only fills batches */
+        c->pad_token_id = pad;
+    return NULL;
 }
 
 qp_error_t qp_source_open(const char *path, qp_source_t **source)
@@ -47,6 +74,8 @@ qp_error_t qp_source_open(const char *path, qp_source_t **source)
     (*source)->kind = kind;
     (*source)->name = qp_strdup(path);
     qp_error_t error = open(path, *source);
+    if (error == NULL)
+        error = complete_tokens(*source);
     if (error != NULL)
         qp_source_close(source);
     return error;
@@ -57,7 +86,9 @@ void qp_source_close(qp_source_t **source)
     if (*source == NULL)
         return;
     (*source)->kind->close(*source);
+    qp_tokenizer_destroy(&(*source)->reader);
     qp_tokenizer_files_fini(&(*source)->tokenizer);
+    qp_free((*source)->generation);
     qp_free((*source)->score);
     qp_free((*source)->spec);
     qp_free((*source)->name);
@@ -72,6 +103,16 @@ const qp_llama_config_t *qp_source_config(const qp_source_t *source)
 const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source)
 {
     return &source->tokenizer;
+}
+
+const qp_tokenizer_t *qp_source_reader(const qp_source_t *source)
+{
+    return source->reader;
+}
+
+const char *qp_source_generation(const qp_source_t *source)
+{
+    return source->generation;
 }
 
 const float *qp_source_score(const qp_source_t *source, int64_t *n_score)

@@ -13,8 +13,10 @@ typedef struct qp_source qp_source_t;
 
 /**
  * Opens and checks config, tokenizer and the whole tensor list (names, shapes, types), not the
- * values. A folder is an HF model, *.gguf a GGUF file, *.h5 a base. What is wrong: QP_INPUT naming
- * file and tensor.
+ * values. The special tokens of the config are those of all files: each EOS that any of them names,
+ * the tokenizer's own first; BOS and pad of the first file that has one, of config.json,
+ * generation_config.json and the tokenizer's. A folder is an HF model, *.gguf a GGUF file, *.h5 a
+ * base. What is wrong: QP_INPUT naming file and tensor.
  */
 qp_error_t qp_source_open(const char *path, qp_source_t **source);
 
@@ -36,6 +38,10 @@ void qp_source_close(qp_source_t **source);
 const qp_llama_config_t *qp_source_config(const qp_source_t *source);
 /** kind is "" when the model has no tokenizer. */
 const qp_tokenizer_files_t *qp_source_tokenizer(const qp_source_t *source);
+/** The tokenizer itself, or NULL; the source's. */
+const qp_tokenizer_t *qp_source_reader(const qp_source_t *source);
+/** The text of generation_config.json, or NULL. */
+const char *qp_source_generation(const qp_source_t *source);
 /** Score head [*n_score, d_model] fp32, or NULL. */
 const float *qp_source_score(const qp_source_t *source, int64_t *n_score);
 /** What it was opened as, for the record. */
@@ -63,9 +69,9 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precis
  * least). */
 #define QP_HF_SHARD_BYTES ((size_t)5 << 30)
 /**
- * Writes config.json and the weights (QP_F32, QP_BF16 or QP_F16) into an existing folder as HF
- * names them, sharded where needed; with a score head the model is a
- * LlamaForSequenceClassification.
+ * Writes config.json, generation_config.json and the weights (QP_F32, QP_BF16 or QP_F16) into an
+ * existing folder as HF names them, sharded where needed; with a score head the model is a
+ * LlamaForSequenceClassification (or Mistral...), which gets a pad token in any case.
  */
 qp_error_t qp_source_write_hf(qp_source_t *source, const char *folder, qp_dtype_t dtype,
                               size_t shard_bytes);

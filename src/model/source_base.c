@@ -72,6 +72,7 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
     for (int64_t i = 0; i < source->n_spec; i++)
         QP_TRY(check_tensor(base, &source->spec[i]));
     QP_TRY(read_score(base, source));
+    QP_TRY(qp_base_generation_read(base->file, &source->generation));
     if (!qp_h5_exists(base->file, "/tokenizer"))
         return NULL;
     return qp_base_tokenizer_read(base->file, &source->tokenizer);

@@ -30,8 +30,10 @@ static qp_error_t check_architecture(const qp_gguf_t *gguf)
     if (qp_gguf_has(gguf, "llama.attention.sliding_window"))
         QP_TRY(qp_gguf_get_i64(gguf, "llama.attention.sliding_window", &window));
     if (n_expert > 0 || window > 0)
-        return QP_ERROR(QP_INPUT, "%s: Quipu does not support %s", qp_gguf_path(gguf),
-                        n_expert > 0 ? "mixtures of experts" : "a sliding window");
+        return QP_ERROR(QP_INPUT, "%s: %s is %lld, which Quipu does not support",
+                        qp_gguf_path(gguf),
+                        n_expert > 0 ? "llama.expert_count" : "llama.attention.sliding_window",
+                        (long long)(n_expert > 0 ? n_expert : window));
     return NULL;
 }
 
@@ -136,10 +138,37 @@ static qp_error_t read_rope(const qp_gguf_t *gguf, qp_llama_config_t *c)
     return factors != NULL ? derive_llama3(gguf, factors, c) : NULL;
 }
 
-static qp_error_t read_token(const qp_gguf_t *gguf, const char *key, int64_t *id)
+/* A special token; -1: none. */
+static qp_error_t read_token(const qp_gguf_t *gguf, const char *key, int64_t n_vocab, int64_t *id)
 {
     *id = -1;
-    return qp_gguf_has(gguf, key) ? qp_gguf_get_i64(gguf, key, id) : NULL;
+    if (!qp_gguf_has(gguf, key))
+        return NULL;
+    QP_TRY(qp_gguf_get_i64(gguf, key, id));
+    if (*id < 0 || *id >= n_vocab)
+        return QP_ERROR(QP_INPUT, "%s: %s is %lld, the model has tokens 0 to %lld",
+                        qp_gguf_path(gguf), key, (long long)*id, (long long)n_vocab - 1);
+    return NULL;
+}
+
+/* All that end an answer in llama.cpp: of a text, of a turn, of a message. */
+static qp_error_t read_tokens(const qp_gguf_t *gguf, qp_llama_config_t *c)
+{
+    static const char *const eos[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                      "tokenizer.ggml.eom_token_id"};
+    for (size_t i = 0; i < sizeof eos / sizeof eos[0]; i++) {
+        int64_t id;
+        QP_TRY(read_token(gguf, eos[i], c->n_vocab, &id));
+        if (id >= 0)
+            (void)qp_eos_add(&c->eos, (int32_t)id); /* there is room for three */
+    }
+    QP_TRY(read_token(gguf, "tokenizer.ggml.bos_token_id", c->n_vocab, &c->bos_token_id));
+    c->pad_token_id = -1;
+    if (qp_gguf_has(gguf, "tokenizer.ggml.padding_token_id"))
+        QP_TRY(qp_gguf_get_i64(gguf, "tokenizer.ggml.padding_token_id", &c->pad_token_id));
+    if (c->pad_token_id >= c->n_vocab) /* it only fills batches; llama.cpp leaves it out too */
+        c->pad_token_id = -1;
+    return NULL;
 }
 
 static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
@@ -148,9 +177,12 @@ static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
     QP_TRY(read_sizes(gguf, c));
     c->n_kv_head = c->n_kv_head > 0 ? c->n_kv_head : c->n_head;
     c->head_dim = c->head_dim > 0 ? c->head_dim : c->d_model / c->n_head;
-    if (c->n_head % c->n_kv_head != 0 || c->head_dim < 2 || c->head_dim % 2 != 0)
-        return QP_ERROR(QP_INPUT, "%s: %ld heads, %ld key/value heads of %ld dimensions do not fit",
-                        qp_gguf_path(gguf), (long)c->n_head, (long)c->n_kv_head, (long)c->head_dim);
+    if (c->d_model % c->n_head != 0) /* only a Mistral may be so; its tensors are the same */
+        c->family = QP_FAMILY_MISTRAL;
+    static const qp_llama_names_t names = {"llama.embedding_length", "llama.attention.head_count",
+                                           "llama.attention.head_count_kv",
+                                           "llama.attention.key_length"};
+    QP_TRY(qp_error_context(qp_llama_config_check(c, &names), "%s", qp_gguf_path(gguf)));
     double eps;
     QP_TRY(qp_gguf_get_f64(gguf, "llama.attention.layer_norm_rms_epsilon", &eps));
     c->rms_norm_eps = (float)eps;
@@ -161,8 +193,7 @@ static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
     c->tie_word_embeddings = qp_gguf_find(gguf, "output.weight") == NULL;
     c->attention_bias = qp_gguf_find(gguf, "blk.0.attn_q.bias") != NULL;
     QP_TRY(read_rope(gguf, c));
-    QP_TRY(read_token(gguf, "tokenizer.ggml.bos_token_id", &c->bos_token_id));
-    return read_token(gguf, "tokenizer.ggml.eos_token_id", &c->eos_token_id);
+    return read_tokens(gguf, c);
 }
 
 /* --- tensors ---------------------------------------------------------------------------------- */

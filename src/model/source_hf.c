@@ -1,5 +1,6 @@
 /* An HF folder: config.json, safetensors, tokenizer files. */
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -27,11 +28,30 @@ static qp_error_t read_config(const char *folder, qp_llama_config_t *config)
     return error;
 }
 
+/* generation_config.json, which a folder need not have. */
+static qp_error_t read_generation(const char *folder, qp_source_t *source)
+{
+    void *text = NULL;
+    size_t n_bytes;
+    char *path = qp_format("%s/generation_config.json", folder);
+    qp_error_t error = NULL;
+    if (access(path, F_OK) == 0)
+        error = qp_file_read(path, &text, &n_bytes);
+    source->generation = text;
+    if (error == NULL && text != NULL)
+        error = qp_llama_config_add_generation(path, text, &source->config);
+    qp_free(path);
+    return error;
+}
+
 static qp_error_t check_tensor(const qp_source_t *source, const qp_tensor_spec_t *spec)
 {
     const qp_tensor_t *t = qp_safetensors_find(source->self, spec->name);
     if (t == NULL)
-        return QP_ERROR(QP_INPUT, "%s: tensor %s is missing", source->name, spec->name);
+        return QP_ERROR(QP_INPUT, "%s: tensor %s is missing%s", source->name, spec->name,
+                        strcmp(spec->name, "lm_head.weight") == 0
+                            ? ", and config.json does not set tie_word_embeddings"
+                            : "");
     bool vector = spec->tensor_class == QP_TENSOR_NORM || spec->tensor_class == QP_TENSOR_BIAS;
     if (t->n_dim != (vector ? 1 : 2) || t->dim[0] != spec->n_row ||
         (!vector && t->dim[1] != spec->n_col))
@@ -95,6 +115,7 @@ qp_error_t qp_source_open_hf(const char *path, qp_source_t *source)
     for (int64_t i = 0; i < source->n_spec; i++)
         QP_TRY(check_tensor(source, &source->spec[i]));
     QP_TRY(check_extra(source));
+    QP_TRY(read_generation(path, source));
     return qp_tokenizer_files_from_folder(path, &source->tokenizer);
 }
 

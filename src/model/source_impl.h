@@ -20,13 +20,16 @@ struct qp_source {
     char *name;
     qp_llama_config_t config;
     qp_tokenizer_files_t tokenizer;
+    qp_tokenizer_t *reader; /**< made of them, or NULL */
+    char *generation;       /**< owned text of generation_config.json, or NULL */
     int64_t n_score;
     float *score; /**< owned [n_score, d_model], or NULL */
     int64_t n_spec;
     qp_tensor_spec_t *spec; /**< made by the kind's open from the config */
 };
 
-/** Openers fill a zeroed source with kind and name set; on failure the caller closes it. */
+/** Openers fill a zeroed source with kind and name set; on failure the caller closes it, on success
+ * it makes the reader of the tokenizer and completes the special tokens of the config. */
 qp_error_t qp_source_open_hf(const char *path, qp_source_t *source);
 qp_error_t qp_source_open_gguf(const char *path, qp_source_t *source);
 qp_error_t qp_source_open_base(const char *path, qp_source_t *source);

@@ -103,6 +103,7 @@ void qp_source_merged(qp_source_t *onto, const qp_peft_t *peft, qp_source_t **so
     s->name = qp_format("%s with an adapter", onto->name);
     s->config = onto->config;
     copy_tokenizer(&onto->tokenizer, &s->tokenizer);
+    s->generation = onto->generation != NULL ? qp_strdup(onto->generation) : NULL;
     s->n_score = peft->score != NULL ? peft->n_score : onto->n_score;
     const float *score = peft->score != NULL ? peft->score : onto->score;
     if (score != NULL) {

@@ -120,7 +120,7 @@ static qp_error_t parse_shape(const char *shape, qp_llama_config_t *c)
                              .rope_theta = 10000.0,
                              .rope_factor = 1.0,
                              .bos_token_id = -1,
-                             .eos_token_id = -1};
+                             .pad_token_id = -1};
     set_named("tiny", c);
     char *items = qp_strdup(shape);
     qp_error_t error = parse_items(items, c);
@@ -128,13 +128,10 @@ static qp_error_t parse_shape(const char *shape, qp_llama_config_t *c)
     QP_TRY(error);
     if (c->head_dim == 0)
         c->head_dim = c->d_model / c->n_head;
-    if (c->n_head % c->n_kv_head != 0 || c->head_dim < 2 || c->head_dim % 2 != 0)
-        return QP_ERROR(QP_INPUT,
-                        "shape: %ld heads, %ld key/value heads of %ld dimensions do not fit",
-                        (long)c->n_head, (long)c->n_kv_head, (long)c->head_dim);
     if (c->n_vocab > N_BYTE)
-        c->eos_token_id = N_BYTE;
-    return NULL;
+        (void)qp_eos_add(&c->eos, N_BYTE);
+    static const qp_llama_names_t names = {"d_model", "n_head", "n_kv_head", "head_dim"};
+    return qp_error_context(qp_llama_config_check(c, &names), "shape");
 }
 
 /* --- tokenizer -------------------------------------------------------------------------------- */

@@ -66,6 +66,8 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precis
         error = qp_base_writer_score(writer, n_score, config->d_model, score);
     if (error == NULL && tokenizer->kind[0] != '\0')
         error = qp_base_writer_tokenizer(writer, tokenizer);
+    if (error == NULL && qp_source_generation(source) != NULL)
+        error = qp_base_writer_generation(writer, qp_source_generation(source));
     if (error == NULL)
         return qp_base_writer_commit(&writer);
     qp_base_writer_abandon(&writer);
@@ -187,7 +189,43 @@ static qp_error_t write_index(const hf_t *hf)
     return error;
 }
 
-/* config.json; a classifier's labels are numbered as transformers numbers them. */
+/* transformers reads a text's score at its last token that is no pad: so the pad of a classifier is
+ * preferably a token that ends no text. */
+static int64_t classifier_pad(const qp_llama_config_t *c)
+{
+    const int64_t choice[] = {c->pad_token_id, c->bos_token_id};
+    for (int i = 0; i < 2; i++)
+        if (choice[i] >= 0 && !qp_eos_has(&c->eos, (int32_t)choice[i]))
+            return choice[i];
+    return c->pad_token_id >= 0 ? c->pad_token_id : qp_eos_first(&c->eos);
+}
+
+/* Labels are numbered as transformers numbers them. */
+static void make_classifier(const hf_t *hf, json_t *root)
+{
+    const qp_llama_config_t *c = qp_source_config(hf->source);
+    const int64_t pad = classifier_pad(c);
+    json_t *labels = json_object(), *ids = json_object();
+    for (int64_t i = 0; i < hf->tensor[hf->n_tensor].dim[0]; i++) {
+        char id[32], label[40];
+        snprintf(id, sizeof id, "%ld", (long)i);
+        snprintf(label, sizeof label, "LABEL_%ld", (long)i);
+        json_object_set_new(labels, id, json_string(label));
+        json_object_set_new(ids, label, json_integer((json_int_t)i));
+    }
+    const char *name = c->family == QP_FAMILY_MISTRAL ? "MistralForSequenceClassification"
+                                                      : "LlamaForSequenceClassification";
+    json_object_set_new(root, "architectures", json_pack("[s]", name));
+    json_object_set_new(root, "id2label", labels);
+    json_object_set_new(root, "label2id", ids);
+    if (pad >= 0)
+        json_object_set_new(root, "pad_token_id", json_integer(pad));
+    else
+        qp_log_warn("%s: the model has no pad, BOS or EOS token: transformers can only rate one "
+                    "text at a time",
+                    hf->folder);
+}
+
 static qp_error_t write_config(const hf_t *hf)
 {
     static const char *const dtype_names[QP_N_DTYPE] = {
@@ -196,20 +234,8 @@ static qp_error_t write_config(const hf_t *hf)
     json_t *root = json_loads(text, 0, NULL);
     QP_ASSERT(root != NULL);
     json_object_set_new(root, "torch_dtype", json_string(dtype_names[hf->dtype]));
-    if (hf->score != NULL) {
-        json_t *labels = json_object(), *ids = json_object();
-        for (int64_t i = 0; i < hf->tensor[hf->n_tensor].dim[0]; i++) {
-            char id[32], label[40];
-            snprintf(id, sizeof id, "%ld", (long)i);
-            snprintf(label, sizeof label, "LABEL_%ld", (long)i);
-            json_object_set_new(labels, id, json_string(label));
-            json_object_set_new(ids, label, json_integer((json_int_t)i));
-        }
-        json_object_set_new(root, "architectures",
-                            json_pack("[s]", "LlamaForSequenceClassification"));
-        json_object_set_new(root, "id2label", labels);
-        json_object_set_new(root, "label2id", ids);
-    }
+    if (hf->score != NULL)
+        make_classifier(hf, root);
     char *made = json_dumps(root, JSON_INDENT(2));
     char *path = qp_format("%s/config.json", hf->folder);
     qp_error_t error = qp_file_write(path, made, strlen(made));
@@ -217,6 +243,19 @@ static qp_error_t write_config(const hf_t *hf)
     qp_free(path);
     qp_free(text);
     json_decref(root);
+    return error;
+}
+
+static qp_error_t write_generation(const hf_t *hf)
+{
+    char *text =
+        qp_llama_generation_to_json(qp_source_config(hf->source), qp_source_generation(hf->source));
+    if (text == NULL)
+        return NULL;
+    char *path = qp_format("%s/generation_config.json", hf->folder);
+    qp_error_t error = qp_file_write(path, text, strlen(text));
+    qp_free(path);
+    qp_free(text);
     return error;
 }
 
@@ -237,6 +276,8 @@ qp_error_t qp_source_write_hf(qp_source_t *source, const char *folder, qp_dtype_
         error = write_index(&hf);
     if (error == NULL)
         error = write_config(&hf);
+    if (error == NULL && hf.score == NULL) /* a classifier generates nothing */
+        error = write_generation(&hf);
     qp_free(hf.tensor);
     qp_free(hf.shard);
     qp_free(hf.stored);

@@ -1,121 +1,152 @@
+/* Conversations as transformers' apply_chat_template renders and tokenises them. */
 #include "text/chat.h"
 
 #include <string.h>
 
 #include "base/mem.h"
+#include "text/chat_impl.h"
+#include "text/tokenizer_parts.h"
 
-/* --- the known templates ---------------------------------------------------------------------- */
+/* --- templates -------------------------------------------------------------------------------- */
 
-/* A turn is open + content + close + after. {bos} and {eos} stand for the tokens' texts. Of an
- * assistant's turn, content and close are the completion. */
-typedef struct {
-    const char *open, *close, *after;
-} turn_t;
-
-typedef struct {
-    const char *name;
-    const char *marker[2]; /* texts a template of this kind holds */
-    const char *refuse;    /* a text that means more than is written out here, or NULL */
-    const char *start;     /* before the first turn */
-    const char *generation;
-    turn_t system, user, assistant;
-    bool trim;           /* contents lose white space at both ends */
-    bool own_system;     /* the template may hold a system turn for when there is none */
-    bool system_in_user; /* the system turn stands inside the first user's */
-    bool alternates;     /* user and assistant take turns, the user first */
-} format_t;
-
-/* A template matches the first row whose markers it holds. */
-static const format_t FORMATS[] = {
-    {.name = "ChatML",
-     .marker = {"<|im_start|>", "<|im_end|>"},
-     .refuse = "tools",
-     .start = "",
-     .generation = "<|im_start|>assistant\n",
-     .system = {"<|im_start|>system\n", "<|im_end|>", "\n"},
-     .user = {"<|im_start|>user\n", "<|im_end|>", "\n"},
-     .assistant = {"<|im_start|>assistant\n", "<|im_end|>", "\n"},
-     .own_system = true},
-    {.name = "Llama 3",
-     .marker = {"<|start_header_id|>", "<|eot_id|>"},
-     .refuse = "Cutting Knowledge Date", /* 3.1 and later: puts today's date in */
-     .start = "{bos}",
-     .generation = "<|start_header_id|>assistant<|end_header_id|>\n\n",
-     .system = {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>", ""},
-     .user = {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>", ""},
-     .assistant = {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>", ""},
-     .trim = true},
-    {.name = "Llama 2",
-     .marker = {"<<SYS>>", "[INST]"},
-     .start = "",
-     .generation = "",
-     .system = {"<<SYS>>\n", "\n<</SYS>>\n\n", ""},
-     .user = {"{bos}[INST] ", " [/INST]", ""},
-     .assistant = {" ", " {eos}", ""},
-     .trim = true,
-     .system_in_user = true,
-     .alternates = true},
-    {.name = "Mistral 0.1",
-     .marker = {"'[INST] ' + message['content'] + ' [/INST]'",
-                "message['content'] + eos_token + ' '"},
-     .refuse = "system_message",
-     .start = "{bos}",
-     .generation = "",
-     .user = {"[INST] ", " [/INST]", ""},
-     .assistant = {"", "{eos}", " "},
-     .alternates = true},
-    {.name = "Mistral 0.2",
-     .marker = {"'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"},
-     .refuse = "system_message",
-     .start = "{bos}",
-     .generation = "",
-     .user = {"[INST] ", " [/INST]", ""},
-     .assistant = {"", "{eos}", ""},
-     .alternates = true},
-    {.name = "Zephyr",
-     .marker = {"'<|user|>", "message['content'] + eos_token"},
-     .start = "",
-     .generation = "<|assistant|>\n",
-     .system = {"<|system|>\n", "{eos}", "\n"},
-     .user = {"<|user|>\n", "{eos}", "\n"},
-     .assistant = {"<|assistant|>\n", "{eos}", "\n"}},
-};
-
-enum { N_FORMAT = sizeof FORMATS / sizeof FORMATS[0] };
-
-static qp_error_t find_format(const char *template, const format_t **format)
+static qp_error_t compile(const char *name, const char *text, qp_jinja_t **jinja)
 {
-    if (template == NULL)
-        return QP_ERROR(QP_INPUT, "chat: the model has no chat template");
-    qp_str_t names = {0};
-    for (int i = 0; i < N_FORMAT; i++) {
-        const format_t *f = &FORMATS[i];
-        qp_str_printf(&names, "%s%s", i > 0 ? ", " : "", f->name);
-        if (strstr(template, f->marker[0]) == NULL || strstr(template, f->marker[1]) == NULL)
-            continue;
-        qp_str_fini(&names);
-        if (f->refuse != NULL && strstr(template, f->refuse) != NULL)
-            return QP_ERROR(QP_INPUT,
-                            "chat: the model's %s template uses '%s', which is not supported",
-                            f->name, f->refuse);
-        *format = f;
-        return NULL;
-    }
-    qp_error_t error = QP_ERROR(QP_INPUT,
-                                "chat: the model's chat template is none of the known ones "
-                                "(%s); it begins '%.60s'",
-                                names.data, template);
-    qp_str_fini(&names);
+    return qp_jinja_compile(name, text, strlen(text), jinja);
+}
+
+static qp_error_t compile_own(qp_chat_template_t *made)
+{
+    const char *text = qp_tokenizer_chat_template(made->tokenizer);
+    const char *tool_use = qp_tokenizer_named_template(made->tokenizer, "tool_use");
+    if (text == NULL && json_object_size(made->tokenizer->chat_template) > 0)
+        return QP_ERROR(QP_INPUT, "the model has several chat templates, none of them named "
+                                  "\"default\"");
+    if (text == NULL)
+        return QP_ERROR(QP_INPUT, "the model has no chat template");
+    QP_TRY(compile("chat template", text, &made->jinja));
+    return tool_use != NULL ? compile("chat template tool_use", tool_use, &made->tool_use) : NULL;
+}
+
+qp_error_t qp_chat_template_create(const qp_tokenizer_t *tokenizer, const char *name,
+                                   const char *text, qp_chat_template_t **chat_template)
+{
+    qp_chat_template_t *made = QP_NEW("chat", qp_chat_template_t, 1);
+    made->tokenizer = tokenizer;
+    qp_error_t error = text != NULL ? compile(name, text, &made->jinja) : compile_own(made);
+    if (error != NULL)
+        qp_chat_template_destroy(&made);
+    *chat_template = made;
     return error;
 }
 
-/* --- rendering -------------------------------------------------------------------------------- */
+void qp_chat_template_destroy(qp_chat_template_t **chat_template)
+{
+    qp_chat_template_t *t = *chat_template;
+    if (t == NULL)
+        return;
+    if (t->jinja != NULL)
+        qp_jinja_destroy(&t->jinja);
+    if (t->tool_use != NULL)
+        qp_jinja_destroy(&t->tool_use);
+    QP_FREE(*chat_template);
+}
 
-typedef struct {
-    const qp_tokenizer_t *tokenizer;
-    const format_t *format;
-    qp_chat_t *chat;
-} writer_t;
+/* --- what a template sees --------------------------------------------------------------------- */
+
+/* The names that reasoning goes under, the standard one first. */
+static const json_t *reasoning_of(const json_t *message)
+{
+    static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (qp_json_get(message, names[i]) != NULL)
+            return qp_json_get(message, names[i]);
+    return NULL;
+}
+
+/* A message as transformers hands it on: keys that are null are dropped, reasoning stands under
+ * "thinking" (in front, if it was not there) and "reasoning_content". */
+static json_t *copy_message(const json_t *message)
+{
+    json_t *copy = json_object(), *value;
+    const json_t *reasoning = reasoning_of(message);
+    const char *key;
+    if (reasoning != NULL)
+        json_object_set(copy, "thinking", (json_t *)reasoning);
+    json_object_foreach((json_t *)message, key, value)
+    {
+        if (!json_is_null(value))
+            json_object_set(copy, key, value);
+    }
+    if (reasoning != NULL)
+        json_object_set(copy, "reasoning_content", (json_t *)reasoning);
+    return copy;
+}
+
+static qp_error_t copy_messages(const json_t *messages, json_t *copies)
+{
+    if (!json_is_array(messages) || json_array_size(messages) == 0)
+        return QP_ERROR(QP_INPUT, "messages is no list of messages, or an empty one");
+    for (size_t i = 0; i < json_array_size(messages); i++) {
+        const json_t *message = json_array_get(messages, i);
+        if (!json_is_object(message))
+            return QP_ERROR(QP_INPUT, "messages[%zu] is no object", i);
+        json_array_append_new(copies, copy_message(message));
+    }
+    return NULL;
+}
+
+static qp_error_t check_tools(const json_t *tools)
+{
+    if (tools == NULL || json_is_null(tools))
+        return NULL;
+    if (!json_is_array(tools))
+        return QP_ERROR(QP_INPUT, "tools is no list of schemas");
+    for (size_t i = 0; i < json_array_size(tools); i++)
+        if (!json_is_object(json_array_get(tools, i)))
+            return QP_ERROR(QP_INPUT, "tools[%zu] is no object", i);
+    return NULL;
+}
+
+static qp_error_t begin_job(const qp_chat_template_t *chat_template, const qp_chat_input_t *input,
+                            qp_chat_job_t *job)
+{
+    const bool tools = input->tools != NULL && !json_is_null(input->tools);
+    job->chat_template = chat_template;
+    job->generation_prompt = input->add_generation_prompt;
+    job->jinja =
+        tools && chat_template->tool_use != NULL ? chat_template->tool_use : chat_template->jinja;
+    job->messages = json_array();
+    job->variables = json_copy(chat_template->tokenizer->special);
+    json_object_set_new(job->variables, "documents", json_null());
+    if (input->variables != NULL)
+        json_object_update(job->variables, (json_t *)input->variables);
+    json_object_set_new(job->variables, "tools",
+                        tools ? json_incref((json_t *)input->tools) : json_null());
+    QP_TRY(check_tools(input->tools));
+    return copy_messages(input->messages, job->messages);
+}
+
+static void end_job(qp_chat_job_t *job)
+{
+    json_decref(job->messages);
+    json_decref(job->variables);
+}
+
+qp_error_t qp_chat_render_part(const qp_chat_job_t *job, size_t n_message, bool generation_prompt,
+                               qp_jinja_output_t *output)
+{
+    json_t *variables = json_copy(job->variables);
+    json_t *messages = json_copy(job->messages);
+    while (json_array_size(messages) > n_message)
+        json_array_remove(messages, json_array_size(messages) - 1);
+    json_object_set_new(variables, "messages", messages);
+    json_object_set_new(variables, "add_generation_prompt", json_boolean(generation_prompt));
+    qp_error_t error = qp_jinja_render(job->jinja, variables, "messages", output);
+    json_decref(variables);
+    return error;
+}
+
+/* --- pieces ----------------------------------------------------------------------------------- */
 
 void qp_chat_fini(qp_chat_t *chat)
 {
@@ -124,168 +155,85 @@ void qp_chat_fini(qp_chat_t *chat)
     *chat = (qp_chat_t){0};
 }
 
-/* Appends text with {bos} and {eos} filled in. */
-static void put_fixed(writer_t *w, const char *text)
-{
-    const char *brace;
-    while ((brace = strchr(text, '{')) != NULL) {
-        qp_str_append(&w->chat->text, text, (size_t)(brace - text));
-        const bool bos = qp_has_prefix(brace, "{bos}");
-        const int32_t id = bos ? qp_tokenizer_bos(w->tokenizer) : qp_tokenizer_eos(w->tokenizer);
-        if (id >= 0)
-            qp_str_puts(&w->chat->text, qp_tokenizer_token(w->tokenizer, id));
-        text = brace + strlen("{bos}");
-    }
-    qp_str_puts(&w->chat->text, text);
-}
-
-static void put_content(writer_t *w, const char *content)
-{
-    static const char space[] = " \t\n\v\f\r";
-    size_t n = strlen(content);
-    if (w->format->trim) {
-        const size_t skip = strspn(content, space);
-        content += skip;
-        n -= skip;
-        while (n > 0 && strchr(space, content[n - 1]) != NULL)
-            n--;
-    }
-    qp_str_append(&w->chat->text, content, n);
-}
-
-/* Ends a piece at the end of the text so far; it joins the one before if that is of its kind. */
-static void end_piece(qp_chat_t *chat, bool completion)
+static void push_piece(qp_chat_t *chat, size_t end, bool completion)
 {
     const size_t begin = chat->n_piece > 0 ? chat->piece[chat->n_piece - 1].end : 0;
-    if (chat->text.n == begin)
+    if (end <= begin)
         return;
-    if (chat->n_piece > 0 && chat->piece[chat->n_piece - 1].completion == completion) {
-        chat->piece[chat->n_piece - 1].end = chat->text.n;
-        return;
-    }
     if (chat->n_piece == chat->capacity) {
-        chat->capacity = 2 * chat->capacity + 8;
+        chat->capacity = 2 * chat->capacity + 16;
         chat->piece =
             qp_realloc("chat", chat->piece, qp_bytes(chat->capacity, sizeof *chat->piece));
     }
     chat->piece[chat->n_piece++] =
-        (qp_chat_piece_t){.begin = begin, .end = chat->text.n, .completion = completion};
+        (qp_chat_piece_t){.begin = begin, .end = end, .completion = completion};
 }
 
-static void put_turn(writer_t *w, const turn_t *turn, const char *system, const char *content,
-                     bool completion)
+void qp_chat_runs_push(qp_chat_runs_t *runs, size_t begin, size_t end)
 {
-    put_fixed(w, turn->open);
-    if (system != NULL) {
-        put_fixed(w, w->format->system.open);
-        put_content(w, system);
-        put_fixed(w, w->format->system.close);
+    if (runs->n == runs->capacity) {
+        runs->capacity = 2 * runs->capacity + 16;
+        runs->run =
+            qp_realloc("chat", runs->run, qp_bytes((int64_t)runs->capacity, sizeof *runs->run));
     }
-    end_piece(w->chat, false);
-    put_content(w, content);
-    put_fixed(w, turn->close);
-    end_piece(w->chat, completion);
-    put_fixed(w, turn->after);
-    end_piece(w->chat, false);
+    runs->run[runs->n++] = (qp_chat_run_t){begin, end};
 }
 
-/* The turn of a role, or why it cannot stand at this place. */
-static qp_error_t turn_of(const format_t *format, const qp_chat_message_t *message, int64_t i,
-                          int64_t n_system, const turn_t **turn)
+/* What the assistant writes, by the template's own marks or by what it does. */
+static qp_error_t find_completions(const qp_chat_job_t *job, const qp_jinja_output_t *whole,
+                                   qp_chat_runs_t *runs)
 {
-    const char *role = message[i].role;
-    const bool system = strcmp(role, "system") == 0, user = strcmp(role, "user") == 0;
-    if (!system && !user && strcmp(role, "assistant") != 0)
-        return QP_ERROR(QP_INPUT,
-                        "chat: message %lld: role '%s' is none of system, user, assistant",
-                        (long long)i, role);
-    *turn = system ? &format->system : user ? &format->user : &format->assistant;
-    if ((*turn)->open == NULL)
-        return QP_ERROR(QP_INPUT, "chat: message %lld: %s templates have no %s turn", (long long)i,
-                        format->name, role);
-    const bool even = (i - n_system) % 2 == 0;
-    if (format->alternates && (system ? i != 0 : user != even))
-        return QP_ERROR(QP_INPUT,
-                        "chat: message %lld: %s templates want user and assistant in turn, "
-                        "found %s",
-                        (long long)i, format->name, role);
+    if (!qp_jinja_has_generation(job->jinja))
+        return qp_chat_find_answers(job, whole, runs);
+    for (int64_t i = 0; i < whole->generation.n; i++)
+        qp_chat_runs_push(runs, whole->generation.span[i].begin, whole->generation.span[i].end);
     return NULL;
 }
 
-/* ChatML templates may write a system turn of their own when there is none: its literal text stands
- * between "<|im_start|>system\n" and "<|im_end|>" (the newline as such or as \n). */
-static qp_error_t put_default_system(writer_t *w, const char *template)
+qp_error_t qp_chat_render(const qp_chat_template_t *chat_template, const qp_chat_input_t *input,
+                          qp_chat_t *chat)
 {
-    static const char open[] = "<|im_start|>system", close[] = "<|im_end|>";
-    const char *begin = strstr(template, open);
-    if (!w->format->own_system || begin == NULL)
-        return NULL;
-    begin += strlen(open);
-    if (*begin == '\n')
-        begin += 1;
-    else if (qp_has_prefix(begin, "\\n"))
-        begin += 2;
-    const char *end = strstr(begin, close);
-    if (end == NULL || memchr(begin, '\'', (size_t)(end - begin)) != NULL ||
-        memchr(begin, '{', (size_t)(end - begin)) != NULL)
-        return QP_ERROR(QP_INPUT, "chat: the template's own system message cannot be read: '%.60s'",
-                        begin);
-    char *system = qp_format("%.*s", (int)(end - begin), begin);
-    put_turn(w, &w->format->system, NULL, system, false);
-    qp_free(system);
-    return NULL;
-}
-
-qp_error_t qp_chat_render(const qp_tokenizer_t *tokenizer, const qp_chat_message_t *message,
-                          int64_t n_message, bool add_generation_prompt, qp_chat_t *chat)
-{
-    const char *template = qp_tokenizer_chat_template(tokenizer), *system = NULL;
-    writer_t w = {.tokenizer = tokenizer, .chat = chat};
+    qp_chat_job_t job = {0};
+    qp_jinja_output_t whole = {0};
+    qp_chat_runs_t runs = {0};
+    qp_error_t error = NULL;
     chat->n_piece = 0;
     qp_str_clear(&chat->text);
-    QP_TRY(find_format(template, &w.format));
-    const int64_t n_system = n_message > 0 && strcmp(message[0].role, "system") == 0;
-    put_fixed(&w, w.format->start);
-    if (n_system == 0)
-        QP_TRY(put_default_system(&w, template));
-    for (int64_t i = 0; i < n_message; i++) {
-        const turn_t *turn = NULL;
-        QP_TRY(turn_of(w.format, message, i, n_system, &turn));
-        if (turn == &w.format->system && w.format->system_in_user) {
-            system = message[i].content;
-            continue;
-        }
-        put_turn(&w, turn, system, message[i].content, turn == &w.format->assistant);
-        system = NULL;
+    QP_TRY_DONE(begin_job(chat_template, input, &job));
+    QP_TRY_DONE(
+        qp_chat_render_part(&job, json_array_size(job.messages), job.generation_prompt, &whole));
+    QP_TRY_DONE(find_completions(&job, &whole, &runs));
+    qp_str_append(&chat->text, whole.text.data, whole.text.n);
+    for (size_t i = 0; i < runs.n; i++) {
+        push_piece(chat, runs.run[i].begin, false);
+        push_piece(chat, runs.run[i].end, true);
     }
-    if (add_generation_prompt)
-        put_fixed(&w, w.format->generation);
-    end_piece(chat, false);
-    return NULL;
+    push_piece(chat, chat->text.n, false);
+done:
+    qp_free(runs.run);
+    qp_jinja_output_fini(&whole);
+    end_job(&job);
+    return error;
 }
+
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 qp_error_t qp_chat_encode(const qp_tokenizer_t *tokenizer, const qp_chat_t *chat,
                           qp_tokens_t *tokens, qp_tokens_t *completion)
 {
-    qp_tokens_t head = {0};
-    qp_error_t error = NULL;
-    const int64_t first = tokens->n;
-    QP_TRY(qp_tokenizer_encode(tokenizer, chat->text.data, chat->text.n, QP_TEXT_PARSE_SPECIAL,
-                               tokens));
-    const int64_t n = tokens->n - first;
-    int64_t begin = 0;
-    for (int64_t i = 0; completion != NULL && i < chat->n_piece; i++) {
-        int64_t end = n;
-        if (i + 1 < chat->n_piece) {
-            head.n = 0;
-            QP_TRY_DONE(qp_tokenizer_encode(tokenizer, chat->text.data, chat->piece[i].end,
-                                            QP_TEXT_PARSE_SPECIAL, &head));
-            end = head.n < n ? head.n : n;
-        }
-        for (; begin < end; begin++)
-            qp_tokens_push(completion, chat->piece[i].completion);
+    qp_spans_t spans = {0};
+    int64_t piece = 0;
+    qp_error_t error =
+        qp_tokenizer_encode_spans(tokenizer, chat->text.n > 0 ? chat->text.data : "", chat->text.n,
+                                  QP_TEXT_PARSE_SPECIAL, tokens, &spans);
+    /* Tokens and pieces are both in order; a token is marked if it overlaps a completion. */
+    for (int64_t i = 0; i < spans.n && error == NULL && completion != NULL; i++) {
+        while (piece < chat->n_piece &&
+               (!chat->piece[piece].completion || spans.span[i].begin >= chat->piece[piece].end))
+            piece++;
+        qp_tokens_push(completion,
+                       piece < chat->n_piece && spans.span[i].end > chat->piece[piece].begin);
     }
-done:
-    qp_tokens_fini(&head);
+    qp_spans_fini(&spans);
     return error;
 }

@@ -72,6 +72,14 @@ enum {
 qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text, size_t n_bytes,
                                unsigned flags, qp_tokens_t *tokens);
 
+/**
+ * Appends the ids of a text that a sequence begins with: BOS first as the model's own files say,
+ * but once, also where the text spells it (PARSE_SPECIAL); nothing behind it. Otherwise as
+ * encode().
+ */
+qp_error_t qp_tokenizer_encode_opening(const qp_tokenizer_t *tokenizer, const char *text,
+                                       size_t n_bytes, unsigned flags, qp_tokens_t *tokens);
+
 /** Appends the text of ids; skip_special leaves out special tokens. Invalid UTF-8: U+FFFD as HF. */
 qp_error_t qp_tokenizer_decode(const qp_tokenizer_t *tokenizer, const int32_t *id, int64_t n,
                                bool skip_special, qp_str_t *text);

@@ -18,14 +18,6 @@ const qp_added_text_t *qp_tokenizer_added(const qp_tokenizer_t *tokenizer, const
     return find(tokenizer, text);
 }
 
-bool qp_tokenizer_is_added(const qp_tokenizer_t *tokenizer, int32_t id)
-{
-    for (int64_t i = 0; i < tokenizer->n_added; i++)
-        if (tokenizer->added_text[i].token.id == id)
-            return true;
-    return false;
-}
-
 qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool normalized,
                             qp_added_t token)
 {

@@ -117,9 +117,12 @@ static const struct {
     const char *key;
     size_t id; /* offset in qp_tokenizer_t, or 0 */
 } NAMES[] = {
-    {"bos_token", offsetof(qp_tokenizer_t, bos)}, {"eos_token", offsetof(qp_tokenizer_t, eos)},
-    {"unk_token", 0},                             {"sep_token", 0},
-    {"pad_token", offsetof(qp_tokenizer_t, pad)}, {"cls_token", 0},
+    {"bos_token", offsetof(qp_tokenizer_t, bos)},
+    {"eos_token", offsetof(qp_tokenizer_t, eos)},
+    {"unk_token", 0},
+    {"sep_token", 0},
+    {"pad_token", offsetof(qp_tokenizer_t, pad)},
+    {"cls_token", 0},
     {"mask_token", 0},
 };
 enum { N_NAME = sizeof NAMES / sizeof NAMES[0] };

@@ -24,7 +24,8 @@ static qp_error_t decode_sp(const qp_tokenizer_t *tokenizer, const int32_t *id, 
         if (entry != NULL && !outside)
             qp_tokens_push(&run, id[i]);
         if ((i == n || written) && run.n > 0) {
-            error = qp_sp_failure(qp_sp_decode(tokenizer->sp, run.id, (size_t)run.n, put_text, text));
+            error =
+                qp_sp_failure(qp_sp_decode(tokenizer->sp, run.id, (size_t)run.n, put_text, text));
             run.n = 0;
         }
         if (written)

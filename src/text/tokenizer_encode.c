@@ -234,3 +234,21 @@ qp_error_t qp_tokenizer_encode(const qp_tokenizer_t *tokenizer, const char *text
 {
     return qp_tokenizer_encode_spans(tokenizer, text, n_bytes, flags, tokens, NULL);
 }
+
+qp_error_t qp_tokenizer_encode_opening(const qp_tokenizer_t *tokenizer, const char *text,
+                                       size_t n_bytes, unsigned flags, qp_tokens_t *tokens)
+{
+    const qp_tokens_t *prefix = &tokenizer->prefix;
+    const int64_t begin = tokens->n, n = prefix->n;
+    for (int64_t i = 0; i < n; i++)
+        qp_tokens_push(tokens, prefix->id[i]);
+    QP_TRY(qp_tokenizer_encode(tokenizer, text, n_bytes, flags & ~(unsigned)QP_TEXT_ADD_SPECIAL,
+                               tokens));
+    int32_t *first = tokens->id + begin;
+    if (n == 0 || tokens->n - begin < 2 * n ||
+        memcmp(first, first + n, qp_bytes(n, sizeof *first)) != 0)
+        return NULL;
+    memmove(first, first + n, qp_bytes(tokens->n - begin - n, sizeof *first));
+    tokens->n -= n;
+    return NULL;
+}

@@ -176,8 +176,8 @@ static qp_error_t fold_templates(const char *folder, json_t *config)
     const int n = scandir(more, &entry, is_template, alphasort);
     qp_error_t error = read_template(folder, "chat_template.jinja", "default", templates);
     for (int i = 0; i < n; i++) {
-        char *name = qp_format("%.*s", (int)(strlen(entry[i]->d_name) - strlen(".jinja")),
-                               entry[i]->d_name);
+        char *name =
+            qp_format("%.*s", (int)(strlen(entry[i]->d_name) - strlen(".jinja")), entry[i]->d_name);
         if (error == NULL)
             error = read_template(more, entry[i]->d_name, name, templates);
         qp_free(name);

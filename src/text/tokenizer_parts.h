@@ -65,8 +65,6 @@ qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool no
                             qp_added_t token);
 /** The added token of this text, or NULL. */
 const qp_added_text_t *qp_tokenizer_added(const qp_tokenizer_t *tokenizer, const char *text);
-/** True if the id is an added token's. */
-bool qp_tokenizer_is_added(const qp_tokenizer_t *tokenizer, int32_t id);
 /** Makes the sets that texts are searched with. */
 void qp_tokenizer_index_added(qp_tokenizer_t *tokenizer);
 

@@ -63,8 +63,7 @@ static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_
                                     .max_new_tokens = run->answer_tokens,
                                     .sample = (uint32_t)(at.number * prompts->n + at.prompt)};
     }
-    qp_error_t error =
-        qp_engine_run(run->engine, &role, request, n, qp_tokenizer_eos(run->tokenizer), &key);
+    qp_error_t error = qp_engine_run(run->engine, &role, request, n, &run->eos, &key);
     for (int64_t i = 0; i < n && error == NULL; i++) {
         place_t at = place(run, first + i);
         error = append_line(run, prompts->object[at.prompt], at.number, &request[i], step, lines);

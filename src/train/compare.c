@@ -1,5 +1,6 @@
 #include "train/compare.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
@@ -82,7 +83,7 @@ static void count_rewards(const double *reward, qp_answer_statistics_t *s)
             mean[q] += reward[q * s->n_draw + d] / (double)s->n_draw;
             best = fmax(best, reward[q * s->n_draw + d]);
         }
-        s->best += best / (double)s->n_query;
+        s->best += (isnan(mean[q]) ? mean[q] : best) / (double)s->n_query;
     }
     s->reward = mean_error(mean, s->n_query, &s->reward_error);
     qp_free(mean);
@@ -90,9 +91,25 @@ static void count_rewards(const double *reward, qp_answer_statistics_t *s)
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
+/* A line for each answer of a draw. */
+static qp_error_t add_lines(const qp_run_t *run, const qp_answering_t *how, int64_t draw,
+                            const qp_rollout_t *rollout, const double *reward)
+{
+    for (int64_t q = 0; q < rollout->n_seq; q++) {
+        json_t *line = json_object();
+        json_object_set_new(line, "role", json_string(how->name));
+        json_object_set_new(line, "answer", json_integer(draw));
+        json_object_set_new(line, "score",
+                            isfinite(reward[q]) ? json_real(reward[q]) : json_null());
+        QP_TRY(qp_rollout_line(rollout, run->tokenizer, q, line, how->lines));
+    }
+    return NULL;
+}
+
 /* One answer to each query; its rewards to column \a draw of reward. Collective. */
 static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_queries_t *queries,
-                              int64_t draw, double *reward, qp_answer_statistics_t *s)
+                              const qp_answering_t *answering, int64_t draw, double *reward,
+                              qp_answer_statistics_t *s)
 {
     const int64_t longest = qp_settings_max_response(run->settings);
     const qp_rollout_config_t how = {.step = EVALUATION_STEP,
@@ -107,6 +124,8 @@ static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_que
         error = qp_scorer_score(run->scorer, run, &rollout, one);
     if (error == NULL)
         count_answers(&rollout, s);
+    if (error == NULL && answering->lines != NULL)
+        error = add_lines(run, answering, draw, &rollout, one);
     for (int64_t q = 0; q < s->n_query && error == NULL; q++)
         reward[q * s->n_draw + draw] = one[q];
     qp_rollout_fini(&rollout);
@@ -114,10 +133,10 @@ static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_que
     return error;
 }
 
-qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_draw, double **reward,
-                             qp_answer_statistics_t *s)
+qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, const qp_answering_t *how,
+                             double **reward, qp_answer_statistics_t *s)
 {
-    const int64_t n_query = n_query_of(run);
+    const int64_t n_query = n_query_of(run), n_draw = how->n_draw;
     int64_t first, end;
     qp_tree_range(n_query, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
     gathered_t mine = {.query = QP_NEW("rewards", qp_tokens_t, end - first)};
@@ -134,7 +153,7 @@ qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_dra
     const qp_queries_t queries = {
         .n = mine.n, .n_global = n_query, .first = first, .id = id, .n_id = n_id};
     for (int64_t draw = 0; draw < n_draw && error == NULL; draw++)
-        error = answer_once(run, role, &queries, draw, *reward, s);
+        error = answer_once(run, role, &queries, how, draw, *reward, s);
     if (error == NULL)
         count_rewards(*reward, s);
     else
@@ -149,6 +168,19 @@ qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_dra
 
 /* --- one against another ---------------------------------------------------------------------- */
 
+/* Student's t that 97.5% lie below, n - 1 degrees of freedom: exact for few, else the first terms
+ * of its expansion in 1 / (n - 1) around the normal one (Abramowitz and Stegun 26.7.5). */
+static double student_975(int64_t n)
+{
+    static const double few[] = {INFINITY, INFINITY, 12.706205, 4.302653,
+                                 3.182446, 2.776445, 2.570582,  2.446912};
+    const double z = 1.959964, z2 = z * z, f = (double)(n - 1);
+    if (n < (int64_t)(sizeof few / sizeof few[0]))
+        return few[n];
+    return z * (1.0 + (z2 + 1.0) / (4.0 * f) + ((5.0 * z2 + 16.0) * z2 + 3.0) / (96.0 * f * f) +
+                (((3.0 * z2 + 19.0) * z2 + 17.0) * z2 - 15.0) / (384.0 * f * f * f));
+}
+
 qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int64_t n_draw)
 {
     const double z = 1.959964, n = (double)n_query;
@@ -157,7 +189,7 @@ qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int
     for (int64_t i = 0; i < n_query * n_draw; i++) {
         const double x = a[i] - b[i];
         difference[i / n_draw] += x / (double)n_draw;
-        won += x > 0.0 ? 1.0 : x == 0.0 ? 0.5 : 0.0;
+        won += isnan(x) ? x : x > 0.0 ? 1.0 : x == 0.0 ? 0.5 : 0.0;
     }
     w.win_rate = won / (n * (double)n_draw);
     const double middle = (w.win_rate + z * z / (2.0 * n)) / (1.0 + z * z / n);
@@ -166,6 +198,10 @@ qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int
     w.win_low = middle - spread;
     w.win_high = middle + spread;
     w.difference = mean_error(difference, n_query, &w.difference_error);
+    const double reach =
+        n_query > 1 ? student_975(n_query) * w.difference_error : student_975(n_query);
+    w.difference_low = w.difference - reach;
+    w.difference_high = w.difference + reach;
     qp_free(difference);
     return w;
 }
@@ -176,10 +212,13 @@ void qp_compare_report(const char *name, const qp_answer_statistics_t *s, qp_str
                 "repetition %.3f",
                 name, s->reward, s->reward_error, (long long)s->n_draw, s->best, s->length,
                 100.0 * s->stopped, s->repetition);
-    qp_str_printf(json,
-                  "\"%s\": {\"reward_mean\": %.17g, \"reward_error\": %.17g, \"best_of\": %lld, "
-                  "\"best_mean\": %.17g, \"length_mean\": %.17g, \"stopped\": %.17g, "
-                  "\"repetition\": %.17g}",
-                  name, s->reward, s->reward_error, (long long)s->n_draw, s->best, s->length,
-                  s->stopped, s->repetition);
+    qp_str_printf(json, ", \"%s\": {", name);
+    qp_str_json_number(json, "reward_mean", s->reward);
+    qp_str_json_number(json, "reward_error", s->reward_error);
+    qp_str_json_number(json, "best_of", (double)s->n_draw);
+    qp_str_json_number(json, "best_mean", s->best);
+    qp_str_json_number(json, "length_mean", s->length);
+    qp_str_json_number(json, "stopped", s->stopped);
+    qp_str_json_number(json, "repetition", s->repetition);
+    qp_str_putc(json, '}');
 }

@@ -19,25 +19,33 @@ typedef struct {
     double stopped;              /**< share that ended with EOS */
 } qp_answer_statistics_t;
 
+/** How a policy's answers are taken. */
+typedef struct {
+    const char *name; /**< of the policy, in the lines */
+    int64_t n_draw;   /**< answers to each query */
+    qp_str_t *lines;  /**< gets a line of answers.jsonl for each answer; NULL: none wanted */
+} qp_answering_t;
+
 /**
  * Answers the queries of data.eval (data.eval_rows of them) n_draw times, with rewards from
  * run->scorer. reward [n_query, n_draw], caller's (qp_free). The same on any number of ranks.
  * Collective.
  */
-qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, int64_t n_draw, double **reward,
-                             qp_answer_statistics_t *statistics);
+qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, const qp_answering_t *how,
+                             double **reward, qp_answer_statistics_t *statistics);
 
 /**
  * Of a against b [n_query, n_draw], answer by answer; ties count half. Answers to one query are no
- * sample of their own: the 95% interval (Wilson 1927) and the error are those of n_query queries.
+ * sample of their own: the 95% intervals (Wilson 1927 for the rate, Student's for the difference,
+ * query by query) and the error are those of n_query queries. One query has no interval: infinite.
  */
 typedef struct {
     double win_rate, win_low, win_high;
-    double difference, difference_error; /**< of the mean rewards */
+    double difference, difference_error, difference_low, difference_high; /**< of mean rewards */
 } qp_win_rate_t;
 qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int64_t n_draw);
 
-/** Means and more as lines of the log and as JSON text to append to. */
+/** Means and more as lines of the log, and as one more member of the JSON object in \a json. */
 void qp_compare_report(const char *name, const qp_answer_statistics_t *statistics, qp_str_t *json);
 
 #endif

@@ -114,6 +114,7 @@ const qp_pair_objective_t qp_dpo_objective = {.name = "dpo",
                                               .metric = metric_name,
                                               .eval_metric = eval_metric_name,
                                               .n_metric = 7,
+                                              .targets = true,
                                               .micro = micro};
 
 qp_error_t qp_method_dpo(qp_run_t *run)

@@ -46,7 +46,9 @@ qp_error_t qp_evaluate(qp_run_t *run, qp_evaluation_t *evaluation)
         QP_ASSERT(v.leaf == end);
         qp_leaf_values_total(run->comm, &v.values, total);
         evaluation->n_target = (int64_t)total[VALUE_TARGETS];
-        evaluation->loss = total[VALUE_LOSS] / total[VALUE_TARGETS];
+        /* Rows without a target have no loss. */
+        evaluation->loss =
+            evaluation->n_target > 0 ? total[VALUE_LOSS] / total[VALUE_TARGETS] : (double)NAN;
         evaluation->perplexity = exp(evaluation->loss);
     }
     qp_leaf_values_fini(&v.values);
@@ -56,14 +58,27 @@ qp_error_t qp_evaluate(qp_run_t *run, qp_evaluation_t *evaluation)
 /* --- job.method = "eval": what is done follows from what data.eval holds -----------------------
  */
 
+/* Into the run's folder, by rank 0. Collective. */
+static qp_error_t write_file(const qp_run_t *run, const char *name, const qp_str_t *text)
+{
+    qp_error_t error = NULL;
+    if (qp_comm_rank(run->comm) == 0) {
+        char *path = qp_format("%s/%s", run->folder, name);
+        error = qp_file_write(path, text->data, text->n);
+        qp_free(path);
+    }
+    return qp_comm_agree(run->comm, error);
+}
+
 static qp_error_t eval_texts(qp_run_t *run, qp_str_t *json)
 {
     qp_evaluation_t e;
     QP_TRY(qp_evaluate(run, &e));
     qp_log_info("eval_loss %.6f, perplexity %.4f over %lld targets", e.loss, e.perplexity,
                 (long long)e.n_target);
-    qp_str_printf(json, "\"eval_loss\": %.17g, \"eval_perplexity\": %.17g, \"n_target\": %lld",
-                  e.loss, e.perplexity, (long long)e.n_target);
+    qp_str_json_number(json, "eval_loss", e.loss);
+    qp_str_json_number(json, "eval_perplexity", e.perplexity);
+    qp_str_json_number(json, "n_target", (double)e.n_target);
     return NULL;
 }
 
@@ -73,49 +88,69 @@ static qp_error_t eval_pairs(qp_run_t *run, qp_str_t *json)
     QP_TRY(qp_pairs_evaluate(run, &qp_reward_objective, &e));
     qp_log_info("eval_loss %.6f, accuracy %.4f, margin %.4f over %lld pairs", e.mean[QP_PAIR_LOSS],
                 e.mean[QP_PAIR_ACCURACY], e.mean[QP_PAIR_MARGIN], (long long)e.n_pair);
-    qp_str_printf(json,
-                  "\"eval_loss\": %.17g, \"eval_accuracy\": %.17g, \"eval_margin\": %.17g, "
-                  "\"n_pair\": %lld, \"calibration\": [",
-                  e.mean[QP_PAIR_LOSS], e.mean[QP_PAIR_ACCURACY], e.mean[QP_PAIR_MARGIN],
-                  (long long)e.n_pair);
+    qp_str_json_number(json, "eval_loss", e.mean[QP_PAIR_LOSS]);
+    qp_str_json_number(json, "eval_accuracy", e.mean[QP_PAIR_ACCURACY]);
+    qp_str_json_number(json, "eval_margin", e.mean[QP_PAIR_MARGIN]);
+    qp_str_json_number(json, "n_pair", (double)e.n_pair);
+    qp_str_puts(json, ", \"calibration\": [");
     for (int b = 0; b < e.n_bin; b++) {
         qp_log_info("  scores differ by %.3g to %.3g: %lld pairs, accuracy %.4f, expected %.4f",
                     e.bin[b].least, e.bin[b].most, (long long)e.bin[b].n_pair, e.bin[b].accuracy,
                     e.bin[b].confidence);
-        qp_str_printf(json,
-                      "%s{\"least\": %.9g, \"most\": %.9g, \"n_pair\": %lld, \"accuracy\": %.17g, "
-                      "\"confidence\": %.17g}",
-                      b > 0 ? ", " : "", e.bin[b].least, e.bin[b].most, (long long)e.bin[b].n_pair,
-                      e.bin[b].accuracy, e.bin[b].confidence);
+        qp_str_puts(json, b > 0 ? ", {" : "{");
+        qp_str_json_number(json, "least", e.bin[b].least);
+        qp_str_json_number(json, "most", e.bin[b].most);
+        qp_str_json_number(json, "n_pair", (double)e.bin[b].n_pair);
+        qp_str_json_number(json, "accuracy", e.bin[b].accuracy);
+        qp_str_json_number(json, "confidence", e.bin[b].confidence);
+        qp_str_putc(json, '}');
     }
     qp_str_puts(json, "]");
     return NULL;
 }
 
+static void put_interval(qp_str_t *json, const char *name, double low, double high)
+{
+    qp_str_printf(json, ", \"%s\": [", name);
+    qp_str_json_number(json, NULL, low);
+    qp_str_json_number(json, NULL, high);
+    qp_str_putc(json, ']');
+}
+
+static void report_win_rate(const qp_win_rate_t *w, qp_str_t *json)
+{
+    qp_log_info("policy against rival: wins %.1f%% (95%%: %.1f to %.1f), reward %+.4f "
+                "(95%%: %+.4f to %+.4f)",
+                100.0 * w->win_rate, 100.0 * w->win_low, 100.0 * w->win_high, w->difference,
+                w->difference_low, w->difference_high);
+    qp_str_json_number(json, "win_rate", w->win_rate);
+    put_interval(json, "win_rate_95", w->win_low, w->win_high);
+    qp_str_json_number(json, "difference", w->difference);
+    qp_str_json_number(json, "difference_error", w->difference_error);
+    put_interval(json, "difference_95", w->difference_low, w->difference_high);
+}
+
 static qp_error_t eval_queries(qp_run_t *run, qp_str_t *json)
 {
-    const int64_t n_draw = run->settings->generate.num_return_sequences;
     const qp_role_t role = qp_run_role(run), rival = {run->base, run->rival};
+    qp_str_t lines = {0};
+    qp_answering_t how = {"policy", run->settings->generate.num_return_sequences, &lines};
     qp_answer_statistics_t own, other;
     double *a = NULL, *b = NULL;
     qp_error_t error = NULL;
-    QP_TRY_DONE(qp_reward_answers(run, &role, n_draw, &a, &own));
-    qp_str_printf(json, "\"n_query\": %lld, ", (long long)own.n_query);
+    QP_TRY_DONE(qp_reward_answers(run, &role, &how, &a, &own));
+    qp_str_json_number(json, "n_query", (double)own.n_query);
     qp_compare_report("policy", &own, json);
     if (run->has_rival) {
-        QP_TRY_DONE(qp_reward_answers(run, &rival, n_draw, &b, &other));
-        qp_str_puts(json, ", ");
+        how.name = "rival";
+        QP_TRY_DONE(qp_reward_answers(run, &rival, &how, &b, &other));
         qp_compare_report("rival", &other, json);
-        const qp_win_rate_t w = qp_win_rate(a, b, own.n_query, n_draw);
-        qp_log_info("policy against rival: wins %.1f%% (95%%: %.1f to %.1f), reward %+.4f +- %.4f",
-                    100.0 * w.win_rate, 100.0 * w.win_low, 100.0 * w.win_high, w.difference,
-                    w.difference_error);
-        qp_str_printf(json,
-                      ", \"win_rate\": %.17g, \"win_rate_95\": [%.17g, %.17g], "
-                      "\"difference\": %.17g, \"difference_error\": %.17g",
-                      w.win_rate, w.win_low, w.win_high, w.difference, w.difference_error);
+        const qp_win_rate_t w = qp_win_rate(a, b, own.n_query, how.n_draw);
+        report_win_rate(&w, json);
     }
+    error = write_file(run, "answers.jsonl", &lines);
 done:
+    qp_str_fini(&lines);
     qp_free(a);
     qp_free(b);
     return error;
@@ -136,13 +171,10 @@ qp_error_t qp_method_eval(qp_run_t *run)
         if (strcmp(qp_dataset_kind(run->eval), eval_of[i].kind) == 0)
             error = eval_of[i].run(run, &json);
     qp_str_puts(&json, "}\n");
-    if (error == NULL && qp_comm_rank(run->comm) == 0) {
-        char *path = qp_format("%s/eval.json", run->folder);
-        error = qp_file_write(path, json.data, json.n);
-        qp_free(path);
-    }
+    if (error == NULL)
+        error = write_file(run, "eval.json", &json);
     qp_str_fini(&json);
-    QP_TRY(qp_comm_agree(run->comm, error));
+    QP_TRY(error);
     qp_log_info("evaluated in %.1f s: %s/eval.json", qp_time() - start, run->folder);
     return NULL;
 }

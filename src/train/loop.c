@@ -49,6 +49,18 @@ void qp_loop_destroy(qp_loop_t **loop)
     QP_FREE(*loop);
 }
 
+qp_work_t qp_loop_work(const qp_run_t *run, const qp_step_batch_t *batch, bool targets)
+{
+    const bool learns = !targets || batch->n_target_global > 0;
+    if (!learns)
+        qp_log_warn("step %lld has nothing to learn: none of its %lld tokens counts",
+                    (long long)batch->step + 1, (long long)batch->n_token_global);
+    return (qp_work_t){.n_update = learns,
+                       .n_micro = qp_settings_n_micro(run->settings),
+                       .n_token = batch->n_token_global,
+                       .epoch = batch->epoch};
+}
+
 int64_t qp_loop_step(const qp_loop_t *loop)
 {
     return loop->progress.step;
@@ -130,13 +142,12 @@ static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *w
     }
     result->skipped = result->skipped || result->work.n_update == 0;
     loop->method->finish(loop->owner, any ? total : NULL, result->metric);
-    for (int i = 0; i < loop->method->n_metric; i++)
-        if (isnan(result->metric[i]))
-            result->metric[i] = (double)NAN; /* "nan" in files, never "-nan" */
     if (error == NULL) {
         error = loop->report_error;
         loop->report_error = NULL;
     }
+    if (error == NULL && qp_owner_is_lost(run->owner))
+        error = qp_owner_check(run->owner);
     *word = qp_comm_agree_bits(run->comm, qp_stop_bits(&loop->stop, qp_comm_rank(run->comm)) |
                                               (error != NULL ? QP_WORD_FAILED : 0));
     result->seconds = qp_time() - start;
@@ -228,8 +239,10 @@ static qp_error_t give_up(qp_loop_t *loop)
     QP_TRY(qp_loop_checkpoint(loop));
     return QP_ERROR(
         QP_INPUT,
-        "%lld steps in a row had a loss, reward or gradient that is not finite; stopped after step "
-        "%lld with a checkpoint (a smaller optim.lr, or device.compute = \"fp32\", may help)",
+        "%lld steps in a row had nothing to learn, or a loss, reward or gradient that is not "
+        "finite; "
+        "stopped after step %lld with a checkpoint (a smaller optim.lr, or device.compute = "
+        "\"fp32\", may help against the latter)",
         (long long)loop->progress.n_skipped_in_row, (long long)loop->progress.step);
 }
 

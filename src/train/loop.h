@@ -60,6 +60,12 @@ typedef struct {
     int64_t num_tokens, n_skipped, n_skipped_in_row;
 } qp_progress_t;
 
+/**
+ * The work of a step of one update on a batch from the loader; \a targets: of which it is made of.
+ * Where these are none, there is nothing to learn: no update, with a warning.
+ */
+qp_work_t qp_loop_work(const qp_run_t *run, const qp_step_batch_t *batch, bool targets);
+
 typedef struct qp_loop qp_loop_t;
 
 /**

@@ -95,6 +95,15 @@ static const char *short_name(const char *metric)
     return slash != NULL ? slash + 1 : metric;
 }
 
+/* "  name value"; where nothing was learnt or looked at there is none. */
+static void print_value(qp_str_t *line, const char *name, int decimals, double value)
+{
+    if (isfinite(value))
+        qp_str_printf(line, "  %s %.*f", name, decimals, value);
+    else
+        qp_str_printf(line, "  %s -", name);
+}
+
 static void show_progress(const qp_loop_t *loop, const qp_step_result_t *result, double rate)
 {
     const qp_settings_t *s = loop->run->settings;
@@ -105,12 +114,13 @@ static void show_progress(const qp_loop_t *loop, const qp_step_result_t *result,
                 sizeof left);
     qp_str_printf(&line, "step %lld/%lld", (long long)step, (long long)s->optim.steps);
     for (int i = 0; i < loop->method->n_shown; i++)
-        qp_str_printf(&line, "  %s %.4f", short_name(loop->method->metric[i]), result->metric[i]);
+        print_value(&line, short_name(loop->method->metric[i]), 4, result->metric[i]);
     qp_str_printf(&line, "  %.0f tokens/s  %s left", rate, left);
     qp_log_progress(line.data);
+    print_value(&line, "grad_norm", 4, result->grad_norm);
     if (step % s->log.every_steps == 0 || step == s->optim.steps)
-        qp_log_info("%s  grad_norm %.4f  lr %.3e  epoch %.3f", line.data, result->grad_norm,
-                    result->learning_rate, result->work.epoch);
+        qp_log_info("%s  lr %.3e  epoch %.3f", line.data, result->learning_rate,
+                    result->work.epoch);
     qp_str_fini(&line);
 }
 
@@ -149,7 +159,7 @@ qp_error_t qp_loop_evaluate(qp_loop_t *loop)
     qp_str_t line = {0};
     for (int i = 0; i < method->n_eval_metric; i++) {
         qp_metrics_set(&loop->metrics, loop->first_eval_metric + i, metric[i]);
-        qp_str_printf(&line, "  %s %.5g", method->eval_metric[i], metric[i]);
+        print_value(&line, method->eval_metric[i], 5, metric[i]);
     }
     qp_log_info("step %lld:%s  (%.1f s)", (long long)loop->progress.step, line.data,
                 qp_time() - start);

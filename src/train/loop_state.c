@@ -4,7 +4,6 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/version.h"
 #include "train/loop_impl.h"
 
 static qp_error_t get_slab(void *owner, void *slab)
@@ -56,17 +55,6 @@ static void register_all(qp_loop_t *loop)
         loop->method->remember(loop->owner, loop->state);
 }
 
-static qp_ckpt_info_t describe(const qp_loop_t *loop)
-{
-    const qp_settings_t *s = loop->run->settings;
-    return (qp_ckpt_info_t){.step = loop->progress.step,
-                            .method = loop->method->name,
-                            .base_id = loop->run->info.base_id,
-                            .deck_hash = s->deck_hash,
-                            .fingerprint = s->fingerprint.n > 0 ? s->fingerprint.data : "",
-                            .build = qp_version()};
-}
-
 static qp_error_t make_folder(const char *path)
 {
     if (mkdir(path, 0777) != 0 && errno != EEXIST)
@@ -74,53 +62,35 @@ static qp_error_t make_folder(const char *path)
     return NULL;
 }
 
-static qp_error_t continue_from(qp_loop_t *loop, const char *path)
-{
-    const qp_ckpt_info_t info = describe(loop);
-    QP_TRY(qp_ckpt_read(loop->run->comm, path, &info, loop->state, &loop->progress.step));
-    QP_TRY(qp_comm_agree(loop->run->comm, qp_adapter_refresh(loop->run->adapter)));
-    loop->checkpoint_step = loop->progress.step;
-    qp_log_info("continuing after step %lld from %s", (long long)loop->progress.step, path);
-    return NULL;
-}
-
 qp_error_t qp_loop_restore(qp_loop_t *loop)
 {
-    qp_comm_t *comm = loop->run->comm;
-    int restart = loop->run->settings->job.restart;
-    char *path = NULL;
-    int64_t step;
+    qp_run_t *run = loop->run;
     qp_error_t error = NULL;
     loop->checkpoint_step = -1;
-    loop->checkpoints = qp_format("%s/checkpoints", loop->run->folder);
+    loop->checkpoints = qp_format("%s/checkpoints", run->folder);
     register_all(loop);
-    if (qp_comm_rank(comm) == 0)
+    if (qp_comm_rank(run->comm) == 0)
         error = make_folder(loop->checkpoints);
-    QP_TRY(qp_comm_agree(comm, error));
-    QP_TRY(qp_ckpt_latest(comm, loop->checkpoints, &path, &step));
-    if (path != NULL && restart == QP_RESTART_NEVER)
-        error =
-            QP_ERROR(QP_INPUT,
-                     "%s exists, but job.restart = \"never\": choose another job.name, move the "
-                     "folder away, or set job.restart = \"auto\" to continue",
-                     path);
-    else if (path == NULL && restart == QP_RESTART_REQUIRE)
-        error = QP_ERROR(QP_INPUT, "%s holds no complete checkpoint, but job.restart = \"require\"",
-                         loop->checkpoints);
-    else if (path != NULL)
-        error = continue_from(loop, path);
-    qp_free(path);
-    return error;
+    QP_TRY(qp_comm_agree(run->comm, error));
+    if (run->checkpoint == NULL)
+        return NULL;
+    QP_TRY(qp_ckpt_read(run->comm, run->checkpoint, loop->state, &loop->progress.step));
+    QP_TRY(qp_comm_agree(run->comm, qp_adapter_refresh(run->adapter)));
+    loop->checkpoint_step = loop->progress.step;
+    qp_log_info("continuing after step %lld from %s", (long long)loop->progress.step,
+                run->checkpoint);
+    return NULL;
 }
 
 qp_error_t qp_loop_checkpoint(qp_loop_t *loop)
 {
     const qp_ckpt_config_t config = {.folder = loop->checkpoints,
                                      .keep = loop->run->settings->checkpoint.keep};
-    const qp_ckpt_info_t info = describe(loop);
+    const qp_ckpt_info_t info = qp_run_describe(loop->run, loop->progress.step);
     double start = qp_time();
     if (loop->checkpoint_step == loop->progress.step)
         return NULL;
+    QP_TRY(qp_comm_agree(loop->run->comm, qp_owner_check(loop->run->owner)));
     QP_TRY(qp_ckpt_write(loop->run->comm, &config, &info, loop->state));
     double seconds = qp_time() - start;
     loop->checkpoint_step = loop->progress.step;

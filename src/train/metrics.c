@@ -1,6 +1,7 @@
 #include "train/metrics.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -42,9 +43,7 @@ qp_error_t qp_lines_open(const char *path, const char *key, int64_t step, FILE *
             keep_lines(text, key, step, &kept);
         QP_TRY_DONE(qp_file_write(path, kept.n > 0 ? kept.data : "", kept.n));
     }
-    *file = fopen(path, "a");
-    if (*file == NULL)
-        error = QP_ERROR(QP_IO, "%s: cannot be written: %s", path, strerror(errno));
+    error = qp_file_append(path, file);
 done:
     qp_str_fini(&kept);
     qp_free(text);
@@ -88,7 +87,7 @@ qp_error_t qp_metrics_write(qp_metrics_t *metrics)
     for (int i = 0; i < metrics->n; i++) {
         if (i > 0)
             fputc(',', metrics->file);
-        if (metrics->is_set[i])
+        if (metrics->is_set[i] && isfinite(metrics->value[i])) /* else there is no number */
             fprintf(metrics->file, "%.10g", metrics->value[i]);
         metrics->is_set[i] = false;
     }

@@ -52,10 +52,7 @@ static qp_error_t next(void *owner, qp_work_t *work)
 {
     qp_pairs_t *pairs = &((training_t *)owner)->pairs;
     QP_TRY(qp_loader_next(pairs->loader, &pairs->batch));
-    *work = (qp_work_t){.n_update = 1,
-                        .n_micro = qp_settings_n_micro(pairs->run->settings),
-                        .n_token = pairs->batch.n_token_global,
-                        .epoch = pairs->batch.epoch};
+    *work = qp_loop_work(pairs->run, &pairs->batch, ((training_t *)owner)->objective->targets);
     return NULL;
 }
 
@@ -72,7 +69,7 @@ static void finish(void *owner, const double *total, double *metric)
     const training_t *t = owner;
     const double n = (double)t->pairs.run->settings->batch.global_sequences;
     for (int k = 0; k < t->objective->n_metric; k++)
-        metric[k] = total[k] / n;
+        metric[k] = total != NULL ? total[k] / n : (double)NAN;
 }
 
 static qp_error_t evaluate(void *owner, double *metric)
@@ -103,9 +100,9 @@ qp_error_t qp_pairs_train(qp_run_t *run, const qp_pair_objective_t *objective)
     qp_error_t error = NULL;
     init(&training.pairs, run);
     QP_TRY_DONE(qp_loop_create(run, &method, &training, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch,
-                                 qp_tokenizer_eos(run->tokenizer), (uint32_t)s->job.seed,
-                                 qp_loop_step(loop), &training.pairs.loader));
+    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch, &run->eos,
+                                 (uint32_t)s->job.seed, qp_loop_step(loop),
+                                 &training.pairs.loader));
     QP_TRY_DONE(qp_loop_run(loop));
 done:
     qp_loader_destroy(&training.pairs.loader);

@@ -45,6 +45,7 @@ typedef struct {
      */
     qp_error_t (*micro)(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
                         double weight, double *sum, double *reward);
+    bool targets; /**< it is made of tokens' probabilities */
 } qp_pair_objective_t;
 
 /** Trains with an objective. Collective. */

@@ -232,9 +232,10 @@ static qp_error_t evaluate(void *owner, double *metric)
 {
     const qp_ppo_t *ppo = owner;
     const qp_role_t policy = qp_run_role(ppo->run);
+    const qp_answering_t how = {.name = "policy", .n_draw = 1};
     qp_answer_statistics_t s;
     double *reward;
-    QP_TRY(qp_reward_answers(ppo->run, &policy, 1, &reward, &s));
+    QP_TRY(qp_reward_answers(ppo->run, &policy, &how, &reward, &s));
     qp_free(reward);
     metric[0] = s.reward;
     metric[1] = s.length;
@@ -292,9 +293,8 @@ qp_error_t qp_method_ppo(qp_run_t *run)
     qp_ppo_init(&ppo, run);
     warn_of_sampling(run);
     QP_TRY_DONE(qp_loop_create(run, &qp_ppo_method, &ppo, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &rows,
-                                 qp_tokenizer_eos(run->tokenizer), (uint32_t)s->job.seed,
-                                 qp_loop_step(loop), &ppo.loader));
+    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &rows, &run->eos,
+                                 (uint32_t)s->job.seed, qp_loop_step(loop), &ppo.loader));
     QP_TRY_DONE(qp_loop_run(loop));
 done:
     qp_loader_destroy(&ppo.loader);

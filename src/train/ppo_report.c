@@ -1,7 +1,6 @@
 /* What a step of PPO says of itself: the metrics of TRL under their names (recipe D8). */
 #include <jansson.h>
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/mem.h"
 #include "train/ppo_impl.h"
@@ -100,41 +99,16 @@ static json_t *number(double x)
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static qp_error_t add_line(const qp_ppo_t *ppo, int64_t step, int64_t s, qp_str_t *lines)
-{
-    const qp_experience_t *e = &ppo->experience;
-    const qp_rollout_t *r = &e->rollout;
-    qp_str_t query = {0}, response = {0};
-    char *line = NULL;
-    qp_error_t error = NULL;
-    QP_TRY_DONE(qp_rollout_text(r, ppo->run->tokenizer, s, false, &query));
-    QP_TRY_DONE(qp_rollout_text(r, ppo->run->tokenizer, s, true, &response));
-    json_t *object = json_object();
-    json_object_set_new(object, "step", json_integer(step));
-    json_object_set_new(object, "query", json_stringn(query.n > 0 ? query.data : "", query.n));
-    json_object_set_new(object, "response",
-                        json_stringn(response.n > 0 ? response.data : "", response.n));
-    json_object_set_new(object, "score", number(e->score[s]));
-    json_object_set_new(object, "kl", number(e->sequence_kl[s]));
-    json_object_set_new(object, "n_token", json_integer(qp_rollout_n_response(r, s)));
-    json_object_set_new(object, "stopped", json_boolean(r->stopped[s]));
-    line = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
-    json_decref(object);
-    if (line == NULL)
-        error = QP_ERROR(QP_INTERNAL, "an answer cannot be written as JSON");
-    else
-        qp_str_printf(lines, "%s\n", line);
-done:
-    free(line);
-    qp_str_fini(&query);
-    qp_str_fini(&response);
-    return error;
-}
-
 qp_error_t qp_ppo_samples(void *owner, int64_t step, qp_str_t *lines)
 {
     const qp_ppo_t *ppo = owner;
-    for (int64_t s = 0; s < ppo->experience.rollout.n_seq; s++)
-        QP_TRY(add_line(ppo, step, s, lines));
+    const qp_experience_t *e = &ppo->experience;
+    for (int64_t s = 0; s < e->rollout.n_seq; s++) {
+        json_t *line = json_object();
+        json_object_set_new(line, "step", json_integer(step));
+        json_object_set_new(line, "score", number(e->score[s]));
+        json_object_set_new(line, "kl", number(e->sequence_kl[s]));
+        QP_TRY(qp_rollout_line(&e->rollout, ppo->run->tokenizer, s, line, lines));
+    }
     return NULL;
 }

@@ -63,7 +63,7 @@ static const qp_deck_key_t compare_keys[] = {
     {"compare.against", QP_DECK_STRING, FIELD(against), NULL, 0, 0, NULL, "",
      "PEFT folder of another policy that answers the queries of data.eval too, or \"base\"; its "
      "answers are compared with those of lora.init.",
-     QP_DECK_OPTIONAL},
+     QP_DECK_OPTIONAL | QP_DECK_NAME},
 };
 const qp_deck_group_t qp_compare_deck = {
     "compare", "Two policies under one reward, on the queries of data.eval.", "eval", compare_keys,

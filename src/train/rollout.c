@@ -1,5 +1,6 @@
 #include "train/rollout.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -21,7 +22,7 @@ static qp_error_t answer(qp_run_t *run, const qp_role_t *role, const qp_queries_
 {
     const uint32_t seed = (uint32_t)run->settings->job.seed;
     const qp_philox_key_t key = {.seed = seed, .step = config->step};
-    const int32_t eos = config->stop_at_eos ? qp_tokenizer_eos(run->tokenizer) : -1;
+    const qp_eos_t none = {0}, *eos = config->stop_at_eos ? &run->eos : &none;
     for (int64_t i = 0; i < queries->n; i++) {
         const uint32_t sample = (uint32_t)(config->draw * queries->n_global + queries->first + i);
         request[i] = (qp_request_t){.prompt = queries->id[i],
@@ -142,4 +143,29 @@ qp_error_t qp_rollout_text(const qp_rollout_t *r, const qp_tokenizer_t *tokenize
     qp_str_clear(text);
     return qp_tokenizer_decode(tokenizer, token + (response ? n_query : 0),
                                response ? qp_rollout_n_response(r, seq) : n_query, true, text);
+}
+
+qp_error_t qp_rollout_line(const qp_rollout_t *r, const qp_tokenizer_t *tokenizer, int64_t seq,
+                           json_t *object, qp_str_t *lines)
+{
+    static const char *const key[] = {"query", "response"};
+    qp_str_t text = {0};
+    char *line = NULL;
+    qp_error_t error = NULL;
+    for (int i = 0; i < 2; i++) {
+        QP_TRY_DONE(qp_rollout_text(r, tokenizer, seq, i == 1, &text));
+        json_object_set_new(object, key[i], json_stringn(text.n > 0 ? text.data : "", text.n));
+    }
+    json_object_set_new(object, "n_token", json_integer(qp_rollout_n_response(r, seq)));
+    json_object_set_new(object, "stopped", json_boolean(r->stopped[seq]));
+    line = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(7));
+    if (line == NULL)
+        error = QP_ERROR(QP_INTERNAL, "an answer cannot be written as JSON");
+    else
+        qp_str_printf(lines, "%s\n", line);
+done:
+    free(line);
+    json_decref(object);
+    qp_str_fini(&text);
+    return error;
 }

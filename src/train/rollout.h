@@ -5,6 +5,8 @@
 #ifndef QP_TRAIN_ROLLOUT_H
 #define QP_TRAIN_ROLLOUT_H
 
+#include <jansson.h>
+
 #include "train/run.h"
 
 /** Sequences of a query and its response, in the order of the global batch; same on all ranks. */
@@ -52,5 +54,12 @@ static inline int64_t qp_rollout_n_response(const qp_rollout_t *rollout, int64_t
 /** The text of a sequence's response or query, without special tokens. */
 qp_error_t qp_rollout_text(const qp_rollout_t *rollout, const qp_tokenizer_t *tokenizer,
                            int64_t seq, bool response, qp_str_t *text);
+
+/**
+ * Adds query, response, their length and how it ended to a JSON object (jansson's, taken), and the
+ * object to \a lines as a line of samples.jsonl or answers.jsonl.
+ */
+qp_error_t qp_rollout_line(const qp_rollout_t *rollout, const qp_tokenizer_t *tokenizer,
+                           int64_t seq, json_t *object, qp_str_t *lines);
 
 #endif

@@ -36,14 +36,18 @@ static qp_error_t make_folder(const char *path)
     return error;
 }
 
-/* The run's folder, quipu.log and used.cfg. Rank 0. */
-static qp_error_t open_folder(const qp_run_t *run)
+/* The run's folder, whose owner this run becomes, quipu.log and used.cfg. Rank 0. */
+static qp_error_t open_folder(qp_run_t *run)
 {
     char *log = qp_format("%s/quipu.log", run->folder);
     char *used = qp_format("%s/used.cfg", run->folder);
     qp_error_t error = make_folder(run->folder);
-    if (error == NULL && !qp_log_tee(log))
-        error = QP_ERROR(QP_IO, "%s: cannot be written: %s", log, strerror(errno));
+    if (error == NULL)
+        error = qp_owner_take(run->folder, &run->owner);
+    if (error == NULL)
+        error = qp_log_tee(log);
+    if (error == NULL && qp_owner_before(run->owner) != NULL)
+        qp_log_info("%s", qp_owner_before(run->owner));
     if (error == NULL)
         error = qp_file_write(used, run->settings->used.data, run->settings->used.n);
     qp_free(log);
@@ -77,6 +81,8 @@ static qp_error_t open_base(qp_run_t *run)
     QP_TRY_DONE(qp_base_info_read(file, &run->info));
     QP_TRY_DONE(qp_base_tokenizer_read(file, &files));
     QP_TRY_DONE(qp_error_context(qp_tokenizer_create(&files, &run->tokenizer), "%s", config->file));
+    QP_TRY_DONE(qp_error_context(qp_llama_eos(&run->info.config, run->tokenizer, &run->eos), "%s",
+                                 config->file));
 done:
     qp_tokenizer_files_fini(&files);
     if (error == NULL)
@@ -97,11 +103,12 @@ static qp_error_t open_eval_data(qp_run_t *run)
         qp_error_context(qp_dataset_open(run->comm, &s->data.eval, qp_method_shards(s->job.method),
                                          qp_tokenizer_id(run->tokenizer), &run->eval),
                          "data.eval"));
+    if (run->began_with != NULL)
+        qp_dataset_arrange(run->eval, "data.eval", run->began_with);
     if (strcmp(qp_dataset_kind(run->eval), "sft") != 0)
         config.packing = QP_PACK_NONE;
-    QP_TRY(qp_comm_agree(run->comm,
-                         qp_plan_create(run->eval, &config, qp_tokenizer_eos(run->tokenizer),
-                                        (uint32_t)s->job.seed, 0, &run->eval_plan)));
+    QP_TRY(qp_comm_agree(run->comm, qp_plan_create(run->eval, &config, &run->eos,
+                                                   (uint32_t)s->job.seed, 0, &run->eval_plan)));
     qp_log_info("data.eval: %lld samples, %lld tokens, %lld rows",
                 (long long)qp_dataset_n_sample(run->eval), (long long)qp_dataset_n_token(run->eval),
                 (long long)qp_plan_n_row(run->eval_plan));
@@ -117,9 +124,10 @@ static qp_error_t open_train_data(qp_run_t *run)
         qp_error_context(qp_dataset_open(run->comm, &s->data.train, qp_method_shards(s->job.method),
                                          qp_tokenizer_id(run->tokenizer), &run->train),
                          "data.train"));
-    QP_TRY(qp_comm_agree(run->comm,
-                         qp_plan_create(run->train, &s->data, qp_tokenizer_eos(run->tokenizer),
-                                        (uint32_t)s->job.seed, 0, &epoch)));
+    if (run->began_with != NULL)
+        qp_dataset_arrange(run->train, "data.train", run->began_with);
+    QP_TRY(qp_comm_agree(run->comm, qp_plan_create(run->train, &s->data, &run->eos,
+                                                   (uint32_t)s->job.seed, 0, &epoch)));
     int64_t n_row = qp_plan_n_row(epoch), n_left_out = qp_plan_n_left_out(epoch);
     qp_plan_destroy(&epoch);
     if (n_row < s->batch.global_sequences)
@@ -142,9 +150,12 @@ static qp_error_t open_train_data(qp_run_t *run)
 static qp_error_t check_output(const qp_run_t *run)
 {
     const char *output = run->settings->prompts.output;
+    struct stat status;
     FILE *file;
     if (output == NULL || qp_comm_rank(run->comm) != 0)
         return NULL;
+    if (stat(output, &status) == 0 && !S_ISREG(status.st_mode))
+        return QP_ERROR(QP_INPUT, "prompts.output: %s is no file", output);
     QP_TRY(qp_error_context(qp_file_scratch(output, &file), "prompts.output"));
     fclose(file);
     return NULL;
@@ -153,14 +164,17 @@ static qp_error_t check_output(const qp_run_t *run)
 static qp_error_t open_prompts(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
+    const qp_prompts_model_t model = {.tokenizer = run->tokenizer,
+                                      .n_vocab = run->info.config.n_vocab,
+                                      .chat_template = s->prompts.chat_template};
     run->generate = s->generate;
     if (s->job.method == QP_METHOD_GENERATE) {
         QP_TRY(qp_comm_agree(run->comm, check_output(run)));
-        QP_TRY(qp_prompts_from_file(run->comm, run->tokenizer, s->prompts.input, &run->prompts));
+        QP_TRY(qp_prompts_from_file(run->comm, &model, s->prompts.input, &run->prompts));
         qp_log_info("%s: %lld prompts", s->prompts.input, (long long)run->prompts.n);
     } else if (trains(s)) {
-        QP_TRY(qp_comm_agree(
-            run->comm, qp_prompts_from_texts(run->tokenizer, &s->samples.prompts, &run->prompts)));
+        QP_TRY(qp_comm_agree(run->comm,
+                             qp_prompts_from_texts(&model, &s->samples.prompts, &run->prompts)));
     }
     run->answer_tokens = trains(s) ? s->samples.max_new_tokens : s->generate.max_new_tokens;
     return NULL;
@@ -208,6 +222,30 @@ static void describe(const qp_run_t *run)
         (long long)c->n_vocab);
 }
 
+/* Tokens that a model does not have, samples that teach nothing: known before the first step. */
+static qp_error_t check_tokens(const qp_run_t *run)
+{
+    const qp_settings_t *s = run->settings;
+    const bool learns = s->job.method == QP_METHOD_SFT || s->job.method == QP_METHOD_DPO;
+    const bool texts = run->eval != NULL && strcmp(qp_dataset_kind(run->eval), "sft") == 0;
+    qp_dataset_use_t use = {run->info.config.n_vocab, learns, s->data.completion_only};
+    if (run->scorer != NULL && run->scorer->own_base &&
+        run->scorer->info.config.n_vocab < use.n_vocab)
+        use.n_vocab = run->scorer->info.config.n_vocab;
+    if (run->train != NULL)
+        QP_TRY(qp_dataset_check(run->comm, run->train, &use, "data.train"));
+    use.learns = learns || texts;
+    if (run->eval != NULL)
+        QP_TRY(qp_dataset_check(run->comm, run->eval, &use, "data.eval"));
+    for (int64_t i = 0; i < run->prompts.n; i++)
+        for (int64_t t = 0; t < run->prompts.tokens[i].n; t++)
+            if (run->prompts.tokens[i].id[t] >= run->info.config.n_vocab)
+                return QP_ERROR(QP_INPUT, "prompt %lld has token %d, but the model has %lld tokens",
+                                (long long)i + 1, (int)run->prompts.tokens[i].id[t],
+                                (long long)run->info.config.n_vocab);
+    return NULL;
+}
+
 qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run)
 {
     qp_error_t error = NULL;
@@ -215,7 +253,9 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     run->folder = qp_format("%s/%s", settings->job.output, settings->job.name);
     run->has_adapter = trains(settings) || settings->lora.init != NULL;
     qp_log_init((qp_log_level_t)settings->log.level, qp_comm_rank(comm));
-    if (!dry && qp_comm_rank(comm) == 0)
+    if (qp_comm_rank(comm) == 0 && dry)
+        qp_owner_report(run->folder);
+    else if (qp_comm_rank(comm) == 0)
         error = open_folder(run);
     QP_TRY(qp_comm_agree(comm, error));
     QP_TRY(open_device(run));
@@ -226,8 +266,10 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)
         error = qp_lora_check_init(&settings->lora, &run->info.config);
     QP_TRY(qp_comm_agree(comm, error));
-    if (trains(settings))
+    if (trains(settings)) {
+        QP_TRY(qp_run_find_checkpoint(run));
         QP_TRY(open_train_data(run));
+    }
     if (settings->job.method != QP_METHOD_GENERATE)
         QP_TRY(open_eval_data(run));
     QP_TRY(open_prompts(run));
@@ -235,6 +277,9 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         QP_TRY(qp_scorer_open(comm, settings, run->tokenizer, &run->scorer));
         QP_TRY(open_rival(run));
     }
+    QP_TRY(check_tokens(run));
+    if (trains(settings))
+        QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
     QP_TRY(qp_run_size(run));
     qp_memory_plan_init(&run->plan, comm);
@@ -291,6 +336,10 @@ void qp_run_close(qp_run_t *run)
     qp_tokenizer_destroy(&run->tokenizer);
     qp_base_info_fini(&run->info);
     qp_device_close(&run->device);
+    qp_owner_release(&run->owner);
+    qp_str_fini(&run->inputs);
+    QP_FREE(run->began_with);
+    QP_FREE(run->checkpoint);
     QP_FREE(run->folder);
 }
 

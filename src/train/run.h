@@ -7,8 +7,10 @@
 #define QP_TRAIN_RUN_H
 
 #include "base/timer.h"
+#include "ckpt/ckpt.h"
 #include "text/tokenizer.h"
 #include "train/memory_plan.h"
+#include "train/owner.h"
 #include "train/prompts.h"
 #include "train/settings.h"
 
@@ -17,11 +19,13 @@ typedef struct qp_scorer qp_scorer_t; /* scorer.h */
 typedef struct {
     qp_comm_t *comm;
     const qp_settings_t *settings;
-    char *folder; /**< <job.output>/<job.name> */
+    char *folder;      /**< <job.output>/<job.name> */
+    qp_owner_t *owner; /**< of the folder; rank 0, NULL in a dry run */
     /* cheap */
     qp_device_t *device;
     qp_base_info_t info;
     qp_tokenizer_t *tokenizer;
+    qp_eos_t eos;               /**< of base and tokenizer */
     qp_dataset_t *train, *eval; /**< NULL when the deck names none */
     qp_plan_t *eval_plan;
     bool has_adapter;              /**< the role is base + adapter */
@@ -34,6 +38,9 @@ typedef struct {
     bool has_rival;                /**< another policy is compared with */
     qp_lora_config_t rival_lora;   /**< of its adapter; init NULL: the base alone */
     const char *rival_target[QP_N_LINEAR];
+    qp_str_t inputs;  /**< of a run that trains: what its checkpoints keep of the files it reads */
+    char *checkpoint; /**< to continue from, or NULL */
+    char *began_with; /**< the inputs of that checkpoint */
     int64_t row_tokens; /**< most tokens of a row: a text, a pair, a query with answer */
     int64_t n_position; /**< positions the base must serve */
     int64_t n_param;    /**< of the adapter */
@@ -50,8 +57,9 @@ typedef struct {
 
 /**
  * Folder, log, device, base header, tokenizer, data sets, prompts and the memory plan; the log says
- * what they are. Refuses what cannot work. On failure close() is still to be called. With \a dry
- * nothing is written. Collective.
+ * what they are, and from which checkpoint it would go on. Refuses what cannot work, and a folder
+ * that another run owns. On failure close() is still to be called. With \a dry nothing is written.
+ * Collective.
  */
 qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run);
 
@@ -60,6 +68,9 @@ qp_error_t qp_run_load(qp_run_t *run);
 
 /** Collective. */
 void qp_run_close(qp_run_t *run);
+
+/** What a checkpoint of the run says of itself after so many steps. */
+qp_ckpt_info_t qp_run_describe(const qp_run_t *run, int64_t step);
 
 /** The role the deck asks for. */
 qp_role_t qp_run_role(const qp_run_t *run);

@@ -11,6 +11,12 @@ bool qp_run_rolls_out(const qp_run_t *run);
  * prompts and reward models are open. */
 qp_error_t qp_run_size(qp_run_t *run);
 
+/** The checkpoint to go on from as job.restart says, and what it was made from. Collective. */
+qp_error_t qp_run_find_checkpoint(qp_run_t *run);
+/** What the run reads by name; a checkpoint of another run, or made from other inputs, is refused.
+ * Once data sets and reward models are open. Collective. */
+qp_error_t qp_run_check_checkpoint(qp_run_t *run);
+
 /** Fills the memory plan and chooses what to recompute. Collective where that is automatic. */
 qp_error_t qp_run_plan(qp_run_t *run);
 

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/str.h"
 #include "train/accumulate.h"
 #include "train/run_impl.h"
 #include "train/scorer.h"
@@ -37,6 +38,45 @@ static void size_engine(qp_run_t *run)
         run->generate.max_active = n_answer;
 }
 
+/* The longest sequence that attention sees of a data set; with an answer, where there are any. */
+static int64_t longest_sequence(const qp_run_t *run, const qp_dataset_t *data)
+{
+    const qp_data_config_t *config = &run->settings->data;
+    if (data == NULL)
+        return 0;
+    const int64_t longest = qp_dataset_longest(data), cut = config->seq_length;
+    if (config->packing == QP_PACK_CONTAMINATED && strcmp(qp_dataset_kind(data), "sft") == 0)
+        return cut; /* a row is one sequence */
+    return (longest < cut ? longest : cut) +
+           (qp_run_rolls_out(run) ? qp_settings_max_response(run->settings) + 1 : 0);
+}
+
+/* A model with a sliding window is computed without it while nothing is longer. */
+static qp_error_t check_windows(const qp_run_t *run)
+{
+    const char *with_answer = qp_run_rolls_out(run) ? " with its answer" : "";
+    const struct {
+        const char *what, *with;
+        int64_t n_token;
+    } all[] = {
+        {"the longest sequence of data.train", with_answer, longest_sequence(run, run->train)},
+        {"the longest sequence of data.eval", with_answer, longest_sequence(run, run->eval)},
+        {"the longest prompt with its answer", "",
+         run->prompts.n > 0 ? run->prompts.longest + run->answer_tokens : 0},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        char *what = qp_format("%s%s", all[i].what, all[i].with);
+        qp_error_t error = qp_llama_check_length(&run->info.config, what, all[i].n_token);
+        if (error == NULL && i < 2 && run->scorer != NULL && run->scorer->own_base)
+            error = qp_error_context(
+                qp_llama_check_length(&run->scorer->info.config, what, all[i].n_token),
+                "reward_model.base");
+        qp_free(what);
+        QP_TRY(error);
+    }
+    return NULL;
+}
+
 /* Rows, answers, and the positions that they take. */
 qp_error_t qp_run_size(qp_run_t *run)
 {
@@ -54,6 +94,7 @@ qp_error_t qp_run_size(qp_run_t *run)
                         : row > run->n_generate ? "data.seq_length"
                                                 : "the longest prompt with its answer",
                         (long long)run->n_position, (long long)most);
+    QP_TRY(check_windows(run));
     return run->scorer != NULL ? qp_scorer_check(run->scorer, row) : NULL;
 }
 

@@ -140,12 +140,11 @@ static qp_error_t score_by_model(qp_scorer_t *s, qp_run_t *run, const qp_rollout
     qp_workspace_t *ws = s->ws != NULL ? s->ws : run->ws;
     const qp_role_t role = {s->base != NULL ? s->base : run->base, s->adapter};
     const qp_pass_t pass = {.training = false};
-    const int32_t eos = qp_tokenizer_eos(run->tokenizer);
     qp_sequences_clear(room);
     for (int64_t seq = first; seq < end; seq++) {
         const int32_t *token = rollout->token + rollout->first[seq];
         const int64_t n = qp_rollout_length(rollout, seq);
-        const int32_t added = token[n - 1] == eos ? -1 : eos;
+        const int32_t added = qp_eos_has(&run->eos, token[n - 1]) ? -1 : qp_eos_first(&run->eos);
         qp_sequences_add(room, token, n, n, added, (uint32_t)seq);
         room->valued[room->cu_seqlens[room->n_seq] - 1] = 1;
     }

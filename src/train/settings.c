@@ -1,8 +1,10 @@
 #include "train/settings.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/duration.h"
 #include "base/mem.h"
 #include "base/version.h"
 #include "compute/device_deck.h"
@@ -85,25 +87,6 @@ int64_t qp_settings_max_response(const qp_settings_t *s)
     return s->ppo.output_max_length > 0 ? s->ppo.output_max_length : s->generate.max_new_tokens;
 }
 
-bool qp_duration_parse(const char *text, double *seconds)
-{
-    double a, b, c;
-    int used = -1;
-    if (strcmp(text, "auto") == 0) {
-        *seconds = -1.0;
-        return true;
-    }
-    if (sscanf(text, "%lf:%lf:%lf%n", &a, &b, &c, &used) == 3 && text[used] == '\0')
-        *seconds = 3600.0 * a + 60.0 * b + c;
-    else if (sscanf(text, "%lf:%lf%n", &a, &b, &used) == 2 && text[used] == '\0')
-        *seconds = 60.0 * a + b;
-    else if (sscanf(text, "%lf%n", &a, &used) == 1 && text[used] == '\0')
-        *seconds = a;
-    else
-        return false;
-    return *seconds >= 0.0;
-}
-
 /* Appends "where: text" as one more line of the report. */
 __attribute__((format(printf, 4, 5))) static void
 complain(qp_str_t *report, const qp_deck_t *deck, const char *path, const char *format, ...)
@@ -122,8 +105,9 @@ static void check_duration(qp_str_t *report, const qp_deck_t *deck, const char *
                            const char *text, double *seconds)
 {
     *seconds = -1.0;
-    if (text != NULL && !qp_duration_parse(text, seconds))
-        complain(report, deck, path, "\"%s\" is neither \"auto\" nor seconds nor h:mm:ss", text);
+    if (text != NULL && strcmp(text, "auto") != 0 && !qp_duration_parse(text, seconds))
+        complain(report, deck, path,
+                 "\"%s\" is neither \"auto\" nor seconds nor h:mm:ss nor days-hh:mm:ss", text);
 }
 
 static void check_ppo(qp_str_t *report, const qp_settings_t *s)

@@ -45,7 +45,7 @@ typedef struct {
     int64_t every_steps; /**< 0: only when the run stops */
     int64_t keep;
     int64_t stop_after_steps; /**< of this start; 0: off */
-    const char *walltime;     /**< "auto", seconds or h:mm:ss */
+    const char *walltime;     /**< "auto", or as qp_duration_parse() reads it */
     const char *walltime_margin;
     double walltime_seconds; /**< filled by the check: negative is "auto" */
     double walltime_margin_seconds;
@@ -63,6 +63,7 @@ typedef struct {
 
 typedef struct {
     const char *input, *output; /**< JSONL files; output NULL: answers.jsonl in the run's folder */
+    const char *chat_template;  /**< file; NULL: the base's own */
 } qp_prompts_config_t;
 
 /** How a reward model learns from pairs (recipe section 1). */
@@ -175,9 +176,5 @@ int64_t qp_settings_max_response(const qp_settings_t *settings);
 qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
                             const char *command, qp_settings_t *settings);
 void qp_settings_fini(qp_settings_t *settings);
-
-/** "auto" gives -1; otherwise seconds from "300", "300.5", "5:00" or "1:05:00". False if none of
- * them. */
-bool qp_duration_parse(const char *text, double *seconds);
 
 #endif

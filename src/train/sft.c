@@ -1,5 +1,7 @@
 #include "train/sft.h"
 
+#include <math.h>
+
 #include "train/evaluate.h"
 #include "train/loop.h"
 
@@ -17,10 +19,7 @@ static qp_error_t next(void *owner, qp_work_t *work)
 {
     sft_t *sft = owner;
     QP_TRY(qp_loader_next(sft->loader, &sft->batch));
-    *work = (qp_work_t){.n_update = 1,
-                        .n_micro = qp_settings_n_micro(sft->run->settings),
-                        .n_token = sft->batch.n_token_global,
-                        .epoch = sft->batch.epoch};
+    *work = qp_loop_work(sft->run, &sft->batch, true);
     return NULL;
 }
 
@@ -38,7 +37,8 @@ static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass
 static void finish(void *owner, const double *total, double *metric)
 {
     const sft_t *sft = owner;
-    metric[0] = total[VALUE_LOSS] / (double)sft->batch.n_target_global;
+    metric[0] =
+        total != NULL ? total[VALUE_LOSS] / (double)sft->batch.n_target_global : (double)NAN;
 }
 
 static qp_error_t evaluate(void *owner, double *metric)
@@ -72,9 +72,8 @@ qp_error_t qp_method_sft(qp_run_t *run)
     qp_loop_t *loop = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_loop_create(run, &method, &sft, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch,
-                                 qp_tokenizer_eos(run->tokenizer), (uint32_t)s->job.seed,
-                                 qp_loop_step(loop), &sft.loader));
+    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch, &run->eos,
+                                 (uint32_t)s->job.seed, qp_loop_step(loop), &sft.loader));
     QP_TRY_DONE(qp_loop_run(loop));
 done:
     qp_loader_destroy(&sft.loader);

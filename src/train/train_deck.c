@@ -11,7 +11,8 @@ static const qp_deck_key_t job_keys[] = {
      "PPO against a reward, a look at held-out data, or answers to prompts.",
      QP_DECK_REQUIRED},
     {"job.name", QP_DECK_STRING, FIELD(name), NULL, 0, 0, NULL, "",
-     "Name of the run: its folder under job.output.", QP_DECK_REQUIRED | QP_DECK_RESTART_OK},
+     "Name of the run: its folder under job.output.",
+     QP_DECK_REQUIRED | QP_DECK_RESTART_OK | QP_DECK_NAME},
     {"job.seed", QP_DECK_INT, FIELD(seed), "1", 0, 4294967295.0, NULL, "",
      "Seed of the adapter's start, the order of the data, dropout and sampling.", 0},
     {"job.restart", QP_DECK_CHOICE, FIELD(restart), "\"auto\"", 0, 0, "auto|never|require", "",
@@ -19,7 +20,7 @@ static const qp_deck_key_t job_keys[] = {
      "there must be one.",
      QP_DECK_RESTART_OK},
     {"job.output", QP_DECK_STRING, FIELD(output), "\"runs\"", 0, 0, NULL, "",
-     "Folder in which each run has its own folder.", QP_DECK_RESTART_OK},
+     "Folder in which each run has its own folder.", QP_DECK_RESTART_OK | QP_DECK_NAME},
 };
 const qp_deck_group_t qp_job_deck = {"job", "What to do, and under which name.", NULL, job_keys,
                                      N_KEYS(job_keys)};
@@ -45,8 +46,9 @@ static const qp_deck_key_t checkpoint_keys[] = {
     {"checkpoint.keep", QP_DECK_INT, FIELD(keep), "3", 1, 1e6, NULL, "files",
      "Newest complete checkpoints that are kept.", QP_DECK_RESTART_OK},
     {"checkpoint.walltime", QP_DECK_STRING, FIELD(walltime), "\"auto\"", 0, 0, NULL, "s",
-     "Time this start may take, as seconds or h:mm:ss; auto: what Slurm or PBS says, else no "
-     "limit.",
+     "Time this start may take, as seconds, h:mm:ss or days-hh:mm:ss; auto: what Slurm or PBS "
+     "says, "
+     "else no limit.",
      QP_DECK_RESTART_OK},
     {"checkpoint.walltime_margin", QP_DECK_STRING, FIELD(walltime_margin), "\"auto\"", 0, 0, NULL,
      "s", "Stop with a checkpoint so long before that time; auto: from measured steps and writes.",
@@ -87,10 +89,15 @@ const qp_deck_group_t qp_samples_deck = {"samples", "Answers to a few prompts du
 #define FIELD(field) offsetof(qp_prompts_config_t, field)
 static const qp_deck_key_t prompts_keys[] = {
     {"prompts.input", QP_DECK_STRING, FIELD(input), NULL, 0, 0, NULL, "",
-     "JSON lines to answer, each an object with \"prompt\".", QP_DECK_REQUIRED | QP_DECK_PATH},
+     "JSON lines to answer, each an object with \"prompt\" (text or a list of messages) or "
+     "\"messages\".",
+     QP_DECK_REQUIRED | QP_DECK_PATH},
     {"prompts.output", QP_DECK_STRING, FIELD(output), NULL, 0, 0, NULL, "",
      "The same lines with \"completion\"; absent: answers.jsonl in the run's folder.",
-     QP_DECK_OPTIONAL},
+     QP_DECK_OPTIONAL | QP_DECK_NAME},
+    {"prompts.chat_template", QP_DECK_STRING, FIELD(chat_template), NULL, 0, 0, NULL, "",
+     "File with the chat template (Jinja) that writes messages; absent: the base's own.",
+     QP_DECK_OPTIONAL | QP_DECK_PATH},
 };
 const qp_deck_group_t qp_prompts_deck = {"prompts", "Files of job.method = \"generate\".",
                                          "generate", prompts_keys, N_KEYS(prompts_keys)};

@@ -29,7 +29,7 @@ stub() { # stub NAME BODY
 start_program='while [ "$1" != quipu ]; do shift; done; exec "$@"'
 stub srun "$start_program"
 stub mpirun "$start_program"
-stub scontrol 'case $1 in show) echo "   StartTime=2030-01-01T00:00:00 EndTime=2030-01-02T00:00:00 x" ;; esac'
+stub scontrol 'case $1 in show) echo "   StartTime=2030-01-01T00:00:00 EndTime=${END:-2030-01-02T00:00:00} x" ;; esac'
 stub qsub ''
 stub qstat 'echo "    Resource_List.walltime = 01:30:10"'
 # The program: gains $GAIN steps, ends with $CODE.
@@ -48,8 +48,8 @@ submit() { # submit SCRIPT GAIN CODE [VARIABLE=VALUE...]
     export GAIN=$2 CODE=$3
     shift 3
     rm -rf run
-    mkdir -p run/checkpoints
-    touch run/checkpoints/step-000007.h5
+    mkdir -p run/checkpoints/step-000099.h5 # no checkpoint, nor is the next one
+    touch run/checkpoints/step-000007.h5 run/checkpoints/step-old.h5
     : >"$work/log"
     code=0
     env "$@" bash -c 'exec bash "$0" "${WORK:-my.cfg}"' "$source/jobscripts/$script" >>"$work/log" 2>&1 ||
@@ -84,6 +84,10 @@ check "slurm: wrong input is not put back" not logged "scontrol requeue"
 submit "${slurm[@]}" 3 0 "${slurm_env[@]}" SLURM_JOB_END_TIME= TZ=UTC
 check "slurm: old versions are asked for the end" logged "env 1893542400 "
 
+submit "${slurm[@]}" 3 0 "${slurm_env[@]}" SLURM_JOB_END_TIME= END=Unknown
+check "slurm: a job without an end has none" logged "env  "
+check "slurm: a job without an end runs" test "$code" -eq 0
+
 submit "${pbs[@]}" 3 0 "${pbs_env[@]}"
 check "pbs: starts the deck" logged "mpirun --map-by socket --bind-to socket quipu my.cfg"
 check "pbs: done ends with 0" test "$code" -eq 0
@@ -101,7 +105,7 @@ check "pbs: no step gained is not put back" not logged "qsub"
 check "pbs: no step gained keeps the code" test "$code" -eq 10
 
 submit "${pbs[@]}" 3 0 "${pbs_env[@]}" PBS_WALLTIME=
-check "pbs: the limit is asked for" logged "env  5410"
+check "pbs: the limit is asked for" logged "env  01:30:10"
 
 # A chain: deck after deck with merges in between; it ends where a deck does not.
 printf 'deck a.cfg\nmerge base.h5 run/adapter new.h5 --no-logits\ndeck b.cfg\n' >my.chain.sh

@@ -1,8 +1,14 @@
 /* Errors, strings, dtypes, Philox and memory counters. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/dtype.h"
+#include "base/duration.h"
+#include "base/env.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/philox.h"
@@ -75,8 +81,101 @@ static void test_memory_counts(void)
     CHECK(p == NULL && qp_mem_alive() == before);
 }
 
+static void test_durations(void)
+{
+    static const struct {
+        const char *text;
+        double seconds; /* negative: refused */
+    } row[] = {
+        {"90", 90.0},
+        {"1.5", 1.5},
+        {"2:05", 125.0},
+        {"1:00:30", 3630.0},
+        {"90:00", 5400.0},
+        {"0", 0.0},
+        {"1-00:00:00", 86400.0},
+        {"1-12", 129600.0},
+        {"2-01:30", 178200.0},
+        {"0-0:0:1", 1.0},
+        {"7-00:00:00", 604800.0},
+        {"", -1.0},
+        {"soon", -1.0},
+        {"10 min", -1.0},
+        {"-5", -1.0},
+        {"1:2:3:4", -1.0},
+        {"1:", -1.0},
+        {"1-", -1.0},
+        {"1-2-3", -1.0},
+        {"1:2-3", -1.0},
+        {"1-2:3:4:5", -1.0},
+        {" 5", -1.0},
+        {"1e3", -1.0},
+        {"inf", -1.0},
+        {"auto", -1.0},
+        {"1.5:00", -1.0},
+        {"0x10", -1.0},
+        {"1.", -1.0},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        double seconds = -1.0;
+        bool ok = qp_duration_parse(row[i].text, &seconds);
+        CHECK_MSG(ok == (row[i].seconds >= 0.0) && seconds == row[i].seconds, "\"%s\": %g",
+                  row[i].text, seconds);
+    }
+}
+
+static void test_walltime(void)
+{
+    const char *source;
+    unsetenv("SLURM_JOB_END_TIME");
+    unsetenv("PBS_WALLTIME");
+    CHECK(qp_env_walltime(&source) < 0.0);
+    setenv("PBS_WALLTIME", "600", 1);
+    CHECK(qp_env_walltime(&source) == 600.0 && strcmp(source, "PBS_WALLTIME") == 0);
+    setenv("PBS_WALLTIME", "1-00:00:00", 1);
+    CHECK(qp_env_walltime(&source) == 86400.0);
+    setenv("PBS_WALLTIME", "01:30:10", 1);
+    CHECK(qp_env_walltime(&source) == 5410.0);
+    setenv("PBS_WALLTIME", "a while", 1);
+    CHECK(qp_env_walltime(&source) < 0.0);
+    unsetenv("PBS_WALLTIME");
+}
+
+static void test_quoting(void)
+{
+    qp_str_t quoted = {0};
+    qp_str_quote(&quoted, "a\n\"b\\\x01");
+    CHECK(strcmp(quoted.data, "\"a\\n\\\"b\\\\\\x01\"") == 0);
+    qp_str_fini(&quoted);
+    CHECK(qp_has_control("a\nb") && qp_has_control("\x7f") &&
+          !qp_has_control("data/\xc3\xa4 [1].h5"));
+}
+
+/* What is no regular file is said to be so, and nobody waits for the other end of a pipe. */
+static void test_not_a_file(void)
+{
+    char *pipe = qp_format("%s/pipe", qp_test_folder()),
+         *link = qp_format("%s/link", qp_test_folder());
+    void *data = NULL;
+    size_t n;
+    FILE *file;
+    CHECK(mkfifo(pipe, 0600) == 0 && symlink("absent", link) == 0);
+    CHECK_FAILS(qp_file_read(pipe, &data, &n), QP_INPUT, "pipe: not a regular file, but a pipe");
+    CHECK_FAILS(qp_file_read(qp_test_folder(), &data, &n), QP_INPUT, "but a folder");
+    CHECK_FAILS(qp_file_read("/dev/null", &data, &n), QP_INPUT, "but a device");
+    CHECK_FAILS(qp_file_read(link, &data, &n), QP_INPUT, "link: cannot be opened: No such file");
+    CHECK_FAILS(qp_file_append(pipe, &file), QP_IO, "but a pipe");
+    CHECK_FAILS(qp_file_append(qp_test_folder(), &file), QP_IO, "Is a directory");
+    qp_free(pipe);
+    qp_free(link);
+}
+
 int main(void)
 {
+    test_durations();
+    test_walltime();
+    test_quoting();
+    test_not_a_file();
     test_errors();
     test_half_precision_round_trips();
     test_philox_known_answer();

@@ -1,6 +1,7 @@
 /* QP_TEST: ranks=1,2,3,4
  * Checkpoints: round trip, rotation, the newest whole one, refusals, damage, failed writes. */
 #include <fcntl.h>
+#include <hdf5.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -100,6 +101,11 @@ static qp_state_t *register_run(qp_comm_t *comm, run_t *run)
 static qp_ckpt_info_t info_at(int64_t step)
 {
     return (qp_ckpt_info_t){.step = step,
+                            .steps = 50,
+                            .inputs = "data.train 00000000000000a1 data/x one.h5\n"
+                                      "data.train 00000000000000a2 data/two.h5\n"
+                                      "data.eval 00000000000000e1 data/eval.h5\n",
+                            .by_content = " a.x ",
                             .method = "sft",
                             .base_id = 0xfedcba9876543210u,
                             .deck_hash = 77,
@@ -130,7 +136,10 @@ static qp_error_t read_from(qp_comm_t *comm, const char *path, const qp_ckpt_inf
     run_t run;
     run_init(comm, &run, n, false);
     qp_state_t *state = register_run(comm, &run);
-    qp_error_t error = qp_ckpt_read(comm, path, info, state, step);
+    qp_ckpt_found_t found;
+    qp_error_t error = qp_ckpt_check(comm, path, info, &found);
+    if (error == NULL)
+        error = qp_ckpt_read(comm, path, state, step);
     *right = run.counter == 42 && run.loss == 1.0 / 3.0;
     for (int64_t i = 0; i < n; i++)
         *right &= run.weights[i] == (float)i * 0.37f && run.table[i] == (uint16_t)(i * 7);
@@ -270,6 +279,96 @@ static void test_refusals(qp_comm_t *comm)
     qp_comm_barrier(comm);
 }
 
+static void check_inputs(qp_comm_t *comm, const char *path, const char *inputs, const char *message)
+{
+    qp_ckpt_info_t info = info_at(0);
+    qp_ckpt_found_t found;
+    info.inputs = inputs;
+    if (message != NULL)
+        CHECK_FAILS(qp_ckpt_check(comm, path, &info, &found), QP_INPUT, message);
+    else if (CHECK_OK(qp_ckpt_check(comm, path, &info, &found)))
+        CHECK(found.step == 1 && found.steps == 50);
+}
+
+/* What the run reads: the contents count, in their order, and not the names. */
+static void test_inputs(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "inputs");
+    CHECK_OK(write_at(comm, folder, 1, 2, 100));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    check_inputs(comm, path,
+                 "data.train 00000000000000a1 moved.h5\ndata.train 00000000000000a2 data/two.h5\n"
+                 "data.eval 00000000000000e1 else where.h5\n",
+                 NULL);
+    check_inputs(
+        comm, path,
+        "data.train 00000000000000a1 data/x one.h5\ndata.train 00000000000000b2 data/two.h5\n"
+        "data.eval 00000000000000e1 data/eval.h5\n",
+        "data.train: data/two.h5 (contents 00000000000000b2) is not what the run began with, "
+        "which was data/two.h5 (contents 00000000000000a2)");
+    check_inputs(comm, path, "data.train 00000000000000a1 a.h5\ndata.eval 00000000000000e1 e.h5\n",
+                 "data.train: data/two.h5 (contents 00000000000000a2) is missing");
+    check_inputs(comm, path,
+                 "data.train 00000000000000a1 a.h5\ndata.train 00000000000000a2 b.h5\n"
+                 "data.train 00000000000000a3 c.h5\ndata.eval 00000000000000e1 e.h5\n",
+                 "data.train: c.h5 (contents 00000000000000a3) is not among the files");
+    check_inputs(comm, path, "data.train 00000000000000a1 a.h5\ndata.train 00000000000000a2 b.h5\n",
+                 "data.eval: data/eval.h5 (contents 00000000000000e1) is missing");
+    /* A key whose contents are known may have another name in the deck. */
+    qp_ckpt_info_t info = info_at(0);
+    qp_ckpt_found_t found;
+    info.deck_hash = 78;
+    info.fingerprint = "a.x = 9\nb.gone = 2\nlora.r = 16\n";
+    CHECK_OK(qp_ckpt_check(comm, path, &info, &found));
+    info.by_content = "";
+    CHECK_FAILS(qp_ckpt_check(comm, path, &info, &found), QP_INPUT, "a.x: was 1, is 9");
+    info.by_content = " a.x ";
+    /* A file of a version that kept no inputs: taken, but then names are all there is to go by. */
+    qp_comm_barrier(comm);
+    if (qp_comm_rank(comm) == 0) {
+        const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        CHECK(H5Ldelete(file, "/inputs", H5P_DEFAULT) >= 0 && H5Adelete(file, "steps") >= 0);
+        H5Fclose(file);
+    }
+    qp_comm_barrier(comm);
+    CHECK_FAILS(qp_ckpt_check(comm, path, &info, &found), QP_INPUT, "a.x: was 1, is 9");
+    info = info_at(0);
+    info.inputs = "data.train 00000000000000ff other.h5\n";
+    if (CHECK_OK(qp_ckpt_check(comm, path, &info, &found)))
+        CHECK(found.step == 1 && found.steps == -1);
+    qp_comm_barrier(comm);
+}
+
+/* A folder, pipes, a link to nowhere, a foreign file: nothing is waited for, nothing is lost. */
+static void test_foreign(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "foreign");
+    char path[400];
+    CHECK_OK(write_at(comm, folder, 1, 9, 100));
+    if (qp_comm_rank(comm) == 0) {
+        static const char *const pipe[] = {"step-000008.h5", "step-000002.h5.part",
+                                           "step-000005.h5.part"};
+        for (int i = 0; i < 3; i++) {
+            snprintf(path, sizeof path, "%s/%s", folder, pipe[i]);
+            CHECK(mkfifo(path, 0600) == 0);
+        }
+        snprintf(path, sizeof path, "%s/step-000002.h5", folder);
+        CHECK(mkdir(path, 0700) == 0);
+        snprintf(path, sizeof path, "%s/step-000007.h5", folder);
+        CHECK(symlink("absent", path) == 0);
+        snprintf(path, sizeof path, "%s/step-000006.h5", folder);
+        close(open(path, O_CREAT | O_WRONLY, 0666));
+    }
+    check_latest(comm, folder, 1);
+    CHECK_OK(write_at(comm, folder, 2, 9, 100)); /* its name is taken */
+    check_latest(comm, folder, 2);
+    CHECK_OK(write_at(comm, folder, 3, 1, 100));
+    check_latest(comm, folder, 3);
+    CHECK(!exists(folder, "step-000001.h5") && exists(folder, "step-000008.h5"));
+    qp_comm_barrier(comm);
+}
+
 /* Another set of entries than the file has. */
 static void test_other_entries(qp_comm_t *comm)
 {
@@ -278,13 +377,12 @@ static void test_other_entries(qp_comm_t *comm)
     char path[400];
     snprintf(path, sizeof path, "%s/step-000001.h5", folder);
     int64_t value = 0, step;
-    const qp_ckpt_info_t info = info_at(0);
     qp_state_t *state = qp_state_create();
     qp_state_register_i64(state, "progress/counter", &value);
-    CHECK_FAILS(qp_ckpt_read(comm, path, &info, state, &step), QP_INPUT,
+    CHECK_FAILS(qp_ckpt_read(comm, path, state, &step), QP_INPUT,
                 "holds 4 pieces of state, this run has 1");
     qp_state_register_i64(state, "progress/new", &value);
-    CHECK_FAILS(qp_ckpt_read(comm, path, &info, state, &step), QP_INPUT,
+    CHECK_FAILS(qp_ckpt_read(comm, path, state, &step), QP_INPUT,
                 "no data set /state/progress/new");
     qp_state_destroy(&state);
     qp_comm_barrier(comm);
@@ -523,6 +621,8 @@ int main(void)
         test_contents_do_not_depend_on_ranks(comm);
         test_rotation(comm);
         test_refusals(comm);
+        test_inputs(comm);
+        test_foreign(comm);
         test_other_entries(comm);
         test_truncated(comm);
         test_flipped_bits(comm);

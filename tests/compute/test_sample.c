@@ -6,8 +6,9 @@
 enum { V = 300, N_DRAW = 4000 };
 
 static const qp_sampling_t settings[] = {
-    {1.0f, 0, 1.0f}, {0.7f, 0, 1.0f},   {1.3f, 20, 1.0f}, {1.0f, 0, 0.6f},  {0.9f, 50, 0.8f},
-    {1.0f, 1, 1.0f}, {5.0f, 200, 1.0f}, {9.0f, 0, 0.9f},  {1.0f, 0, 1e-6f}, {2.0f, 7, 0.999f},
+    {1.0f, 0, 1.0f, NULL},  {0.7f, 0, 1.0f, NULL},   {1.3f, 20, 1.0f, NULL},  {1.0f, 0, 0.6f, NULL},
+    {0.9f, 50, 0.8f, NULL}, {1.0f, 1, 1.0f, NULL},   {5.0f, 200, 1.0f, NULL}, {9.0f, 0, 0.9f, NULL},
+    {1.0f, 0, 1e-6f, NULL}, {2.0f, 7, 0.999f, NULL},
 };
 enum { N_SETTING = sizeof settings / sizeof settings[0] };
 
@@ -135,7 +136,7 @@ static void test_ties_go_by_id(qp_device_t *device)
     for (int i = 0; i < V; i++)
         logit[i] = -INFINITY;
     logit[5] = logit[9] = logit[40] = logit[41] = 1.0f;
-    const qp_sampling_t half = {1.0f, 0, 0.5f}, greedy = {0.0f, 0, 1.0f};
+    const qp_sampling_t half = {1.0f, 0, 0.5f, NULL}, greedy = {0.0f, 0, 1.0f, NULL};
     draw_many(device, logit, &half, 200, count);
     CHECK(count[5] > 50 && count[9] > 50 && count[40] == 0 && count[41] == 0);
     draw_many(device, logit, &greedy, 50, count);
@@ -147,7 +148,7 @@ static void test_logprob_is_unwarped(qp_device_t *device)
     float logit[V];
     int count[V];
     fill_logits(logit, 2);
-    const qp_sampling_t greedy = {0.0f, 0, 1.0f}, warped = {0.3f, 1, 0.9f};
+    const qp_sampling_t greedy = {0.0f, 0, 1.0f, NULL}, warped = {0.3f, 1, 0.9f, NULL};
     double top = -INFINITY, sum = 0.0;
     for (int i = 0; i < V; i++)
         top = fmax(top, (double)logit[i]);
@@ -162,8 +163,10 @@ static void test_logprob_is_unwarped(qp_device_t *device)
 static void test_transformers(qp_device_t *device)
 {
     enum { N_CASE = 4, N_TOKEN = 40 };
-    const qp_sampling_t hf[N_CASE] = {
-        {1.0f, 0, 0.7f}, {0.8f, 12, 1.0f}, {1.5f, 15, 0.75f}, {0.7f, 0, 0.3f}};
+    const qp_sampling_t hf[N_CASE] = {{1.0f, 0, 0.7f, NULL},
+                                      {0.8f, 12, 1.0f, NULL},
+                                      {1.5f, 15, 0.75f, NULL},
+                                      {0.7f, 0, 0.3f, NULL}};
     float golden[N_CASE][2][N_TOKEN], logit[V];
     int count[V];
     FILE *file = fopen(qp_test_source("tests/golden/sampling.f32"), "rb");
@@ -202,7 +205,7 @@ static void test_large_vocabulary(qp_device_t *device)
 {
     enum { ROWS = 300, LARGE = 2500, N_LIKELY = 3 };
     static const int32_t likely[N_LIKELY] = {5, 1500, 2499};
-    static const qp_sampling_t plain = {1.0f, 0, 1.0f};
+    static const qp_sampling_t plain = {1.0f, 0, 1.0f, NULL};
     uint32_t sample[ROWS] = {0}, position[ROWS];
     int32_t token[ROWS];
     int count[N_LIKELY] = {0};
@@ -231,18 +234,24 @@ static void test_large_vocabulary(qp_device_t *device)
     free_tensor(&rows);
 }
 
-/* A forbidden token is not drawn, however likely; the others' log-probabilities count it. */
+/* Forbidden tokens are not drawn, however likely; the others' log-probabilities count them. */
 static void test_forbidden(qp_device_t *device)
 {
-    enum { ROWS = 3, LIKELY = 7, NEXT = 9 };
-    static const qp_sampling_t ways[] = {{0.0f, 0, 1.0f}, {1.0f, 0, 1.0f}, {0.8f, 2, 0.9f}};
+    enum { ROWS = 3, LIKELY = 7, NEXT = 9, THIRD = 4 };
+    static const qp_eos_t both = {2, {LIKELY, NEXT}};
+    static const qp_sampling_t ways[] = {
+        {0.0f, 0, 1.0f, &both}, {1.0f, 0, 1.0f, &both}, {0.8f, 2, 0.9f, &both}};
     const uint32_t sample[ROWS] = {0}, position[ROWS] = {0};
-    const int32_t forbidden[ROWS] = {-1, LIKELY, NEXT};
+    const uint8_t forbid[ROWS] = {0, 1, 0};
     for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
         tensor_t rows = make_tensor(device, QP_F32, ROWS, V);
         for (int64_t i = 0; i < ROWS; i++)
             for (int64_t j = 0; j < V; j++)
-                set_element(&rows, i, j, j == LIKELY ? 200.0 : j == NEXT ? 50.0 : 0.0);
+                set_element(&rows, i, j,
+                            j == LIKELY  ? 200.0
+                            : j == NEXT  ? 150.0
+                            : j == THIRD ? 50.0
+                                         : 0.0);
         int32_t token[ROWS];
         float logprob[ROWS];
         qp_dptr_t token_at = upload_bytes(device, token, sizeof token);
@@ -250,10 +259,10 @@ static void test_forbidden(qp_device_t *device)
         qp_queue_t *q = qp_device_queue(device);
         const qp_philox_key_t key = {.seed = 3};
         CHECK_OK(device->ops->sample(q, token_at, logprob_at, rows.m, &ways[w], &key, sample,
-                                     position, forbidden));
+                                     position, forbid));
         CHECK_OK(device->ops->download(q, token, token_at, sizeof token));
         CHECK_OK(device->ops->download(q, logprob, logprob_at, sizeof logprob));
-        CHECK(token[0] == LIKELY && token[1] == NEXT && token[2] == LIKELY);
+        CHECK(token[0] == LIKELY && token[1] == THIRD && token[2] == LIKELY);
         CHECK(logprob[0] == 0.0f && logprob[1] == -150.0f && logprob[2] == 0.0f);
         device->ops->release(device, &token_at);
         device->ops->release(device, &logprob_at);

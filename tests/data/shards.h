@@ -14,6 +14,9 @@
 
 enum { EOS = 1, MAX_LENGTH = 300, TOKENIZER_ID = 77, N_VOCAB = 1 << 24 };
 
+/** What ends a sample: EOS is one of two. */
+static const qp_eos_t END = {2, {EOS + 8, EOS}};
+
 /** Length of made-up sample i: 1 to MAX_LENGTH tokens, mostly short. */
 static inline int64_t made_length(int64_t i)
 {

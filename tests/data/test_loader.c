@@ -53,13 +53,13 @@ static void expected_steps(const qp_dataset_t *dataset, const qp_data_config_t *
     qp_plan_t *plan = NULL;
     uint32_t epoch = 0;
     int64_t row = 0;
-    CHECK_OK(qp_plan_create(dataset, data, EOS, SEED, epoch, &plan));
+    CHECK_OK(qp_plan_create(dataset, data, &END, SEED, epoch, &plan));
     for (int64_t s = 0; s < N_STEP; s++)
         for (int64_t place = 0; place < batch_config.global_sequences; place++, row++) {
             if (row == qp_plan_n_row(plan)) {
                 row = 0;
                 qp_plan_destroy(&plan);
-                CHECK_OK(qp_plan_create(dataset, data, EOS, SEED, ++epoch, &plan));
+                CHECK_OK(qp_plan_create(dataset, data, &END, SEED, ++epoch, &plan));
             }
             qp_batch_t b;
             qp_batch_init(&b, 1, plan->row_tokens);
@@ -92,7 +92,7 @@ static void check_steps(qp_comm_t *comm, const qp_dataset_t *dataset, const qp_d
 {
     qp_loader_t *loader = NULL;
     if (!CHECK_OK(
-            qp_loader_create(comm, dataset, data, &batch_config, EOS, SEED, first_step, &loader)))
+            qp_loader_create(comm, dataset, data, &batch_config, &END, SEED, first_step, &loader)))
         return;
     double last_epoch = 0.0;
     for (int64_t s = first_step; s < N_STEP; s++) {
@@ -126,7 +126,7 @@ static void test_a_resumed_run_reads_nothing_it_skips(qp_comm_t *comm, const cha
         qp_loader_t *loader = NULL;
         qp_step_batch_t batch;
         CHECK_OK(open_made(comm, folder, "made-*.h5", &dataset));
-        CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED,
+        CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, &END, SEED,
                                   resumed ? FIRST : 0, &loader));
         for (int64_t s = resumed ? FIRST : 0; s <= FIRST; s++)
             CHECK_OK(qp_loader_next(loader, &batch));
@@ -143,7 +143,7 @@ static void test_too_few_samples(qp_comm_t *comm, const qp_dataset_t *dataset)
 {
     qp_loader_t *loader = NULL;
     const qp_batch_config_t large = {.global_sequences = 4000, .micro_sequences = 4};
-    CHECK_FAILS(qp_loader_create(comm, dataset, &config, &large, EOS, SEED, 0, &loader), QP_INPUT,
+    CHECK_FAILS(qp_loader_create(comm, dataset, &config, &large, &END, SEED, 0, &loader), QP_INPUT,
                 "too few training samples for one step: found");
     CHECK(loader == NULL);
 }
@@ -167,7 +167,7 @@ static void test_bad_tokens_stop_all_ranks(qp_comm_t *comm, const char *folder)
     qp_loader_t *loader = NULL;
     qp_step_batch_t batch;
     CHECK_OK(open_made(comm, folder, "bad.h5", &dataset));
-    CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, EOS, SEED, 0, &loader));
+    CHECK_OK(qp_loader_create(comm, dataset, &config, &batch_config, &END, SEED, 0, &loader));
     CHECK_FAILS(qp_loader_next(loader, &batch), QP_INPUT, "outside the vocabulary of 1100");
     qp_loader_destroy(&loader);
     qp_dataset_close(&dataset);
@@ -197,7 +197,7 @@ static void test_visits_cover_the_plan_once(qp_comm_t *comm, const qp_dataset_t 
 {
     qp_plan_t *plan = NULL;
     int64_t count[2] = {0, 0}, few[2] = {0, 0};
-    CHECK_OK(qp_plan_create(dataset, &config, EOS, SEED, 0, &plan));
+    CHECK_OK(qp_plan_create(dataset, &config, &END, SEED, 0, &plan));
     CHECK_OK(qp_plan_visit(comm, dataset, plan, 3, 0, visit, count));
     CHECK_OK(qp_plan_visit(comm, dataset, plan, 3, 2, visit, few));
     qp_comm_sum_i64(comm, count, 2);
@@ -250,14 +250,14 @@ static void test_what_is_left_out_is_told(qp_comm_t *comm, const char *folder)
     qp_loader_t *loader = NULL;
     CHECK_OK(open_kind(comm, folder, "pairs-*.h5", "reward", &pairs));
     qp_log_init(QP_LOG_INFO, qp_comm_rank(comm));
-    CHECK(qp_log_tee(log));
-    CHECK_OK(qp_loader_create(comm, pairs, &pair_config, &batch_config, EOS, SEED, 0, &loader));
+    CHECK_OK(qp_log_tee(log));
+    CHECK_OK(qp_loader_create(comm, pairs, &pair_config, &batch_config, &END, SEED, 0, &loader));
     qp_loader_destroy(&loader);
     qp_log_fini();
     qp_comm_barrier(comm);
     CHECK(qp_comm_rank(comm) != 0 || (count_lines(log, line) == 1 && n_long > 0));
     const qp_batch_config_t all = {.global_sequences = N_PAIR, .micro_sequences = 4};
-    CHECK_FAILS(qp_loader_create(comm, pairs, &pair_config, &all, EOS, SEED, 0, &loader), QP_INPUT,
+    CHECK_FAILS(qp_loader_create(comm, pairs, &pair_config, &all, &END, SEED, 0, &loader), QP_INPUT,
                 refusal);
     qp_dataset_close(&pairs);
     qp_free(log);
@@ -279,7 +279,7 @@ static void test_nothing_left_stops_all_ranks(qp_comm_t *comm, const char *folde
         make_shard_of(&made_pairs, folder, "long.h5", i, i + 1);
     qp_comm_barrier(comm);
     CHECK_OK(open_kind(comm, folder, "long.h5", "reward", &dataset));
-    CHECK_FAILS(qp_loader_create(comm, dataset, &drop, &batch_config, EOS, SEED, 0, &loader),
+    CHECK_FAILS(qp_loader_create(comm, dataset, &drop, &batch_config, &END, SEED, 0, &loader),
                 QP_INPUT, "leaves out all 1 samples: none fits data.seq_length = 1");
     CHECK(loader == NULL);
     qp_dataset_close(&dataset);

@@ -15,7 +15,7 @@ static qp_data_config_t config_for(qp_packing_t packing)
 static void read_plan(const qp_dataset_t *dataset, const qp_data_config_t *config, uint32_t seed,
                       uint32_t epoch, qp_plan_t **plan, qp_batch_t *batch)
 {
-    if (!CHECK_OK(qp_plan_create(dataset, config, EOS, seed, epoch, plan)))
+    if (!CHECK_OK(qp_plan_create(dataset, config, &END, seed, epoch, plan)))
         return;
     qp_batch_init(batch, (*plan)->n_row, (*plan)->row_tokens);
     for (int64_t row = 0; row < (*plan)->n_row; row++) {
@@ -331,7 +331,7 @@ static void test_prompts_are_never_cut(qp_comm_t *comm)
     check_whole_samples(&b, config.seq_length);
     free_plan(&plan, &b);
     config.overlong = QP_OVERLONG_CUT;
-    CHECK_FAILS(qp_plan_create(prompts, &config, EOS, 1, 0, &plan), QP_INPUT,
+    CHECK_FAILS(qp_plan_create(prompts, &config, &END, 1, 0, &plan), QP_INPUT,
                 "prompts.h5: data.overlong = \"cut\" would cut prompts");
     CHECK(plan == NULL);
     qp_dataset_close(&prompts);
@@ -363,12 +363,12 @@ static void test_nothing_left_is_refused(qp_comm_t *comm)
     qp_dataset_t *pairs =
         of_lengths(comm, &made_pairs, "long.h5", (const int64_t[]){1, 4, 1, 5, 6, 1}, 3);
     config.seq_length = 3;
-    CHECK_FAILS(qp_plan_create(pairs, &config, EOS, 1, 0, &plan), QP_INPUT,
+    CHECK_FAILS(qp_plan_create(pairs, &config, &END, 1, 0, &plan), QP_INPUT,
                 "long.h5: data.overlong = \"auto\" leaves out all 3 samples: none fits "
                 "data.seq_length = 3, the shortest has 4 tokens");
     CHECK(plan == NULL);
     config.seq_length = 4;
-    CHECK_OK(qp_plan_create(pairs, &config, EOS, 1, 0, &plan));
+    CHECK_OK(qp_plan_create(pairs, &config, &END, 1, 0, &plan));
     CHECK(plan->n_row == 1 && qp_plan_n_left_out(plan) == 2);
     qp_plan_destroy(&plan);
     qp_dataset_close(&pairs);
@@ -381,11 +381,11 @@ static void test_too_little_left_is_refused(qp_comm_t *comm)
     qp_plan_t *plan = NULL;
     qp_dataset_t *texts = of_lengths(comm, &made_info, "texts.h5", (const int64_t[]){3, 20, 4}, 3);
     config.seq_length = 10;
-    CHECK_OK(qp_plan_create(texts, &config, EOS, 1, 0, &plan));
+    CHECK_OK(qp_plan_create(texts, &config, &END, 1, 0, &plan));
     CHECK(plan->n_row == 2);
     qp_plan_destroy(&plan);
     config.overlong = QP_OVERLONG_DROP;
-    CHECK_FAILS(qp_plan_create(texts, &config, EOS, 1, 0, &plan), QP_INPUT,
+    CHECK_FAILS(qp_plan_create(texts, &config, &END, 1, 0, &plan), QP_INPUT,
                 "texts.h5: found 7 tokens, one row needs data.seq_length = 10");
     CHECK(plan == NULL);
     qp_dataset_close(&texts);
@@ -398,8 +398,8 @@ static char *log_of(const qp_dataset_t *dataset, const qp_data_config_t *config)
     qp_plan_t *plan = NULL;
     void *text = NULL;
     size_t n;
-    CHECK_OK(qp_plan_create(dataset, config, EOS, 1, 0, &plan));
-    CHECK(qp_log_tee(path));
+    CHECK_OK(qp_plan_create(dataset, config, &END, 1, 0, &plan));
+    CHECK_OK(qp_log_tee(path));
     qp_plan_log(plan, dataset, config, "here");
     qp_log_fini();
     CHECK_OK(qp_file_read(path, &text, &n));
@@ -454,11 +454,11 @@ static void test_refusals(qp_comm_t *comm, const qp_dataset_t *dataset)
     qp_plan_t *plan = NULL;
     qp_batch_t b;
     config.seq_length = 1 << 20;
-    CHECK_FAILS(qp_plan_create(dataset, &config, EOS, 1, 0, &plan), QP_INPUT,
+    CHECK_FAILS(qp_plan_create(dataset, &config, &END, 1, 0, &plan), QP_INPUT,
                 "tokens, one row needs data.seq_length = 1048576");
     /* Samples that do not end with EOS would run into each other. */
     config.seq_length = SEQ_LENGTH;
-    CHECK_OK(qp_plan_create(dataset, &config, EOS + 1, 1, 0, &plan));
+    CHECK_OK(qp_plan_create(dataset, &config, &(qp_eos_t){2, {EOS + 1, EOS + 2}}, 1, 0, &plan));
     qp_batch_init(&b, 1, SEQ_LENGTH);
     qp_error_t error = NULL;
     for (int64_t row = 0; row < plan->n_row && error == NULL; row++) {
@@ -479,7 +479,7 @@ static void test_refusals(qp_comm_t *comm, const qp_dataset_t *dataset)
     qp_deck_strings_t patterns = {1, (const char *const[]){path}};
     qp_dataset_t *pairs = NULL;
     CHECK_OK(qp_dataset_open(comm, &patterns, "reward", TOKENIZER_ID, &pairs));
-    CHECK_FAILS(qp_plan_create(pairs, &config, EOS, 1, 0, &plan), QP_INPUT, "pairs");
+    CHECK_FAILS(qp_plan_create(pairs, &config, &END, 1, 0, &plan), QP_INPUT, "pairs");
     config.packing = QP_PACK_NONE;
     read_plan(pairs, &config, 1, 0, &plan, &b);
     CHECK(plan->n_row == 1 && b.n_seq == 2 && b.n_token == 5 && b.token[3] == 5);

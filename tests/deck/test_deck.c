@@ -2,6 +2,7 @@
  * Decks: values and their sources, every kind of mistake with file and line, echo, hash, documents.
  */
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <string.h>
 
@@ -311,12 +312,16 @@ static void test_reading_files(qp_comm_t *comm)
         snprintf(folder, sizeof folder, "%s", qp_test_folder());
         CHECK(chdir(folder) == 0); /* the others must not find the files */
         CHECK_OK(qp_file_write("good.cfg", SFT LR, strlen(SFT LR)));
+        CHECK_OK(qp_file_write("a[1]*.cfg", "", 0));
         CHECK_OK(qp_file_write("empty.cfg", "", 0));
+        CHECK(mkfifo("pipe.cfg", 0600) == 0);
         CHECK_OK(qp_file_write("binary.cfg", "a\0b", 3));
     }
     qp_comm_barrier(comm);
     qp_deck_t *deck = NULL;
-    const char *const present[] = {"optim.file=goo*.cfg"}, *const absent[] = {"optim.file=no*.cfg"};
+    /* A file is meant, not a pattern: a name with characters of patterns is a name. */
+    const char *const present[] = {"optim.file=a[1]*.cfg"}, *const absent[] = {
+                                                                "optim.file=goo*.cfg"};
     if (CHECK_OK(qp_deck_read(comm, "good.cfg", groups, 3, present, 1, &deck))) {
         config_t_ c;
         qp_deck_fill(deck, &optim, &c);
@@ -324,7 +329,12 @@ static void test_reading_files(qp_comm_t *comm)
     }
     qp_deck_destroy(&deck);
     CHECK_FAILS(qp_deck_read(comm, "good.cfg", groups, 3, absent, 1, &deck), QP_INPUT,
-                "--set optim.file: no such file: no*.cfg");
+                "--set optim.file: no such file: goo*.cfg");
+    const char *const broken[] = {"optim.file=\"good.cfg\\nx\""};
+    CHECK_FAILS(qp_deck_read(comm, "good.cfg", groups, 3, broken, 1, &deck), QP_INPUT,
+                "optim.file: the name \"good.cfg\\nx\" holds a control character");
+    CHECK_FAILS(qp_deck_read(comm, "pipe.cfg", groups, 3, NULL, 0, &deck), QP_INPUT,
+                "pipe.cfg: not a regular file, but a pipe");
     CHECK_FAILS(qp_deck_read(comm, "none.cfg", groups, 3, NULL, 0, &deck), QP_INPUT, "none.cfg");
     CHECK_FAILS(qp_deck_read(comm, "empty.cfg", groups, 3, NULL, 0, &deck), QP_INPUT,
                 "empty.cfg: job.method: required key is missing");

@@ -94,7 +94,9 @@ static void test_damage(void)
     size_t n;
     if (!CHECK_OK(qp_file_read(qp_test_source(golden), (void **)&bytes, &n)))
         return;
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
     CHECK_FAILS(open_bytes(bytes, 0), QP_INPUT, "is not a GGUF file");
+    CHECK_FAILS(open_bytes(pointer, strlen(pointer)), QP_INPUT, "is a Git LFS pointer");
     CHECK_FAILS(open_bytes("ggml", 4), QP_INPUT, "is not a GGUF file");
     for (size_t cut = 4; cut < n - 31; cut += 13)
         CHECK_FAILS(open_bytes(bytes, cut), QP_INPUT, "truncated");

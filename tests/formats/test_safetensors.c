@@ -217,6 +217,9 @@ static void test_sharded_folder(void)
     write_text(index, "{\"weight_map\": {\"m\": \"1.safetensors\", \"v\": \"2.safetensors\"}}");
     CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT,
                 "2.safetensors is missing, which should hold tensor v");
+    write_text(two, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 24\n");
+    CHECK_FAILS(qp_safetensors_open(folder, &st), QP_INPUT,
+                "2.safetensors: is a Git LFS pointer, not the file itself: run git lfs pull");
     CHECK_OK(qp_safetensors_write(two, &v, 1));
     if (CHECK_OK(qp_safetensors_open(folder, &st))) {
         CHECK(qp_safetensors_n(st) == 2);

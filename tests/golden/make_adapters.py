@@ -138,6 +138,7 @@ def targets():
     read("a pattern", {"target_modules": r".*\.(q_proj|k_proj|o_proj|down_proj)"})
     read("a pattern with layers", {"target_modules": r"model\.layers\.\d+\.(self_attn\.[qko]|mlp\.down)_proj"})
     read("a pattern with look-ahead", {"target_modules": r"(?!.*(v|gate|up)_proj).*_proj"})
+    read("a pattern with classes", {"target_modules": r".*[.][qko]_proj|.*[^]v-z.]_proj(?<!gate_proj)(?<!up_proj)(?<!v_proj)"})
     read("all-linear", {"target_modules": "all-linear"}, tensors=OTHERS)
     read("ALL-LINEAR", {"target_modules": "ALL-LINEAR"}, tensors=OTHERS)
     read("the default of LLaMA", drop=["target_modules"],

@@ -19,7 +19,8 @@ HERE = pathlib.Path(__file__).resolve().parent / "tokenizers"
 OUT = HERE / "folders.json"
 
 TEXTS = ["hello world", " two  spaces ", "", "a<s> b</s>c <unk>", "x<|im_start|>user\ny<|im_end|> \n",
-         "[PAD] <extra> <extra>s", "\u2581under \u2581", "\u65e5\u672c \u00e9 e\u0301 \ufb01 \u212b \uac01 \u1100\u1161\u11a8",
+         "[PAD] <extra> <extra>s", "\u2581under \u2581",
+         "\u65e5\u672c \u00e9 e\u0301 \ufb01 \u212b \uac01 \u1100\u1161\u11a8",
          "  <mask>  z <sep>", "one <a> two  <b>  three"]
 
 

@@ -201,8 +201,10 @@ static void test_failing_opens(qp_comm_t *comm)
 {
     qp_h5_t *file = NULL;
     char *path = shared_path(comm, "absent.h5");
-    CHECK_FAILS(qp_h5_open(path, comm, &file), QP_INPUT, "absent.h5: No such file");
-    CHECK_FAILS(qp_h5_open(path, NULL, &file), QP_INPUT, "absent.h5: No such file");
+    CHECK_FAILS(qp_h5_open(path, comm, &file), QP_INPUT,
+                "absent.h5: cannot be opened: No such file");
+    CHECK_FAILS(qp_h5_open(path, NULL, &file), QP_INPUT,
+                "absent.h5: cannot be opened: No such file");
     qp_free(path);
     path = shared_path(comm, "no/such/folder.h5");
     CHECK_FAILS(qp_h5_create(path, comm, &file), QP_IO, "no/such/folder.h5");

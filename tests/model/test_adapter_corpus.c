@@ -1,5 +1,4 @@
-/* QP_TEST:
- * Hundreds of changed adapters (golden/make_adapters.py): each is refused by a message that names
+/* Hundreds of changed adapters (golden/make_adapters.py): each is refused by a message that names
  * what is wrong, or adds to every linear what PEFT adds. */
 #include <jansson.h>
 #include <math.h>

@@ -76,7 +76,7 @@ static void test_quantise_is_round_to_nearest(void)
 #define SHAPE                                                                     \
     "\"hidden_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, " \
     "\"intermediate_size\": 96, \"vocab_size\": 100"
-#define LLAMA "{\"architectures\": [\"LlamaForCausalLM\"], " SHAPE
+#define LLAMA "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " SHAPE
 
 static void test_config_defaults_and_spellings(void)
 {
@@ -85,16 +85,20 @@ static void test_config_defaults_and_spellings(void)
     CHECK(c.n_kv_head == 4 && c.head_dim == 16 && c.max_position == 2048 &&
           c.rope_theta == 10000.0);
     CHECK(c.rms_norm_eps == 1e-6f && !c.tie_word_embeddings && !c.attention_bias);
-    CHECK(c.bos_token_id == -1 && c.eos_token_id == -1 && c.rope_scaling == QP_ROPE_DEFAULT);
+    CHECK(c.bos_token_id == -1 && c.pad_token_id == -1 && c.eos.n == 0);
+    CHECK(c.rope_scaling == QP_ROPE_DEFAULT && c.family == QP_FAMILY_LLAMA &&
+          c.sliding_window == 0);
     CHECK_OK(qp_llama_config_from_json(
         "c",
         LLAMA
         ", \"rope_theta\": 5e5, \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, "
         "\"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
-        "\"original_max_position_embeddings\": 8192}, \"eos_token_id\": [7, 8]}",
+        "\"original_max_position_embeddings\": 8192}, \"eos_token_id\": [7, 8, 7], "
+        "\"pad_token_id\": -1}",
         &c));
     CHECK(c.rope_scaling == QP_ROPE_LLAMA3 && c.rope_factor == 8.0 && c.rope_theta == 5e5);
-    CHECK(c.rope_original_max_position == 8192 && c.eos_token_id == 7);
+    CHECK(c.rope_original_max_position == 8192 && c.pad_token_id == -1);
+    CHECK(c.eos.n == 2 && c.eos.id[0] == 7 && c.eos.id[1] == 8);
     CHECK_OK(qp_llama_config_from_json(
         "c", LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", &c));
     CHECK(c.rope_scaling == QP_ROPE_LINEAR && c.rope_factor == 2.0);
@@ -115,21 +119,27 @@ static void test_config_refusals(void)
     } bad[] = {
         {"{", "config.json:1:"},
         {"[]", "is no JSON object"},
-        {"{" SHAPE "}", "names neither architectures nor model_type"},
-        {"{\"architectures\": [\"Qwen2ForCausalLM\"]}", "the architecture is Qwen2ForCausalLM"},
-        {"{\"architectures\": [\"MistralForCausalLM\"], \"sliding_window\": 4096, " SHAPE "}",
-         "sliding_window is 4096"},
+        {"{" SHAPE "}", "config.json: model_type is missing"},
+        {"{\"model_type\": \"qwen2\"}", "model_type is \"qwen2\"; Quipu supports \"llama\""},
+        {"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"mistral\"}",
+         "architectures names LlamaForCausalLM, model_type is \"mistral\""},
         {LLAMA ", \"mlp_bias\": true}", "mlp_bias is true"},
         {LLAMA ", \"hidden_act\": \"gelu\"}", "hidden_act is gelu; Quipu supports silu"},
-        {LLAMA ", \"quantization_config\": {}}", "the model is quantised"},
+        {LLAMA ", \"quantization_config\": {}}", "quantization_config is not null"},
         {LLAMA ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 2}}",
          "rope scaling is \"yarn\"; Quipu supports default, linear and llama3"},
-        {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "factor is missing"},
-        {LLAMA ", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor is not supported"},
+        {LLAMA ", \"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling: factor is missing"},
+        {LLAMA ", \"rope_scaling\": {\"factor\": 2}}",
+         "\"factor\" stands there without a rope_type"},
+        {LLAMA ", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor is 0.5"},
         {LLAMA ", \"num_key_value_heads\": 3}", "is no multiple of num_key_value_heads 3"},
-        {LLAMA ", \"head_dim\": 15}", "head_dim 15 is odd"},
-        {LLAMA ", \"num_key_value_heads\": 0}", "num_key_value_heads must be an integer from 1"},
-        {LLAMA ", \"rms_norm_eps\": \"x\"}", "rms_norm_eps must be a positive number"},
+        {LLAMA ", \"head_dim\": 15}", "a head has 15 dimensions (head_dim, or"},
+        {LLAMA ", \"num_key_value_heads\": 0}",
+         "num_key_value_heads is 0, expected an integer from 1"},
+        {LLAMA ", \"rms_norm_eps\": \"x\"}", "rms_norm_eps is \"x\", expected a number"},
+        {LLAMA ", \"tie_word_embeddings\": \"true\"}", "tie_word_embeddings is \"true\""},
+        {LLAMA ", \"eos_token_id\": 100}", "eos_token_id is 100, the model has tokens 0 to 99"},
+        {LLAMA ", \"eos_token_id\": [\"2\"]}", "eos_token_id is \"2\", expected a token id"},
         {"{\"model_type\": \"llama\"}", "num_hidden_layers is missing"},
     };
     qp_llama_config_t c;
@@ -143,16 +153,89 @@ static void test_config_round_trip(void)
     qp_llama_config_t c, d;
     CHECK_OK(qp_llama_config_from_json(
         "c",
-        LLAMA
-        ", \"rope_theta\": 123456.789, \"rms_norm_eps\": 1.1e-5, \"attention_bias\": true, "
-        "\"tie_word_embeddings\": true, \"bos_token_id\": 3, \"rope_scaling\": {\"rope_type\": "
-        "\"llama3\", \"factor\": 32, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
-        "\"original_max_position_embeddings\": 8192}}",
+        LLAMA ", \"rope_theta\": 123456.789, \"rms_norm_eps\": 1.1e-5, \"attention_bias\": true, "
+              "\"tie_word_embeddings\": true, \"bos_token_id\": 3, \"eos_token_id\": [5, 4], "
+              "\"pad_token_id\": 0, \"rope_scaling\": {\"rope_type\": "
+              "\"llama3\", \"factor\": 32, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
+              "\"original_max_position_embeddings\": 8192}}",
         &c));
     char *text = qp_llama_config_to_json(&c);
     CHECK_OK(qp_llama_config_from_json("again", text, &d));
     CHECK(memcmp(&c, &d, sizeof c) == 0);
     qp_free(text);
+}
+
+/* What the first bases hold: one EOS, no pad, no window. */
+static void test_config_of_old_bases(void)
+{
+    static const char text[] =
+        "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n"
+        "  \"hidden_act\": \"silu\",\n  \"mlp_bias\": false,\n  \"num_hidden_layers\": 2,\n"
+        "  \"hidden_size\": 64,\n  \"num_attention_heads\": 4,\n  \"num_key_value_heads\": 2,\n"
+        "  \"head_dim\": 16,\n  \"intermediate_size\": 160,\n  \"vocab_size\": 320,\n"
+        "  \"max_position_embeddings\": 4096,\n  \"rope_theta\": 10000,\n"
+        "  \"rope_scaling\": null,\n  \"eos_token_id\": 256,\n  \"attention_bias\": false,\n"
+        "  \"tie_word_embeddings\": false,\n  \"rms_norm_eps\": 9.99999975e-06\n}\n";
+    qp_llama_config_t c;
+    CHECK_OK(qp_llama_config_from_json("base.h5", text, &c));
+    CHECK(c.eos.n == 1 && c.eos.id[0] == 256 && c.pad_token_id == -1 && c.sliding_window == 0);
+    CHECK(c.rms_norm_eps == 1e-5f && c.rope_theta == 10000.0);
+}
+
+#define MISTRAL "{\"model_type\": \"mistral\", \"num_key_value_heads\": 2, " SHAPE
+
+/* Absent is 4096, null is none, use_sliding_window is nothing; and so it is exported. */
+static void test_sliding_window(void)
+{
+    static const struct {
+        const char *text;
+        int64_t window;
+    } window[] = {{MISTRAL "}", 4096},
+                  {MISTRAL ", \"sliding_window\": null}", 0},
+                  {MISTRAL ", \"sliding_window\": 7, \"use_sliding_window\": false}", 7},
+                  {LLAMA ", \"sliding_window\": 7}", 0}};
+    for (size_t i = 0; i < sizeof window / sizeof window[0]; i++) {
+        qp_llama_config_t c, d;
+        CHECK_OK(qp_llama_config_from_json("c", window[i].text, &c));
+        CHECK(c.sliding_window == window[i].window);
+        char *text = qp_llama_config_to_json(&c);
+        CHECK_OK(qp_llama_config_from_json("again", text, &d));
+        CHECK(memcmp(&c, &d, sizeof c) == 0);
+        qp_free(text);
+        if (window[i].window != 7)
+            continue;
+        CHECK_OK(qp_llama_check_length(&c, "it", 7));
+        CHECK_FAILS(qp_llama_check_length(&c, "it", 8), QP_INPUT,
+                    "it is 8 tokens, but the base attends to the last 7 only (sliding_window)");
+    }
+}
+
+/* What generation_config.json adds, and what an export says. */
+static void test_generation_config(void)
+{
+    static const char own[] = "{\"eos_token_id\": [9, 7], \"bos_token_id\": 1, \"top_p\": 0.90}\n";
+    qp_llama_config_t c;
+    CHECK_OK(
+        qp_llama_config_from_json("c", LLAMA ", \"eos_token_id\": 7, \"bos_token_id\": 3}", &c));
+    char *text = qp_llama_generation_to_json(&c, NULL);
+    CHECK(strstr(text, "\"eos_token_id\": 7") != NULL && strstr(text, "pad") == NULL);
+    qp_free(text);
+    CHECK_OK(qp_llama_config_add_generation("g", own, &c));
+    CHECK(c.eos.n == 2 && c.eos.id[0] == 7 && c.eos.id[1] == 9 && c.bos_token_id == 3);
+    text = qp_llama_generation_to_json(&c, own);
+    CHECK(strcmp(text, own) == 0);
+    qp_free(text);
+    CHECK(qp_eos_add(&c.eos, 11)); /* as a tokenizer might */
+    text = qp_llama_generation_to_json(&c, own);
+    qp_llama_config_t d = {.n_vocab = 100, .bos_token_id = -1, .pad_token_id = -1};
+    CHECK_OK(qp_llama_config_add_generation("again", text, &d));
+    CHECK(memcmp(&d.eos, &c.eos, sizeof d.eos) == 0 && strstr(text, "top_p") != NULL);
+    qp_free(text);
+    CHECK_FAILS(qp_llama_config_add_generation("g", "{\"eos_token_id\": \"7\"}", &c), QP_INPUT,
+                "g: eos_token_id is \"7\", expected a token id");
+    CHECK_FAILS(qp_llama_config_add_generation("g", "{\"eos_token_id\": [100]}", &c), QP_INPUT,
+                "g: eos_token_id is 100, the model has tokens 0 to 99");
+    CHECK_FAILS(qp_llama_config_add_generation("g", "[", &c), QP_INPUT, "g:1: ");
 }
 
 /* The rule of transformers' _compute_llama3_parameters, in double. */
@@ -212,12 +295,20 @@ static char *make_hf_folder(void)
     return folder;
 }
 
+/* The same sizes and options; what ends an answer is also the tokenizer's to say. */
+static bool same_config(const qp_llama_config_t *a, const qp_llama_config_t *b)
+{
+    qp_llama_config_t one = *a, two = *b;
+    one.eos = two.eos = (qp_eos_t){0};
+    return memcmp(&one, &two, sizeof one) == 0;
+}
+
 /* True if both sources have the same config and the same bits in every tensor. */
 static bool same_model(const char *a, const char *b)
 {
     qp_source_t *s = NULL, *t = NULL;
     bool same = CHECK_OK(qp_source_open(a, &s)) && CHECK_OK(qp_source_open(b, &t)) &&
-                memcmp(qp_source_config(s), qp_source_config(t), sizeof(qp_llama_config_t)) == 0;
+                same_config(qp_source_config(s), qp_source_config(t));
     int64_t n_spec = 0, n = same ? qp_source_piece_max(s) : 0;
     const qp_tensor_spec_t *spec = same ? qp_source_tensors(s, &n_spec) : NULL;
     float *x = QP_NEW("test", float, n), *y = QP_NEW("test", float, n);
@@ -242,6 +333,15 @@ static void import(const char *from, const char *to, qp_precision_t precision)
     qp_source_close(&source);
 }
 
+static bool same_eos(const char *path, qp_eos_t eos)
+{
+    qp_source_t *source = NULL;
+    bool same = CHECK_OK(qp_source_open(path, &source)) &&
+                memcmp(&qp_source_config(source)->eos, &eos, sizeof eos) == 0;
+    qp_source_close(&source);
+    return same;
+}
+
 /* The same model as HF stores it (bf16, rope in halves) and as llama.cpp does (pairs, other names).
  */
 static void test_hf_and_gguf_give_the_same_base(const char *hf)
@@ -251,6 +351,8 @@ static void test_hf_and_gguf_give_the_same_base(const char *hf)
     import(qp_test_source("tests/golden/formats/tiny.gguf"), from_gguf, QP_PRECISION_FP32);
     CHECK(same_model(hf, from_hf));
     CHECK(same_model(from_hf, from_gguf));
+    CHECK(same_eos(from_hf, (qp_eos_t){2, {256, 2}})); /* the tokenizer's own, then the config's */
+    CHECK(same_eos(from_gguf, (qp_eos_t){1, {2}}));
     qp_free(from_hf);
     qp_free(from_gguf);
 }
@@ -332,7 +434,8 @@ static void test_synthetic(void)
     qp_free(rows);
     qp_source_close(&source);
     CHECK_FAILS(qp_source_synthetic("9b", 1, &source), QP_INPUT, "shape \"9b\" is unknown");
-    CHECK_FAILS(qp_source_synthetic("n_head=3", 1, &source), QP_INPUT, "do not fit");
+    CHECK_FAILS(qp_source_synthetic("n_head=3", 1, &source), QP_INPUT,
+                "shape: n_head 3 is no multiple of n_kv_head 2");
     CHECK_FAILS(qp_source_synthetic("n_layers=3", 1, &source), QP_INPUT,
                 "unknown key \"n_layers\"");
     CHECK_FAILS(qp_source_synthetic("n_layer=x", 1, &source), QP_INPUT,
@@ -346,6 +449,9 @@ int main(void)
     test_config_defaults_and_spellings();
     test_config_refusals();
     test_config_round_trip();
+    test_config_of_old_bases();
+    test_sliding_window();
+    test_generation_config();
     test_rope_table();
     char *hf = make_hf_folder();
     test_hf_and_gguf_give_the_same_base(hf);

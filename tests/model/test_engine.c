@@ -16,8 +16,10 @@ typedef struct {
     qp_request_t request[N_REQUEST];
 } answers_t;
 
+static const qp_eos_t NONE = {0};
+
 static void ask(const tiny_setup_t *s, const qp_lora_config_t *lora,
-                const qp_generate_config_t *config, int32_t eos, answers_t *out)
+                const qp_generate_config_t *config, qp_eos_t eos, answers_t *out)
 {
     qp_engine_t *engine;
     qp_role_t role = {s->base, s->adapter};
@@ -34,7 +36,7 @@ static void ask(const tiny_setup_t *s, const qp_lora_config_t *lora,
                                          .sample = (uint32_t)i};
     }
     CHECK_OK(qp_engine_create(s->base, lora, config, MAX_LENGTH, NULL, &engine));
-    CHECK_OK(qp_engine_run(engine, &role, out->request, N_REQUEST, eos, &key));
+    CHECK_OK(qp_engine_run(engine, &role, out->request, N_REQUEST, &eos, &key));
     qp_engine_destroy(&engine);
 }
 
@@ -112,7 +114,7 @@ static void test_greedy_is_the_argmax_of_forward(const tiny_setup_t *s,
     qp_workspace_t *ws;
     qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 4, .max_prefill = 40};
     CHECK_OK(qp_workspace_create(s->base, lora, MAX_LENGTH, QP_RECOMPUTE_LAYER, &ws));
-    ask(s, lora, &config, -1, &answers);
+    ask(s, lora, &config, NONE, &answers);
     for (int i = 0; i < N_REQUEST; i++) {
         CHECK(answers.request[i].n_token == N_NEW[i] && !answers.request[i].stopped);
         check_against_forward(s, ws, &answers.request[i]);
@@ -134,11 +136,11 @@ static void test_answers_do_not_depend_on_company(const tiny_setup_t *s,
                                        .do_sample = sampled != 0,
                                        .max_active = 1,
                                        .max_prefill = 64};
-        ask(s, lora, &config, -1, &one);
+        ask(s, lora, &config, NONE, &one);
         for (int i = 0; i < 3; i++) {
             config.max_active = ACTIVE[i];
             config.max_prefill = PREFILL[i];
-            ask(s, lora, &config, -1, &many);
+            ask(s, lora, &config, NONE, &many);
             check_same(one.request, many.request, N_REQUEST, "few");
             forget(&many);
         }
@@ -150,19 +152,19 @@ static void test_eos_ends_an_answer(const tiny_setup_t *s, const qp_lora_config_
 {
     answers_t whole, cut;
     qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
-    ask(s, lora, &config, -1, &whole);
-    int32_t eos = whole.request[0].token[4];
+    ask(s, lora, &config, NONE, &whole);
+    const qp_eos_t eos = {2, {whole.request[1].token[2], whole.request[0].token[4]}};
     ask(s, lora, &config, eos, &cut);
     for (int i = 0; i < N_REQUEST; i++) {
         const qp_request_t *full = &whole.request[i], *r = &cut.request[i];
         int64_t n = 0;
-        while (n < full->n_token && full->token[n] != eos)
+        while (n < full->n_token && !qp_eos_has(&eos, full->token[n]))
             n++;
         bool found = n < full->n_token;
         CHECK(r->stopped == found && r->n_token == (found ? n + 1 : n));
         CHECK(memcmp(r->token, full->token, (size_t)r->n_token * sizeof *r->token) == 0);
     }
-    CHECK(cut.request[0].stopped);
+    CHECK(cut.request[0].stopped && cut.request[1].stopped); /* each by an id of its own */
     forget(&whole);
     forget(&cut);
 }
@@ -175,9 +177,9 @@ static void test_int8_cache_is_close(const tiny_setup_t *s, const qp_lora_config
     answers_t exact, close;
     int64_t n_same = 0, n_all = 0;
     qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
-    ask(s, lora, &config, -1, &exact);
+    ask(s, lora, &config, NONE, &exact);
     config.kv_cache_dtype = QP_KV_CACHE_INT8;
-    ask(s, lora, &config, -1, &close);
+    ask(s, lora, &config, NONE, &close);
     for (int i = 0; i < N_REQUEST; i++) {
         const qp_request_t *x = &exact.request[i], *y = &close.request[i];
         n_all += x->n_token;
@@ -207,7 +209,8 @@ static void test_int8_cache_is_small(const tiny_setup_t *s, const qp_lora_config
 /* Answers of nearly equal tokens: how many end before the fifth, how many after. */
 static void count_ends(const tiny_setup_t *s, int64_t min_new_tokens, int *early, int *late)
 {
-    enum { N = 300, EOS = 7, FIFTH = 5 };
+    enum { N = 300, FIFTH = 5 };
+    static const qp_eos_t eos = {2, {7, 50}};
     static const int32_t prompt[] = {3, 14, 15};
     qp_generate_config_t config = {.max_new_tokens = 10,
                                    .min_new_tokens = min_new_tokens,
@@ -223,13 +226,13 @@ static void count_ends(const tiny_setup_t *s, int64_t min_new_tokens, int *early
     for (uint32_t i = 0; i < N; i++)
         request[i] = (qp_request_t){.prompt = prompt, .n_prompt = 3, .sample = i};
     CHECK_OK(qp_engine_create(s->base, NULL, &config, 13, NULL, &engine));
-    CHECK_OK(qp_engine_run(engine, &role, request, N, EOS, &key));
+    CHECK_OK(qp_engine_run(engine, &role, request, N, &eos, &key));
     *early = *late = 0;
     for (int i = 0; i < N; i++) {
         *early += request[i].stopped && request[i].n_token < FIFTH;
         *late += request[i].stopped && request[i].n_token >= FIFTH;
         for (int64_t t = 0; t + 1 < request[i].n_token; t++)
-            CHECK(request[i].token[t] != EOS);
+            CHECK(!qp_eos_has(&eos, request[i].token[t]));
         qp_free(request[i].token);
         qp_free(request[i].logprob);
     }
@@ -259,13 +262,14 @@ static void test_bad_requests_are_refused(const tiny_setup_t *s)
                 "128 positions");
     CHECK_OK(qp_engine_create(s->base, NULL, &config, 20, NULL, &engine));
     qp_request_t request = {.prompt = prompt, .n_prompt = 0};
-    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "prompt 0 is empty");
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, &NONE, &key), QP_INPUT,
+                "prompt 0 is empty");
     request.n_prompt = 13;
-    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "13 tokens");
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, &NONE, &key), QP_INPUT, "13 tokens");
     request.n_prompt = 2;
-    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, -1, &key), QP_INPUT, "token 96");
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, &NONE, &key), QP_INPUT, "token 96");
     request.n_prompt = 1;
-    CHECK_OK(qp_engine_run(engine, &role, &request, 1, -1, &key)); /* the engine still works */
+    CHECK_OK(qp_engine_run(engine, &role, &request, 1, &NONE, &key)); /* the engine still works */
     CHECK(request.n_token == 8);
     qp_free(request.token);
     qp_free(request.logprob);
@@ -324,11 +328,12 @@ static void answer_many(const tiny_setup_t *s, const qp_lora_config_t *lora, int
     const qp_role_t role = {s->base, s->adapter};
     const qp_philox_key_t key = {.seed = 6, .step = 2};
     qp_engine_t *engine;
+    const qp_eos_t two = {1, {2}};
     make_many(m);
     CHECK_OK(qp_engine_create(s->base, lora, &config, MANY_LENGTH, NULL, &engine));
     for (int i = 0; i < N_MANY; i += n_group)
         CHECK_OK(qp_engine_run(engine, &role, &m->request[i],
-                               i + n_group < N_MANY ? n_group : N_MANY - i, 2, &key));
+                               i + n_group < N_MANY ? n_group : N_MANY - i, &two, &key));
     qp_engine_destroy(&engine);
 }
 

@@ -82,8 +82,9 @@ static qp_engine_t *open_engine(const tiny_setup_t *s, const qp_lora_config_t *l
 
 static void run(qp_engine_t *engine, qp_role_t role, qp_request_t *request, int64_t n)
 {
+    const qp_eos_t none = {0};
     qp_philox_key_t key = {.seed = 5, .step = 9};
-    CHECK_OK(qp_engine_run(engine, &role, request, n, -1, &key));
+    CHECK_OK(qp_engine_run(engine, &role, request, n, &none, &key));
 }
 
 static void forget(qp_request_t *request)

@@ -1,150 +1,362 @@
-/* Chat rows rendered as Jinja renders the models' templates (tests/golden/make_chat.py),
- * completions marked, unknown templates refused. */
+/* QP_TEST: labels=shared
+ * Ids and answers of conversations are those of transformers' apply_chat_template
+ * (tests/golden/make_chat.py) for every template, tokenizer and conversation; answers equal their
+ * definition; thousands of turns take linear time; what cannot be told is refused. */
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/timer.h"
 #include "testing.h"
 #include "text/chat.h"
 
-/* The SentencePiece golden ("<s>", "</s>") with a chat template. */
-static bool open_tokenizer(const char *template, qp_tokenizer_t **tokenizer)
+enum { MAX_TOKENIZER = 8 };
+
+typedef struct {
+    const char *name[MAX_TOKENIZER];
+    qp_tokenizer_t *tokenizer[MAX_TOKENIZER];
+    int n;
+} tokenizers_t;
+
+static void write_text(const char *folder, const char *name, const char *text, size_t n)
 {
-    static const char path[] = "tests/golden/tokenizers/spm.gguf.json";
-    json_error_t where;
-    json_t *metadata = json_load_file(qp_test_source(path), 0, &where);
-    if (!CHECK_MSG(metadata != NULL, "%s: %s", path, where.text))
-        return false;
-    if (template != NULL)
-        json_object_set_new(metadata, "tokenizer.chat_template", json_string(template));
-    char *text = json_dumps(metadata, 0);
-    qp_tokenizer_files_t files = {.kind = "gguf", .model = text, .model_bytes = strlen(text)};
-    bool ok = CHECK_OK(qp_tokenizer_create(&files, tokenizer));
+    char *path = qp_format("%s/%s", folder, name);
+    CHECK_OK(qp_file_write(path, text, n));
+    qp_free(path);
+}
+
+static void write_json(const char *folder, const char *name, const json_t *value)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    write_text(folder, name, text, strlen(text));
     free(text);
-    json_decref(metadata);
-    return ok;
 }
 
-enum { MAX_MESSAGE = 8 };
-
-static int64_t read_messages(const json_t *array, qp_chat_message_t *message)
+static void write_model(const char *folder, const json_t *spec)
 {
-    size_t i;
-    json_t *item;
-    json_array_foreach(array, i, item)
-    {
-        message[i].role = json_string_value(json_object_get(item, "role"));
-        message[i].content = json_string_value(json_object_get(item, "content"));
+    const char *model = json_string_value(json_object_get(spec, "model"));
+    char *path = qp_format("tests/golden/tokenizers/%s", model);
+    void *data;
+    size_t n;
+    if (qp_has_suffix(model, ".json")) {
+        json_error_t where;
+        json_t *root = json_load_file(qp_test_source(path), 0, &where);
+        json_object_update(root, json_object_get(spec, "patch"));
+        write_json(folder, "tokenizer.json", root);
+        json_decref(root);
+    } else if (CHECK_OK(qp_file_read(qp_test_source(path), &data, &n))) {
+        write_text(folder, "tokenizer.model", data, n);
+        qp_free(data);
     }
-    return (int64_t)json_array_size(array);
+    qp_free(path);
 }
 
-/* Pieces cover the text, and exactly the assistant's contents lie in completions. */
-static void check_pieces(const qp_chat_t *chat, const qp_chat_message_t *message, int64_t n)
+static qp_tokenizer_t *open_spec(const char *name, const json_t *spec)
+{
+    char *folder = qp_format("%s/%s", qp_test_folder(), name);
+    qp_tokenizer_files_t files = {0};
+    qp_tokenizer_t *tokenizer = NULL;
+    const char *file;
+    json_t *content;
+    CHECK(mkdir(folder, 0755) == 0);
+    write_model(folder, spec);
+    json_object_foreach(json_object_get(spec, "files"), file, content)
+        write_json(folder, file, content);
+    if (CHECK_OK(qp_tokenizer_files_from_folder(folder, &files)))
+        CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
+    qp_tokenizer_files_fini(&files);
+    qp_free(folder);
+    return tokenizer;
+}
+
+static void open_tokenizers(const json_t *golden, tokenizers_t *all)
+{
+    json_t *spec;
+    const char *name;
+    json_object_foreach(json_object_get(golden, "tokenizers"), name, spec)
+    {
+        all->name[all->n] = name;
+        all->tokenizer[all->n++] = open_spec(name, spec);
+    }
+}
+
+static const qp_tokenizer_t *find_tokenizer(const tokenizers_t *all, const char *name)
+{
+    for (int i = 0; i < all->n; i++)
+        if (strcmp(all->name[i], name) == 0)
+            return all->tokenizer[i];
+    return NULL;
+}
+
+/* The text of a template of the goldens or of the data folder; NULL without that. */
+static char *read_template(const char *name)
+{
+    const bool shared = qp_has_prefix(name, "shared/");
+    char *path = qp_format(shared ? "data/chat-templates/%s.jinja" : "tests/golden/chat/%s.jinja",
+                           shared ? name + strlen("shared/") : name);
+    const char *found = shared ? qp_test_shared(path) : qp_test_source(path);
+    void *text = NULL;
+    size_t n;
+    if (found != NULL)
+        CHECK_OK(qp_file_read(found, &text, &n));
+    qp_free(path);
+    return text;
+}
+
+static bool same_ids(const json_t *item, const qp_tokens_t *ids)
+{
+    const json_t *expected = json_object_get(item, "ids");
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < ids->n; i++) {
+        if (expected != NULL &&
+            json_integer_value(json_array_get(expected, (size_t)i)) != ids->id[i])
+            return false;
+        hash = (hash ^ (uint32_t)ids->id[i]) * 0x100000001b3u;
+    }
+    if (expected != NULL)
+        return ids->n == (int64_t)json_array_size(expected);
+    char text[20];
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)hash);
+    return strcmp(text, json_string_value(json_object_get(item, "hash"))) == 0;
+}
+
+static void check_pieces(const qp_chat_t *chat)
 {
     size_t end = 0;
-    int64_t n_completion = 0, n_assistant = 0;
-    for (int64_t i = 0; i < n; i++)
-        n_assistant += strcmp(message[i].role, "assistant") == 0;
     for (int64_t i = 0; i < chat->n_piece; i++) {
         CHECK(chat->piece[i].begin == end && chat->piece[i].end > end);
         end = chat->piece[i].end;
-        if (!chat->piece[i].completion)
-            continue;
-        n_completion++;
-        char *piece = qp_format("%.*s", (int)(end - chat->piece[i].begin),
-                                chat->text.data + chat->piece[i].begin);
-        CHECK_MSG(strstr(piece, n_completion == 1 ? "A beer." : "Yes, ") != NULL, "'%s'", piece);
-        CHECK_MSG(strstr(piece, "ale?") == NULL && strstr(piece, "Warm") == NULL, "'%s'", piece);
-        qp_free(piece);
     }
-    CHECK(end == chat->text.n && n_completion == n_assistant);
+    CHECK(end == chat->text.n);
 }
 
-static void test_templates_render_as_jinja(void)
+static void print_chat(const qp_chat_t *chat)
+{
+    for (int64_t i = 0; i < chat->n_piece; i++) {
+        const qp_chat_piece_t *piece = &chat->piece[i];
+        printf(piece->completion ? "[[%.*s]]" : "%.*s", (int)(piece->end - piece->begin),
+               chat->text.data + piece->begin);
+    }
+    printf("\n");
+}
+
+static void check_encoded(const char *name, const json_t *item, const qp_tokenizer_t *tokenizer,
+                          const qp_chat_t *chat)
+{
+    qp_tokens_t ids = {0}, completion = {0};
+    qp_str_t mask = {0};
+    const char *expected = json_string_value(json_object_get(item, "mask"));
+    CHECK_OK(qp_chat_encode(tokenizer, chat, &ids, &completion));
+    CHECK(ids.n == completion.n);
+    for (int64_t i = 0; i < completion.n; i++)
+        qp_str_putc(&mask, completion.id[i] != 0 ? '1' : '0');
+    if (!CHECK_MSG(same_ids(item, &ids), "%s: ids", name))
+        print_chat(chat);
+    else if (expected != NULL && !CHECK_MSG(strcmp(mask.n > 0 ? mask.data : "", expected) == 0,
+                                            "%s: answers\n%s\n%s", name, mask.data, expected))
+        print_chat(chat);
+    qp_str_fini(&mask);
+    qp_tokens_fini(&ids);
+    qp_tokens_fini(&completion);
+}
+
+/* One case; false if its template is not there. */
+static bool check_case(const json_t *item, const json_t *conversations, const tokenizers_t *all)
+{
+    const char *template = json_string_value(json_object_get(item, "template"));
+    const json_int_t k = json_integer_value(json_object_get(item, "conversation"));
+    const json_t *conversation = json_array_get(conversations, (size_t)k);
+    const char *tokenizer_name = json_string_value(json_object_get(item, "tokenizer"));
+    const qp_tokenizer_t *tokenizer = find_tokenizer(all, tokenizer_name);
+    char *text = read_template(template);
+    if (text == NULL || tokenizer == NULL) {
+        qp_free(text);
+        return false;
+    }
+    const qp_chat_input_t input = {.messages = json_object_get(conversation, "messages"),
+                                   .tools = json_object_get(conversation, "tools"),
+                                   .variables = json_object_get(conversation, "variables"),
+                                   .add_generation_prompt =
+                                       json_is_true(json_object_get(conversation, "generation"))};
+    char *name = qp_format("%s, conversation %d, %s", template, (int)k, tokenizer_name);
+    qp_chat_template_t *chat_template = NULL;
+    qp_chat_t chat = {0};
+    qp_error_t error = qp_chat_template_create(tokenizer, template, text, &chat_template);
+    if (error == NULL)
+        error = qp_chat_render(chat_template, &input, &chat);
+    if (json_is_true(json_object_get(item, "refused"))) {
+        CHECK_MSG(error != NULL && error->code == QP_INPUT, "%s: not refused", name);
+        qp_error_destroy(&error);
+    } else if (error != NULL && json_is_null(json_object_get(item, "mask"))) {
+        qp_error_destroy(&error); /* answers that cannot be told */
+    } else if (CHECK_MSG(error == NULL, "%s: %s", name, error != NULL ? error->message : "")) {
+        check_pieces(&chat);
+        check_encoded(name, item, tokenizer, &chat);
+    }
+    qp_error_destroy(&error);
+    qp_chat_fini(&chat);
+    qp_chat_template_destroy(&chat_template);
+    qp_free(name);
+    qp_free(text);
+    return true;
+}
+
+static void test_conversations_are_those_of_transformers(const json_t *golden,
+                                                         const tokenizers_t *all)
+{
+    const json_t *cases = json_object_get(golden, "cases");
+    int n_checked = 0;
+    for (size_t i = 0; i < json_array_size(cases); i++)
+        n_checked +=
+            check_case(json_array_get(cases, i), json_object_get(golden, "conversations"), all);
+    printf("%d of %d cases\n", n_checked, (int)json_array_size(cases));
+    CHECK(n_checked >= 400);
+}
+
+/* Rows that were taught wrong, with their models' own templates. */
+static void test_shared_cases(const json_t *golden)
+{
+    const json_t *folders = json_object_get(golden, "folders");
+    for (size_t i = 0; i < json_array_size(folders); i++) {
+        const json_t *item = json_array_get(folders, i);
+        const char *name = json_string_value(json_object_get(item, "folder"));
+        const char *folder = qp_test_shared(name);
+        const qp_chat_input_t input = {.messages = json_object_get(item, "messages")};
+        qp_tokenizer_files_t files = {0};
+        qp_tokenizer_t *tokenizer = NULL;
+        qp_chat_template_t *chat_template = NULL;
+        qp_chat_t chat = {0};
+        if (folder != NULL && CHECK_OK(qp_tokenizer_files_from_folder(folder, &files)) &&
+            CHECK_OK(qp_tokenizer_create(&files, &tokenizer)) &&
+            CHECK_OK(qp_chat_template_create(tokenizer, name, NULL, &chat_template)) &&
+            CHECK_OK(qp_chat_render(chat_template, &input, &chat)))
+            check_encoded(name, item, tokenizer, &chat);
+        qp_chat_fini(&chat);
+        qp_chat_template_destroy(&chat_template);
+        qp_tokenizer_destroy(&tokenizer);
+        qp_tokenizer_files_fini(&files);
+    }
+    CHECK(json_array_size(folders) == 6);
+}
+
+/* --- long conversations ----------------------------------------------------------------------- */
+
+static json_t *long_conversation(int n)
+{
+    json_t *messages = json_array();
+    for (int i = 0; i < n; i++)
+        json_array_append_new(messages,
+                              json_pack("{s:s, s:s}", "role", i % 2 == 0 ? "user" : "assistant",
+                                        "content", i % 2 == 0 ? "What is an ale?" : "A beer."));
+    return messages;
+}
+
+static double time_of(const qp_tokenizer_t *tokenizer, const qp_chat_template_t *chat_template,
+                      int n_turn)
+{
+    json_t *messages = long_conversation(n_turn);
+    qp_chat_t chat = {0};
+    qp_tokens_t ids = {0}, completion = {0};
+    double best = 1e9;
+    for (int i = 0; i < 3; i++) {
+        const double start = qp_time();
+        ids.n = completion.n = 0;
+        CHECK_OK(qp_chat_render(chat_template, &(qp_chat_input_t){.messages = messages}, &chat));
+        CHECK_OK(qp_chat_encode(tokenizer, &chat, &ids, &completion));
+        const double seconds = qp_time() - start;
+        best = seconds < best ? seconds : best;
+    }
+    CHECK(chat.n_piece >= n_turn - 1);
+    qp_chat_fini(&chat);
+    qp_tokens_fini(&ids);
+    qp_tokens_fini(&completion);
+    json_decref(messages);
+    return best;
+}
+
+/* Quadratic time would be 16 times as much for 4 times the turns. */
+static void test_thousands_of_turns_are_linear(const tokenizers_t *all)
+{
+    static const char *const names[] = {"chatml", "headers_blocks", "thinking"};
+    for (int i = 0; i < 3; i++) {
+        const qp_tokenizer_t *tokenizer = all->tokenizer[i];
+        qp_chat_template_t *chat_template = NULL;
+        char *text = read_template(names[i]);
+        if (tokenizer != NULL &&
+            CHECK_OK(qp_chat_template_create(tokenizer, names[i], text, &chat_template))) {
+            const double few = time_of(tokenizer, chat_template, 500);
+            const double many = time_of(tokenizer, chat_template, 2000);
+            CHECK_MSG(many < 9 * few + 0.05, "%s: %g s for 500, %g s for 2000", names[i], few,
+                      many);
+        }
+        qp_chat_template_destroy(&chat_template);
+        qp_free(text);
+    }
+}
+
+/* --- refusals --------------------------------------------------------------------------------- */
+
+static void check_refused(const qp_tokenizer_t *tokenizer, const char *template,
+                          const char *messages, const char *expected)
 {
     json_error_t where;
-    json_t *golden = json_load_file(qp_test_source("tests/golden/chat.json"), 0, &where), *item;
-    const json_t *cases = json_object_get(golden, "cases");
-    size_t i;
-    CHECK(json_array_size(cases) == 40);
-    json_array_foreach(cases, i, item)
-    {
-        const char *name = json_string_value(json_object_get(item, "template"));
-        const char *expected = json_string_value(json_object_get(item, "text"));
-        qp_tokenizer_t *tokenizer = NULL;
-        qp_chat_message_t message[MAX_MESSAGE];
-        qp_chat_t chat = {0};
-        const int64_t n = read_messages(json_object_get(item, "messages"), message);
-        if (open_tokenizer(
-                json_string_value(json_object_get(json_object_get(golden, "templates"), name)),
-                &tokenizer) &&
-            CHECK_OK(qp_chat_render(tokenizer, message, n,
-                                    json_is_true(json_object_get(item, "generation")), &chat))) {
-            CHECK_MSG(strcmp(chat.text.data, expected) == 0, "%s:\n[%s]\nexpected\n[%s]", name,
-                      chat.text.data, expected);
-            check_pieces(&chat, message, n);
-        }
-        qp_chat_fini(&chat);
-        qp_tokenizer_destroy(&tokenizer);
-    }
-    json_decref(golden);
-}
-
-static const char CHATML[] =
-    "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] "
-    "+ '<|im_end|>' + '\n'}}{% endfor %}";
-
-static void test_completion_mask(void)
-{
-    const qp_chat_message_t message[] = {{"user", "ale"}, {"assistant", "beer"}};
-    qp_tokenizer_t *tokenizer = NULL;
+    json_t *list = json_loads(messages, JSON_DECODE_ANY, &where);
+    qp_chat_template_t *chat_template = NULL;
     qp_chat_t chat = {0};
-    qp_tokens_t tokens = {0}, mask = {0};
-    qp_str_t completion = {0};
-    if (open_tokenizer(CHATML, &tokenizer) &&
-        CHECK_OK(qp_chat_render(tokenizer, message, 2, false, &chat)) &&
-        CHECK_OK(qp_chat_encode(tokenizer, &chat, &tokens, &mask)) && CHECK(tokens.n == mask.n)) {
-        qp_tokens_t chosen = {0};
-        for (int64_t i = 0; i < tokens.n; i++)
-            if (mask.id[i] != 0)
-                qp_tokens_push(&chosen, tokens.id[i]);
-        CHECK_OK(qp_tokenizer_decode(tokenizer, chosen.id, chosen.n, false, &completion));
-        CHECK_MSG(strcmp(completion.data, "beer<|im_end|>") == 0, "'%s'", completion.data);
-        qp_tokens_fini(&chosen);
-    }
-    qp_str_fini(&completion);
-    qp_tokens_fini(&tokens);
-    qp_tokens_fini(&mask);
+    qp_error_t error = qp_chat_template_create(tokenizer, "t.jinja", template, &chat_template);
+    if (error == NULL)
+        error = qp_chat_render(chat_template, &(qp_chat_input_t){.messages = list}, &chat);
+    CHECK_FAILS(error, QP_INPUT, expected);
     qp_chat_fini(&chat);
-    qp_tokenizer_destroy(&tokenizer);
+    qp_chat_template_destroy(&chat_template);
+    json_decref(list);
 }
 
-static void check_refused(const char *template, const char *role, const char *text)
+static void test_refusals(const qp_tokenizer_t *tokenizer)
 {
-    qp_tokenizer_t *tokenizer = NULL;
-    qp_chat_t chat = {0};
-    const qp_chat_message_t message[] = {{role, "x"}};
-    if (open_tokenizer(template, &tokenizer))
-        CHECK_FAILS(qp_chat_render(tokenizer, message, 1, false, &chat), QP_INPUT, text);
-    qp_chat_fini(&chat);
-    qp_tokenizer_destroy(&tokenizer);
-}
-
-static void test_refusals(void)
-{
-    check_refused(NULL, "user", "no chat template");
-    check_refused("{{ messages }}", "user", "none of the known ones (ChatML, Llama 3, ");
-    check_refused(CHATML, "tool", "role 'tool' is none of system, user, assistant");
-    check_refused("<|im_start|> <|im_end|> tools", "user", "uses 'tools'");
-    check_refused("[INST] <<SYS>>", "assistant", "want user and assistant in turn");
-    check_refused("<|im_start|>system\\n{{ x }}<|im_end|>", "user", "own system message");
+    static const char one[] = "[{\"role\": \"user\", \"content\": \"a\"}]";
+    static const char two[] = "[{\"role\": \"user\", \"content\": \"a\"},"
+                              " {\"role\": \"assistant\", \"content\": \"b\"}]";
+    static const char four[] = "[{\"role\": \"user\", \"content\": \"a\"},"
+                               " {\"role\": \"assistant\", \"content\": \"b\"},"
+                               " {\"role\": \"user\", \"content\": \"c\"},"
+                               " {\"role\": \"assistant\", \"content\": \"d\"}]";
+    check_refused(tokenizer, NULL, one, "no chat template");
+    check_refused(tokenizer, "{% if %}", one, "t.jinja");
+    check_refused(tokenizer, "{{ raise_exception('not so') }}", one, "not so");
+    check_refused(tokenizer, "{{ messages }}", "[]", "no list of messages, or an empty one");
+    check_refused(tokenizer, "{{ messages }}", "[1]", "messages[0] is no object");
+    check_refused(tokenizer,
+                  "{% if messages | length > 1 %}{{ messages[-1].content }}{% else %}"
+                  "{{ raise_exception('too short') }}{% endif %}",
+                  two, "messages[1]: the chat template does not tell where this answer stands");
+    check_refused(tokenizer, "{{ messages | length }}{{ messages[-1].content }}", four,
+                  "messages[1]: the chat template does not tell where this answer stands");
+    json_t *many = long_conversation(400);
+    char *text = json_dumps(many, 0), *template = read_template("by_index");
+    check_refused(tokenizer, template, text, "does not write message by message");
+    free(text);
+    qp_free(template);
+    json_decref(many);
 }
 
 int main(void)
 {
-    test_templates_render_as_jinja();
-    test_completion_mask();
-    test_refusals();
+    json_error_t where;
+    tokenizers_t all = {0};
+    json_t *golden = json_load_file(qp_test_source("tests/golden/chat.json"), 0, &where);
+    if (CHECK_MSG(golden != NULL, "chat.json: line %d: %s", where.line, where.text)) {
+        open_tokenizers(golden, &all);
+        test_conversations_are_those_of_transformers(golden, &all);
+        test_shared_cases(golden);
+        test_thousands_of_turns_are_linear(&all);
+        test_refusals(all.tokenizer[0]);
+    }
+    for (int i = 0; i < all.n; i++)
+        qp_tokenizer_destroy(&all.tokenizer[i]);
+    json_decref(golden);
     return qp_test_end();
 }

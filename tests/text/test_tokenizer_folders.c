@@ -1,5 +1,4 @@
-/* QP_TEST:
- * Folders of tokenizer files give what transformers' AutoTokenizer makes of them
+/* Folders of tokenizer files give what transformers' AutoTokenizer makes of them
  * (tests/golden/make_tokenizer_folders.py), also after a base has stored and exported them;
  * normalisation of random texts of many scripts; one tokenizer keeps its identity. */
 #include <jansson.h>
@@ -100,8 +99,8 @@ static void check_ids(const qp_tokenizer_t *tokenizer, const char *name, const c
                       unsigned flags, const json_t *expected)
 {
     qp_tokens_t ids = {0};
-    CHECK_OK(qp_tokenizer_encode(tokenizer, text, strlen(text), flags | QP_TEXT_PARSE_SPECIAL,
-                                 &ids));
+    CHECK_OK(
+        qp_tokenizer_encode(tokenizer, text, strlen(text), flags | QP_TEXT_PARSE_SPECIAL, &ids));
     bool same = ids.n == (int64_t)json_array_size(expected);
     for (int64_t i = 0; same && i < ids.n; i++)
         same = ids.id[i] == json_integer_value(json_array_get(expected, (size_t)i));
@@ -115,7 +114,8 @@ static void check_ids(const qp_tokenizer_t *tokenizer, const char *name, const c
     qp_tokens_fini(&ids);
 }
 
-/* Null: transformers names none; a token that the post-processor puts there is named all the same. */
+/* Null: transformers names none; a token that the post-processor puts there is named all the same.
+ */
 static void check_id(const char *name, const json_t *expected, int32_t id, int32_t otherwise)
 {
     if (json_is_null(expected))
@@ -171,7 +171,8 @@ static void check_case(const json_t *item, const json_t *texts)
         qp_tokenizer_t *exported = open_folder(copy, &again);
         if (exported != NULL) {
             check_tokenizer(exported, name, item, texts);
-            CHECK_MSG(qp_tokenizer_id(exported) == qp_tokenizer_id(tokenizer), "%s: identity", name);
+            CHECK_MSG(qp_tokenizer_id(exported) == qp_tokenizer_id(tokenizer), "%s: identity",
+                      name);
         }
         qp_tokenizer_destroy(&exported);
     }
@@ -185,7 +186,8 @@ static void check_case(const json_t *item, const json_t *texts)
 
 static void test_folders_are_read_as_transformers_does(const json_t *golden)
 {
-    const json_t *cases = json_object_get(golden, "cases"), *texts = json_object_get(golden, "texts");
+    const json_t *cases = json_object_get(golden, "cases"),
+                 *texts = json_object_get(golden, "texts");
     CHECK(json_array_size(cases) >= 30);
     for (size_t i = 0; i < json_array_size(cases); i++)
         check_case(json_array_get(cases, i), texts);
@@ -324,13 +326,15 @@ static void test_identity_is_what_decides_ids(void)
         "{\"eos_token\": {\"content\": \"<|im_end|>\"}, \"bos_token\": null}",
         "{\"eos_token\": \"<|im_end|>\", \"pad_token\": \"<|endoftext|>\"}",
     };
+    static const char lstrip[] =
+        "{\"eos_token\": \"<|im_end|>\", \"added_tokens_decoder\": {\"1\": {\"content\": "
+        "\"<|im_start|>\", \"lstrip\": true, \"special\": true}}}";
     static const char *const other[] = {
+        lstrip,
         "{}",
         "{\"eos_token\": \"<|endoftext|>\"}",
         "{\"eos_token\": \"<|im_end|>\", \"bos_token\": \"<|im_start|>\"}",
         "{\"eos_token\": \"<|im_end|>\", \"pad_token\": \"[PAD]\"}",
-        "{\"eos_token\": \"<|im_end|>\", \"added_tokens_decoder\": {\"1\": {\"content\": "
-        "\"<|im_start|>\", \"lstrip\": true, \"special\": true}}}",
     };
     json_t *patch = json_pack("{s:{s:s}, s:n}", "normalizer", "type", "NFC", "padding");
     const uint64_t id = identity(same[0], NULL);
@@ -364,15 +368,19 @@ static void test_contradictions_and_wrong_types_are_refused(void)
          "added_tokens_decoder: 'x' is no id"},
         {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"1600\": {\"content\": \"<a>\"}}}",
          "1600 is '<a>', which the vocabulary puts at 1500"},
-        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"1500\": {\"content\": \"<a>\", "
-                                  "\"normalized\": 1}}}",
+        {"tokenizer_config.json",
+         "{\"added_tokens_decoder\": {\"1500\": {\"content\": \"<a>\", "
+         "\"normalized\": 1}}}",
          "1500: normalized is 1, expected true or false"},
-        {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"1500\": {\"content\": \"<a>\", "
-                                  "\"single_word\": true}}}",
+        {"tokenizer_config.json",
+         "{\"added_tokens_decoder\": {\"1500\": {\"content\": \"<a>\", "
+         "\"single_word\": true}}}",
          "'<a>': single_word is not supported"},
         {"tokenizer_config.json", "{\"pad_token\": ", "tokenizer_config.json:1: "},
-        {"added_tokens.json", "{\"<a>\": \"1500\"}", "added_tokens.json: <a> is \"1500\", expected"},
-        {"added_tokens.json", "{\"<a>\": 1600}", "1600 is '<a>', which the vocabulary puts at 1500"},
+        {"added_tokens.json", "{\"<a>\": \"1500\"}",
+         "added_tokens.json: <a> is \"1500\", expected"},
+        {"added_tokens.json", "{\"<a>\": 1600}",
+         "1600 is '<a>', which the vocabulary puts at 1500"},
         {"special_tokens_map.json", "[]", "special_tokens_map.json: is no JSON object"},
         {"chat_template.jinja", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
          "chat_template.jinja: is a Git LFS pointer, not the file itself: run git lfs pull"},

@@ -65,10 +65,12 @@ static inline qp_tokenizer_t *make_tokenizer(void)
                   qp_test_source("tests/golden/tokenizers/smollm.json"), qp_test_folder());
     CHECK(system(command) == 0);
     qp_free(command);
-    write_file("hf/tokenizer_config.json",
-               "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"{% for message in messages "
-               "%}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
-               "'\\n'}}{% endfor %}\"}");
+    write_file(
+        "hf/tokenizer_config.json",
+        "{\"eos_token\": \"<|im_end|>\", \"chat_template\": \"{% for message in messages "
+        "%}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+        "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{'<|im_start|>assistant\\n'}}{% endif "
+        "%}\"}");
     return load_tokenizer("hf");
 }
 

@@ -41,15 +41,45 @@ refuses 2 'nowhere' "$prep" jsonl x --tokenizer nowhere --out o
 refuses 2 'absent.jsonl: cannot be opened' "$prep" jsonl absent.jsonl "${common[@]}"
 "$prep" --help | grep -q '^usage: quipu-prep'
 
-# dumps
-printf '<posts>\n%s\n<row Id="2" PostTypeId="2"\n</posts>' "$row" >bad.xml
-refuses 2 'bad.xml:4: ' "$prep" stackexchange bad.xml "${common[@]}"
-printf '<posts>\n%s\n<row Id="x7" PostTypeId="1"/></posts>' "$row" >bad.xml
-refuses 2 'bad.xml:3: Id="x7" is not an integer' "$prep" stackexchange bad.xml "${common[@]}"
-printf '<posts>\n%s\n<row Id="3" PostTypeId="2"/></posts>' "$row" >bad.xml
-refuses 2 'bad.xml:3: a row has no ParentId' "$prep" stackexchange bad.xml "${common[@]}"
-printf '<posts>\n<row Id="1" PostTypeId="1" Body="caf\xe9 \xff"/></posts>' >bad.xml
-refuses 2 'bad.xml:2: Input is not proper UTF-8' "$prep" stackexchange bad.xml "${common[@]}"
+refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf --out ''
+refuses 2 '--max-bad 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --max-bad 2
+refuses 2 'a name must not hold a line end: "x...' "$prep" jsonl $'x\ny' "${common[@]}"
+refuses 2 'a name must not hold a line end' "$prep" jsonl x --tokenizer hf --out $'o-\n'
+refuses 2 'is a folder, expected a file' "$prep" jsonl hf "${common[@]}"
+refuses 2 'nowhere.jinja' "$prep" jsonl x "${common[@]}" --chat-template nowhere.jinja
+
+# files that are packed in another way, or another thing
+packed() { # "what it is" source bytes
+    printf "$3" >packed
+    refuses 2 "packed: is $1" "$prep" "$2" packed "${common[@]}"
+}
+packed 'a 7z archive: unpack it (7z x)' stackexchange "7z\xbc\xaf\x27\x1c rest"
+packed 'packed with bzip2: unpack it (bunzip2)' stackexchange 'BZh91AY&SY rest'
+packed 'packed with xz' jsonl '\xfd7zXZ\0 rest'
+packed 'a zip archive' html 'PK\3\4 rest'
+packed 'packed with zstd' text '\x28\xb5\x2f\xfd rest'
+packed 'a Parquet file' jsonl 'PAR1 rest'
+packed 'UTF-16, expected UTF-8' jsonl '\xff\xfe{\0}\0'
+
+# dumps: a bad row is left out, and many of them are too many
+two=$(printf '%s\n<row Id="2" PostTypeId="1" Body="r"/>' "$row")
+many_bad() { # "reason" rows
+    printf '<posts>\n%s\n%s\n</posts>' "$two" "$2" >bad.xml
+    refuses 2 "bad.xml: 2 of 4 are bad, more than --max-bad 0.01; a larger share leaves them out; $1" \
+        "$prep" stackexchange bad.xml "${common[@]}"
+    "$prep" stackexchange bad.xml --tokenizer hf --out kept --max-bad 0.5 --eval-fraction 0 >log 2>&1
+    grep -qF "$1" log
+    grep -q 'prompt: 2 train' log
+    rm kept-*
+}
+many_bad '2 skipped: damaged rows (first: bad.xml:4: ' '<row Id="3" PostTypeId="2"
+<row Id="4" PostTypeId="2" ParentId="1" Body="&nbsp;"/>'
+many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4: Id="x7" is not an integer)' \
+    '<row Id="x7" PostTypeId="1"/><row PostTypeId="1"/>'
+many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4: no ParentId)' \
+    '<row Id="3" PostTypeId="2"/><row Id="3" PostTypeId="2" ParentId="1" Score="abc"/>'
+many_bad '2 skipped: posts with the Id of another (first: bad.xml: post 1)' \
+    '<row Id="1" PostTypeId="1" Body="z"/><row Id="1" PostTypeId="1" Body="z"/>'
 printf '<rss></rss>' >bad.xml
 refuses 2 'bad.xml: no <row> in it' "$prep" stackexchange bad.xml "${common[@]}"
 printf '<posts>\n<row Id="1" PostTypeId="1" Body=""/></posts>' >bad.xml
@@ -59,28 +89,48 @@ for i in $(seq 2000); do echo "<row Id=\"$i\" PostTypeId=\"1\" Body=\"$RANDOM $R
 head -c 9000 whole.xml.gz >cut.xml.gz
 refuses 2 'cut.xml.gz:' "$prep" stackexchange cut.xml.gz "${common[@]}"
 refuses 2 'cut.xml.gz:' mpirun --oversubscribe -n 2 "$prep" stackexchange cut.xml.gz "${common[@]}"
+head -c 9000 whole.xml.gz | gzip -dc 2>/dev/null >cut.xml || true
+refuses 2 'the XML ends early, after ' "$prep" stackexchange cut.xml "${common[@]}"
+(cat whole.xml.gz && echo junk) >junk.xml.gz
+refuses 2 'junk.xml.gz: behind gzip member 1 stands something else' "$prep" stackexchange junk.xml.gz "${common[@]}"
+printf '<?xml version="1.0" encoding="iso-8859-1"?>\n<posts>%s</posts>' "$row" >bad.xml
+refuses 2 'bad.xml: is in iso-8859-1, expected UTF-8' "$prep" stackexchange bad.xml "${common[@]}"
 refuses 2 'one dump at a time' "$prep" stackexchange whole.xml.gz whole.xml.gz "${common[@]}"
 
-# rows
-printf '{"text": "a"}\n{"text": }\n' >bad.jsonl
-refuses 2 'bad.jsonl:2: column' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"text": "a"}\n\n{"text": 3}\n' >bad.jsonl
-refuses 2 'bad.jsonl:3: "text" is something else, expected a string' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"prompt": "a", "chosen": "b", "rejected": null}\n' >bad.jsonl
-refuses 2 'bad.jsonl:1: "rejected"' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '["text"]\n' >bad.jsonl
-refuses 2 'bad.jsonl:1: expected an object with "text"' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"text": "\xff"}\n' >bad.jsonl
-refuses 2 'bad.jsonl:1: column' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"messages": [{"role": "user"}]}\n' >bad.jsonl
-refuses 2 'bad.jsonl:1: "content" is missing' "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"messages": [{"role": "user", "content": "x"}]}\n' >bad.jsonl
-refuses 2 'bad.jsonl:1: ' "$prep" jsonl bad.jsonl "${common[@]}" # hf has no chat template
+# rows: one is left out, two of three are too many
+bad_rows() { # "reason" row
+    printf '{"text": "one\\n"}\n\n%s\n%s\n' "$2" "$2" >bad.jsonl
+    refuses 2 "jsonl bad.jsonl: 2 of 3 are bad, more than --max-bad 0.01; a larger share leaves them out; 2 skipped: $1" \
+        "$prep" jsonl bad.jsonl "${common[@]}"
+    printf '{"text": "one\\n"}\n\n%s\n' "$2" >bad.jsonl
+    "$prep" jsonl bad.jsonl --tokenizer hf --out kept --eval-fraction 0 >log 2>&1
+    grep -qF "1 skipped: $1" log
+    grep -q 'sft: 1 train' log
+    rm kept-*
+}
+bad_rows 'not JSON (first: bad.jsonl:3: unexpected token near' '{"text": }'
+refuses 2 '1 of 2 are bad, more than --max-bad 0;' "$prep" jsonl bad.jsonl "${common[@]}" --max-bad 0
+bad_rows 'not JSON (first: bad.jsonl:3: unable to decode byte 0xff' $'{"text": "\xff"}'
+bad_rows 'not JSON (first: bad.jsonl:3: holds half of a surrogate pair' '{"text": "\ud83d"}'
+bad_rows 'rows with a value of the wrong type (first: bad.jsonl:3: text is 3, expected a string)' '{"text": 3}'
+bad_rows 'rows with a value of the wrong type (first: bad.jsonl:3: messages is "x", expected a list of messages)' '{"messages": "x"}'
+bad_rows 'rows with a value of the wrong type (first: bad.jsonl:3: content of a turn is missing)' '{"messages": [{"role": "user"}]}'
+bad_rows 'rows of no known form (first: bad.jsonl:3: expected an object with' '["text"]'
+bad_rows 'rows of no known form (first: bad.jsonl:3: expected an object with' '{"chosen": "b", "rejected": null}'
+bad_rows 'conversations with an unknown role (first: bad.jsonl:3: from is "narrator", expected' \
+    '{"conversations": [{"from": "narrator", "value": "x"}]}'
+bad_rows 'conversations that the chat template does not take (first: bad.jsonl:3: ' \
+    '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}' # there is none
+printf '%s\n' '{"text": "one"}' '{' '{' '{}' '{}' >bad.jsonl
+refuses 2 '2 skipped: not JSON (first: bad.jsonl:2: ' mpirun --oversubscribe -n 3 "$prep" jsonl bad.jsonl "${common[@]}"
+refuses 2 '2 skipped: rows of no known form (first: bad.jsonl:4: ' mpirun --oversubscribe -n 2 "$prep" jsonl bad.jsonl "${common[@]}"
 printf '{"prompt": ""}\n{"prompt": " "}\n' >bad.jsonl
-refuses 2 'jsonl bad.jsonl: nothing in it makes a sample' "$prep" jsonl bad.jsonl "${common[@]}"
-refuses 2 'jsonl bad.jsonl: nothing in it makes a sample' mpirun --oversubscribe -n 3 "$prep" jsonl bad.jsonl "${common[@]}"
-printf '{"text": "a"}\n{"text": ]\n' >bad.jsonl
-refuses 2 'bad.jsonl:2: ' mpirun --oversubscribe -n 2 "$prep" jsonl bad.jsonl "${common[@]}"
+nothing='jsonl bad.jsonl: nothing in it makes a sample; 2 skipped: rows or documents without text (first: bad.jsonl:1)'
+refuses 2 "$nothing" "$prep" jsonl bad.jsonl "${common[@]}"
+refuses 2 "$nothing" mpirun --oversubscribe -n 3 "$prep" jsonl bad.jsonl "${common[@]}"
+seq 3000 | sed 's/.*/{"text": "a&"}/' | gzip >whole.jsonl.gz
+head -c 2000 whole.jsonl.gz >cut.jsonl.gz
+refuses 2 'cut.jsonl.gz: the gzip stream is cut' "$prep" jsonl cut.jsonl.gz "${common[@]}"
 
 # places to write to
 refuses 3 'nowhere/o' "$prep" stackexchange whole.xml.gz --tokenizer hf --out nowhere/o
@@ -89,6 +139,14 @@ found=0
 "$prep" jsonl bad.jsonl "${common[@]}" >log 2>&1 || found=$?
 [ "$found" -eq 2 ] && grep -q 'from a run on another number of ranks' log
 rm o-sft-train-00001-of-00002.h5
+# A prefix is no pattern, and "-of-" in it no number of ranks.
+printf '{"text": "a b"}\n' >one.jsonl
+touch k-of-a-sft-train-00001-of-00002.h5
+for prefix in 'k-of-[a]' 'k-of-?' 'k-*' k-of-b; do
+    "$prep" jsonl one.jsonl --tokenizer hf --out "$prefix" --eval-fraction 0 >log 2>&1
+    "$prep" jsonl one.jsonl --tokenizer hf --out "$prefix" --eval-fraction 0 >log 2>&1
+    test -f "$prefix-sft-train.h5"
+done
 
 # A disk that fills up, while samples are collected and while shards are written.
 mkdir small

@@ -33,7 +33,10 @@ static void run_on_faqs(void)
                                     i + 1);
         CHECK(run(on_ranks[i], arguments) == 0);
         CHECK(n_logged("] 20 pairs of answers\n") == 1);
-        CHECK(n_logged("] 1 skipped: rows or documents without text\n") == 1);
+        CHECK(
+            n_logged(
+                "] 1 skipped: rows or documents without text (first: faq2.html: document 21)\n") ==
+            1);
         qp_free(arguments);
     }
     CHECK(run("", "html faq1.html faq2.html --tokenizer hf --out seeded --eval-fraction 0 "
@@ -145,8 +148,11 @@ static void run_on_unrated(void)
         CHECK(n_logged("] 20 pairs of answers\n") == 1);
         CHECK(n_logged("] 84 posts read\n") == 1);
         CHECK(n_logged("] 22 questions\n") == 1);
-        CHECK(n_logged("] 20 skipped: answers without text\n") == 1);
-        CHECK(n_logged("] 1 skipped: answers without their question\n") == 1);
+        CHECK(n_logged("] 20 skipped: answers without text (first: unrated.xml: post 2)\n") == 1);
+        CHECK(
+            n_logged(
+                "] 1 skipped: answers without their question (first: unrated.xml: post 1004)\n") ==
+            1);
         qp_free(arguments);
     }
     CHECK(run("", "stackexchange unrated.xml --tokenizer hf --out rated --eval-fraction 0 "

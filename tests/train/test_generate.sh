@@ -55,6 +55,18 @@ sed -i 's/"r": 4/"r": 40000/' odd/adapter_config.json
 quipu_on 2 wrong --dry-run --set lora.init=odd
 check "an adapter out of range: exit code 2" test "$code" -eq 2
 check "an adapter out of range: says so" logged "odd: lora.init: its lora.r: 40000 is out of range"
+# What PEFT can and Quipu cannot is said in these words, before anything else is judged.
+unsupported() { # KEY VALUE TEXT; of two equal keys the last one counts
+    sed "\$ s|}\$|, \"$1\": $2}|" runs/run/adapter/adapter_config.json >odd/adapter_config.json
+    quipu_on 2 wrong --dry-run --set lora.init=odd
+    check "an adapter with $1 $2: exit code 2" test "$code" -eq 2
+    check "an adapter with $1 $2: says so" logged "odd/adapter_config.json: $3"
+}
+unsupported use_dora true "use_dora is true"
+unsupported lora_alpha '"16"' 'lora_alpha is "16", expected a number'
+unsupported layers_to_transform '[1]' "layers_to_transform is [1]"
+unsupported target_modules '".*layers.1[.].*_proj"' "target_modules chooses q_proj in layer 1, but not in layer 0"
+unsupported target_modules '["q_proj", "lm_head"]' "target_modules chooses the module lm_head"
 quipu_on 2 wrong --dry-run --set lora.init=runs
 check "no adapter: exit code 2" test "$code" -eq 2
 check "no adapter: says so" logged "lora.init: runs: is no PEFT adapter folder"
@@ -112,6 +124,23 @@ read -r total shared < <(sed -n 's/.*\] \([0-9]*\) prompt tokens, \([0-9]*\) of 
 check "a prompt is computed once ($shared of $total tokens shared)" \
     test $((shared * 4)) -eq $((total * 3 - 12))
 
+# Messages are the text that the template writes of them; null columns and byte-order marks are nothing.
+printf '{%% for m in messages %%}{{ m.role }}: {{ m.content }}\n{%% endfor %%}assistant:' >chat.jinja
+printf '\xef\xbb\xbf{"prompt": "user: malt?\\nassistant:", "messages": null}\n' >text.jsonl
+cat >messages.jsonl <<'ROWS'
+{"messages": [{"role": "user", "content": "malt?"}], "prompt": null}
+{"prompt": [{"role": "user", "content": [{"type": "text", "text": "malt?"}]}]}
+{"prompt": [{"from": "human", "value": "malt?"}], "n": 123456789012345678901234567890}
+ROWS
+gzip -k messages.jsonl
+quipu_on 1 text --set generate.do_sample=false --set prompts.input=text.jsonl
+quipu_on 2 messages --set generate.do_sample=false --set prompts.input=messages.jsonl.gz \
+    --set prompts.chat_template=chat.jinja
+check "messages end well" test "$code" -eq 0
+check "messages: the answers of their text" test "$(sed 's/.*"completion"/"completion"/' runs/messages/answers.jsonl | sort -u)" = \
+    "$(sed 's/.*"completion"/"completion"/' runs/text/answers.jsonl)"
+check "messages: all answered" test "$(wc -l <runs/messages/answers.jsonl)" -eq 3
+
 quipu_on 2 nowhere --dry-run --set prompts.output=nowhere/answers.jsonl
 check "answers to nowhere: exit code 3, before any work" test "$code" -eq 3
 check "answers to nowhere: says so" logged "nowhere/answers.jsonl"
@@ -128,6 +157,12 @@ printf '{"prompt": ""}\n' >prompts.jsonl
 refused "empty prompt" "prompts.jsonl:1: the prompt is empty"
 printf '{"prompt": "%5000s"}\n' x >prompts.jsonl
 refused "prompt too long" "the longest prompt with its answer is"
+printf '{"messages": [{"role": "user"}]}\n' >prompts.jsonl
+refused "messages without a template" "prompts.jsonl:1: "
+printf '{"prompt": "\\ud800"}\n' >prompts.jsonl
+refused "half a character" "prompts.jsonl:1: not JSON: holds half of a surrogate pair"
+gzip -c <text.jsonl | head -c 30 >prompts.jsonl
+refused "a cut file" "prompts.jsonl: the gzip stream is cut"
 printf '{"prompt": "x"}\nhello\n' >prompts.jsonl
 refused "not JSON" "prompts.jsonl:2: not JSON"
 : >prompts.jsonl

@@ -36,9 +36,9 @@ static void test_rows_are_cut(void)
 {
     char *path = qp_format("%s/metrics.csv", qp_test_folder());
     write_rows(path, -1, 4);
-    check_file(path, "step,loss,eval_loss\n1,0.5,\n2,nan,\n3,1.5,\n4,2,\n");
+    check_file(path, "step,loss,eval_loss\n1,0.5,\n2,,\n3,1.5,\n4,2,\n");
     write_rows(path, 2, 3);
-    check_file(path, "step,loss,eval_loss\n1,0.5,\n2,nan,\n3,1.5,\n");
+    check_file(path, "step,loss,eval_loss\n1,0.5,\n2,,\n3,1.5,\n");
     write_rows(path, -1, 1);
     check_file(path, "step,loss,eval_loss\n1,0.5,\n");
     qp_free(path);

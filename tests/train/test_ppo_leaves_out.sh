@@ -37,7 +37,7 @@ skips=(--set reward_model.adapter=judge --set optim.steps=12 --set ppo.use_score
 quipu_on 2 skips "${skips[@]}"
 check "ten steps without a finite reward: exit code 2 (got $code)" test "$code" -eq 2
 check "ten steps without a finite reward: says so" logged \
-    "10 steps in a row had a loss, reward or gradient that is not finite; stopped after step 10"
+    "10 steps in a row had nothing to learn, or a loss, reward or gradient that is not finite; stopped after step 10"
 check "one warning for each" test "$(grep -c '\[warn' log)" -eq 10
 check "it says how many" logged "step 10: 8 of 8 rewards are not finite: no update is made"
 check "they are counted" test "$(column skipped_steps skips | tail -n 1)" = 10
@@ -51,18 +51,36 @@ quipu_on 2 lasting --set checkpoint.every_steps=0 --set checkpoint.stop_after_st
 check "some steps without: stops as told" test "$code" -eq 10
 check "nothing was learned" not grep -qE '^([^,]*,){2}[0-9]' <(tail -n +2 runs/lasting/metrics.csv)
 
-# The judge comes to its senses: the run goes on, and what it has in mind is finite.
+# Another judge is another run.
 rm -r judge
 cp -r runs/reward/adapter judge
 quipu_on 1 skips "${skips[@]}"
+check "another adapter under the name: exit code 2 (got $code)" test "$code" -eq 2
+check "another adapter under the name: named" logged "reward_model.adapter: judge (contents "
+
+# A program comes to its senses: the run goes on, and what it has in mind is finite.
+cat >program <<'SH'
+#!/bin/sh
+while IFS= read -r line; do
+    if [ -e sane ]; then echo "{\"reward\": $((${#line} % 7))}"; else echo '{"reward": 1e300}'; fi
+done
+SH
+chmod +x program
+sed 's/^reward_model.*/reward_model = { command = [ ".\/program" ]; };/' ppo.cfg >program.cfg
+deck=program.cfg
+quipu_on 2 mad "${skips[@]:2}"
+check "a program: ten steps without a finite reward" test "$code" -eq 2
+touch sane
+quipu_on 1 mad "${skips[@]:2}"
 check "repaired: goes on" logged "continuing after step 10"
 check "repaired: ends well" test "$code" -eq 0
 check "repaired: no warning" not logged "[warn"
-check "repaired: updates are made" test "$(column ppo/updates skips | tail -n 2 | sort -u)" = 4
-check "repaired: finite metrics" not grep -qiE 'nan|inf' <(tail -n 2 runs/skips/metrics.csv)
+check "repaired: updates are made" test "$(column ppo/updates mad | tail -n 2 | sort -u)" = 4
+check "repaired: finite metrics" not grep -qiE 'nan|inf' <(tail -n 2 runs/mad/metrics.csv)
+deck=ppo.cfg
 
 # A policy that has no probabilities cannot answer.
-cp -r runs/skips/adapter broken
+cp -r runs/mad/adapter broken
 overwrite broken q_proj.lora_B '\377\377\177\177'
 overwrite broken v_proj.lora_B '\377\377\177\177'
 quipu_on 2 diverged --set lora.init=broken --set optim.steps=3

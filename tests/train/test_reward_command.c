@@ -450,7 +450,7 @@ int main(int argc, char **argv)
         return be_program(argv[2], argc > 3 ? argv[3] : NULL);
     self = argv[0];
     char *path = qp_format("%s/log", qp_test_folder());
-    CHECK(qp_log_tee(path));
+    CHECK_OK(qp_log_tee(path));
     test_all();
     qp_log_fini();
     qp_free(path);

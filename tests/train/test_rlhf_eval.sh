@@ -46,6 +46,20 @@ quipu_on 1 base "${queries[@]}" "${judge[@]}" --set compare.against=runs/ppo/ada
 check "queries: ends well" test "$code" -eq 0
 quipu_on 3 base3 "${queries[@]}" "${judge[@]}" --set compare.against=runs/ppo/adapter
 check "queries: the same on 3 ranks" cmp -s runs/base/eval.json runs/base3/eval.json
+check "queries: every answer of both, the same on 3 ranks" cmp -s runs/base/answers.jsonl runs/base3/answers.jsonl
+of_role() { # "policy" or "rival": answers, and their mean score
+    grep "^{\"role\":\"$1\",\"answer\":[012],\"score\":[-0-9.e]*,\"query\":\".*\",\"response\":\".*\",\"n_token\":[0-9]*,\"stopped\":[a-z]*}$" \
+        runs/base/answers.jsonl | sed 's/.*"score":\([-0-9.e]*\),.*/\1/' |
+        awk '{ sum += $1 } END { print NR, sum / NR }'
+}
+mean() { # "policy" or "rival"
+    sed -n "s/.*\"$1\": {\"reward_mean\": \([-0-9.e]*\).*/\1/p" runs/base/eval.json
+}
+for role in policy rival; do
+    read -r n score < <(of_role $role)
+    check "queries: three answers of the $role to each" test "$n" -eq $((3 * $(value base n_query)))
+    check "queries: their scores have its mean" close "$score" "$(awk -v m="$(mean $role)" 'BEGIN { printf "%g", m }')"
+done
 better() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a != "" && a > b) }'; }
 check "queries: the best of 3 is better than the mean" better \
     "$(sed 's/"rival".*//' runs/base/eval.json | sed -n 's/.*"best_mean": \([-0-9.e]*\).*/\1/p')" \
@@ -53,11 +67,11 @@ check "queries: the best of 3 is better than the mean" better \
 quipu_on 2 policy "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter --set compare.against=base
 check "queries: the other way round, the rest of the wins" close "$(value base win_rate)" \
     "$(awk -v w="$(value policy win_rate)" 'BEGIN { print 1 - w }')"
-mean() { # "policy" or "rival"
-    sed -n "s/.*\"$1\": {\"reward_mean\": \([-0-9.e]*\).*/\1/p" runs/base/eval.json
-}
 check "queries: the difference is that of the means" close "$(value base difference)" \
     "$(awk -v a="$(mean policy)" -v b="$(mean rival)" 'BEGIN { printf "%.12g", a - b }')"
+check "queries: the difference lies in its interval" awk -v d="$(value base difference)" \
+    -v a="$(sed -n 's/.*"difference_95": \[\([-0-9.e]*\), \([-0-9.e]*\)\].*/\1 \2/p' runs/base/eval.json)" \
+    'BEGIN { exit !(split(a, x, " ") == 2 && x[1] < d && d < x[2]) }'
 quipu_on 2 itself "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter \
     --set compare.against=runs/ppo/adapter
 check "queries: against itself, half" close "$(value itself win_rate)" 0.5

@@ -8,7 +8,7 @@
 #include "rlhf.h"
 #include "train/ppo_impl.h"
 
-enum { N_SEQ = 6, EOS = 7 };
+enum { N_SEQ = 6, EOS = 7, OTHER_EOS = 11 };
 static const int64_t n_query[N_SEQ] = {2, 30, 1, 9, 20, 5},
                      n_response[N_SEQ] = {1, 12, 7, 1, 33, 4};
 /* Of sums in another order, absolute below 1: fp32, a few hundred terms. */
@@ -19,7 +19,8 @@ static bool near(double a, double b)
     return fabs(a - b) <= TOGETHER * fmax(1.0, fabs(b));
 }
 
-/* Those of even number end with EOS, and number 1 has one within. */
+/* Those of even number end with an EOS, the last of them with another one, and number 1 has one
+ * within. */
 static void make_rollout(qp_rollout_t *r)
 {
     *r = (qp_rollout_t){.n_seq = N_SEQ,
@@ -33,9 +34,9 @@ static void make_rollout(qp_rollout_t *r)
         int32_t *token = r->token + r->first[s];
         const int64_t n = rlhf_tokens("outputs", s, n_query[s] + n_response[s], token);
         for (int64_t t = 0; t < n; t++)
-            token[t] += token[t] == EOS;
+            token[t] += token[t] == EOS || token[t] == OTHER_EOS;
         if (s % 2 == 0)
-            token[n - 1] = EOS;
+            token[n - 1] = s == 4 ? OTHER_EOS : EOS;
         if (s == 1)
             token[n - 3] = EOS;
         r->stopped[s] = s % 2 == 0;
@@ -110,26 +111,6 @@ static void test_alone_and_together(float dropout)
 
 /* --- where a reward is read ------------------------------------------------------------------- */
 
-/* A tokenizer whose EOS the tiny model knows. */
-static qp_tokenizer_t *make_tokenizer(void)
-{
-    static char model[] =
-        "{\"added_tokens\": [{\"id\": 7, \"content\": \"<eos>\", \"special\": true}], "
-        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, "
-        "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": "
-        "{\"a\": 0, \"b\": 1, \"c\": 2}, \"merges\": []}}";
-    static char config[] = "{\"eos_token\": \"<eos>\"}";
-    const qp_tokenizer_files_t files = {.kind = "tokenizer.json",
-                                        .model = model,
-                                        .model_bytes = sizeof model - 1,
-                                        .config = config,
-                                        .config_bytes = sizeof config - 1};
-    qp_tokenizer_t *tokenizer = NULL;
-    CHECK_OK(qp_tokenizer_create(&files, &tokenizer));
-    CHECK(qp_tokenizer_eos(tokenizer) == EOS);
-    return tokenizer;
-}
-
 /* The score head at the last of these tokens, alone in its batch. */
 static double score_of(rlhf_t *r, const int32_t *token, int64_t n)
 {
@@ -154,7 +135,7 @@ static void test_reward_is_read_at_the_last_token(void)
     double expected[N_SEQ], reward[N_SEQ];
     rlhf_open("reward", QP_HEAD_SCORE, &r);
     qp_scorer_t scorer = {.config = &r.settings.reward_model, .adapter = r.run.adapter};
-    r.run.tokenizer = make_tokenizer();
+    r.run.eos = (qp_eos_t){2, {EOS, OTHER_EOS}};
     make_rollout(&rollout);
     for (int64_t s = 0; s < N_SEQ; s++) {
         int32_t token[RLHF_MAX_TOKEN];
@@ -176,7 +157,6 @@ static void test_reward_is_read_at_the_last_token(void)
                       (long long)s, reward[s], expected[s]);
     }
     qp_rollout_fini(&rollout);
-    qp_tokenizer_destroy(&r.run.tokenizer);
     rlhf_close(&r);
 }
 

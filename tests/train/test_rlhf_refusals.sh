@@ -34,6 +34,12 @@ refused "two rewards" 'rewards come from a model or from reward_model.command, n
     --set reward_model.command=judge
 refused "no score head" 'runs/dpo/adapter: has no score head (modules_to_save "score")' \
     --set reward_model.adapter=runs/dpo/adapter
+cp -r runs/reward/adapter odd
+for wrong in 'use_dora": true' 'lora_alpha": "16"' 'layers_pattern": "layers"'; do
+    sed "\$ s|}\$|, \"$wrong}|" runs/reward/adapter/adapter_config.json >odd/adapter_config.json
+    refused "an adapter with \"$wrong" "reward_model.adapter: odd/adapter_config.json: ${wrong%%\"*} is" \
+        --set reward_model.adapter=odd
+done
 refused "no such adapter" 'reward_model.adapter: no such file: absent' --set reward_model.adapter=absent
 refused "another tokenizer" 'reward_model.base: other.h5 has tokenizer' --set reward_model.base=other.h5
 refused "no such base" 'absent.h5' --set reward_model.base=absent.h5
@@ -62,8 +68,8 @@ deck=dpo.cfg refused "packed pairs" 'pairs cannot be packed' --set data.packing=
 # A checkpoint belongs to what gives its rewards.
 quipu_on 2 good --set checkpoint.stop_after_steps=1
 cp -r runs/good before
-cp -r runs/reward/adapter another
-for change in reward_model.adapter=another ppo.target=7 ppo.mini_batch_sequences=8 lora.r=8; do
+deck=reward.cfg quipu_on 2 another --set job.seed=4
+for change in reward_model.adapter=runs/another/adapter ppo.target=7 ppo.mini_batch_sequences=8 lora.r=8; do
     quipu_on 2 good --set "$change"
     check "$change: exit code 2 (got $code)" test "$code" -eq 2
     check "$change: says so" logged "${change%=*}"

@@ -66,4 +66,16 @@ for deck in reward.cfg dpo.cfg ppo.cfg; do
     whole "fp32-$method" 1
     in_parts "fp32-$method" 4 2
 done
+
+# The reward model that a run began with is the one that it goes on with, wherever it lies by now.
+deck=ppo.cfg
+cp -r runs/reward/adapter moved
+quipu_on 1 kept --set checkpoint.stop_after_steps=1
+quipu_on 2 kept --set reward_model.adapter=moved --set checkpoint.stop_after_steps=1
+check "ppo: a reward adapter may move" test "$code" -eq 10
+quipu_on 2 kept --set reward_model.adapter=runs/fp32-reward/adapter
+check "ppo: another reward adapter is refused" test "$code" -eq 2
+check "ppo: and named" logged "reward_model.adapter: runs/fp32-reward/adapter (contents "
+quipu_on 2 kept --set data.train=data-prompt-eval.h5 --set batch.global_sequences=8
+check "ppo: other queries are refused" logged "data.train: data-prompt-eval.h5 (contents "
 end_test

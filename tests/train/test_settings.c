@@ -1,4 +1,4 @@
-/* The assembled schema: durations, every deck of input/, checks over several keys, one report. */
+/* The assembled schema: every deck of input/, checks over several keys, one report. */
 #include <dirent.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,25 +7,6 @@
 #include "base/mem.h"
 #include "train/settings.h"
 #include "testing.h"
-
-static void test_durations(void)
-{
-    static const struct {
-        const char *text;
-        bool ok;
-        double seconds;
-    } row[] = {
-        {"auto", true, -1.0},    {"90", true, 90.0},        {"1.5", true, 1.5},
-        {"2:05", true, 125.0},   {"1:00:30", true, 3630.0}, {"", false, 0.0},
-        {"soon", false, 0.0},    {"10 min", false, 0.0},    {"-5", false, 0.0},
-        {"1:2:3:4", false, 0.0}, {"1:", false, 0.0},
-    };
-    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
-        double seconds = 0.0;
-        bool ok = qp_duration_parse(row[i].text, &seconds);
-        CHECK_MSG(ok == row[i].ok && (!ok || seconds == row[i].seconds), "\"%s\"", row[i].text);
-    }
-}
 
 static const char base_text[] = "job = { method = \"sft\"; name = \"x\"; };\n"
                                 "base = { file = \"/dev/null\"; };\n"
@@ -179,7 +160,6 @@ static void test_all_input_decks(void)
 
 int main(void)
 {
-    test_durations();
     test_defaults_and_checks();
     test_auto_compute();
     test_hash();

@@ -18,10 +18,13 @@ const qp_root_attribute_t qp_root_attributes[] = {
     {"n_sample", QP_SHOW_NUMBER},
     {"sequences_per_sample", QP_SHOW_NUMBER},
     {"n_vocab", QP_SHOW_NUMBER},
+    {"max_token_id", QP_SHOW_NUMBER},
+    {"n_without_loss", QP_SHOW_NUMBER},
     {"tokenizer_id", QP_SHOW_HEX},
     /* checkpoint */
     {"method", QP_SHOW_TEXT},
     {"step", QP_SHOW_NUMBER},
+    {"steps", QP_SHOW_NUMBER},
     {"complete", QP_SHOW_NUMBER},
     {"deck_hash", QP_SHOW_HEX},
     {"build", QP_SHOW_TEXT},

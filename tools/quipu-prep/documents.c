@@ -7,13 +7,14 @@
 
 #include <string.h>
 
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "formats/reader.h"
 #include "text/markdown.h"
 
 /* A question of which a pair is made. */
 typedef struct {
+    prep_origin_t origin;
     char *prompt; /* NULL: the question is another rank's */
     char *answer; /* [n_answer] */
     size_t n_answer;
@@ -23,6 +24,7 @@ typedef struct {
 typedef struct {
     int rank, n_rank;
     int64_t n_document; /* over all files */
+    const char *path;   /* of the file at hand */
     prep_sink_t *sink;
 
     /* For pairs: the questions with answers of all ranks, by id. */
@@ -36,13 +38,17 @@ static bool is_mine(const share_t *share, int64_t id)
     return id % share->n_rank == share->rank;
 }
 
-/* The number of the next document. */
-static int64_t next_document(share_t *share)
+/* The next document, which is about this text. */
+static prep_origin_t next_document(share_t *share, prep_text_t about)
 {
-    int64_t id = share->n_document++;
+    const int64_t id = share->n_document++;
     if (is_mine(share, id))
-        prep_sink_count(share->sink, PREP_DOCUMENTS, 1);
-    return id;
+        prep_sink_tally(share->sink)->count[PREP_DOCUMENTS]++;
+    return (prep_origin_t){.id = id,
+                           .path = share->path,
+                           .unit = "document",
+                           .number = id + 1,
+                           .group = prep_group(about)};
 }
 
 /* The line at *at without its end; *at moves behind it. False at the end of the text. */
@@ -64,10 +70,10 @@ static qp_error_t emit_document(share_t *share, const char *start, const char *e
     prep_text_t text = prep_trim((prep_text_t){start, (size_t)(end - start)});
     if (text.n == 0)
         return NULL;
-    int64_t id = next_document(share);
-    if (!is_mine(share, id) || !prep_sink_wants(share->sink, PREP_SFT))
+    const prep_origin_t origin = next_document(share, text);
+    if (!is_mine(share, origin.id) || !prep_sink_wants(share->sink, PREP_SFT))
         return NULL;
-    return prep_sink_text(share->sink, id, text, false);
+    return prep_sink_text(share->sink, &origin, text);
 }
 
 static qp_error_t split_text(share_t *share, prep_text_t text)
@@ -94,7 +100,8 @@ static prep_text_t heading_text(prep_text_t line)
     return prep_trim((prep_text_t){line.data + skip, line.n - skip});
 }
 
-static void keep_texts(share_t *share, int64_t id, prep_text_t question, prep_text_t answer)
+static void keep_texts(share_t *share, const prep_origin_t *origin, prep_text_t question,
+                       prep_text_t answer)
 {
     if (share->n_kept == share->capacity) {
         share->capacity = 2 * share->capacity + 256;
@@ -102,9 +109,10 @@ static void keep_texts(share_t *share, int64_t id, prep_text_t question, prep_te
             qp_realloc("prep", share->answered, qp_bytes(share->capacity, sizeof(prep_answered_t)));
         share->kept = qp_realloc("prep", share->kept, qp_bytes(share->capacity, sizeof(kept_t)));
     }
-    share->answered[share->n_kept] = prep_answered(id, question, answer);
+    share->answered[share->n_kept] = prep_answered(origin->id, question, answer);
     kept_t *kept = &share->kept[share->n_kept++];
-    *kept = (kept_t){.prompt = is_mine(share, id) ? prep_question(question) : NULL,
+    *kept = (kept_t){.origin = *origin,
+                     .prompt = is_mine(share, origin->id) ? prep_question(question) : NULL,
                      .answer = QP_NEW("prep", char, (int64_t)answer.n),
                      .n_answer = answer.n};
     memcpy(kept->answer, answer.data, answer.n);
@@ -126,22 +134,23 @@ static qp_error_t emit_answer(share_t *share, prep_text_t heading, const char *s
     prep_text_t answer = prep_trim((prep_text_t){start, (size_t)(end - start)});
     if (heading.n == 0 || heading.data[heading.n - 1] != '?')
         return NULL;
-    int64_t id = next_document(share);
+    const prep_origin_t origin = next_document(share, heading);
     if (answer.n == 0) {
-        prep_sink_count(share->sink, PREP_EMPTY_ROWS, is_mine(share, id));
+        if (is_mine(share, origin.id))
+            prep_tally_skip(prep_sink_tally(share->sink), PREP_EMPTY_ROWS, &origin, NULL);
         return NULL;
     }
     if (prep_sink_wants(share->sink, PREP_REWARD))
-        keep_texts(share, id, heading, answer);
-    if (!is_mine(share, id))
+        keep_texts(share, &origin, heading, answer);
+    if (!is_mine(share, origin.id))
         return NULL;
     char *prompt = prep_question(heading);
     prep_text_t prompt_text = {prompt, strlen(prompt)};
     qp_error_t error = NULL;
     if (prep_sink_wants(share->sink, PREP_SFT))
-        QP_TRY_DONE(prep_sink_completion(share->sink, id, prompt_text, answer, false));
+        QP_TRY_DONE(prep_sink_completion(share->sink, &origin, prompt_text, answer));
     if (prep_sink_wants(share->sink, PREP_PROMPT))
-        QP_TRY_DONE(prep_sink_prompt(share->sink, id, prompt_text, false));
+        QP_TRY_DONE(prep_sink_prompt(share->sink, &origin, prompt_text));
 done:
     qp_free(prompt);
     return error;
@@ -155,14 +164,14 @@ static qp_error_t emit_pairs(const share_t *share, uint32_t seed)
         if (own->prompt == NULL)
             continue;
         int64_t other = prep_other(seed, share->answered, share->n_kept, i);
-        prep_sink_count(share->sink, other < 0 ? PREP_UNPAIRED : PREP_PAIRS, 1);
+        prep_sink_tally(share->sink)->count[other < 0 ? PREP_UNPAIRED : PREP_PAIRS]++;
         if (other < 0)
             continue;
         const kept_t *theirs = &share->kept[other];
         const prep_text_t prompt = {own->prompt, strlen(own->prompt)};
         const prep_text_t answer[2] = {{own->answer, own->n_answer},
                                        {theirs->answer, theirs->n_answer}};
-        QP_TRY(prep_sink_pair(share->sink, share->answered[i].id, 1.0f, prompt, answer, false));
+        QP_TRY(prep_sink_pair(share->sink, &own->origin, 1.0f, prompt, answer));
         QP_TRY(prep_check_interrupt());
     }
     return NULL;
@@ -206,7 +215,8 @@ static qp_error_t read_files(const prep_options_t *options, share_t *share,
         void *data = NULL;
         size_t n = 0;
         QP_TRY(prep_check_interrupt());
-        QP_TRY(qp_file_read(options->file[i], &data, &n));
+        share->path = options->file[i];
+        QP_TRY(qp_reader_whole(options->file[i], &data, &n));
         qp_error_t error = split(share, (prep_text_t){data, n});
         qp_free(data);
         if (error != NULL)

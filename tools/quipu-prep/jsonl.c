@@ -1,195 +1,188 @@
 /*
- * JSON lines. A row is {"text"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"},
- * {"messages": [{"role", "content"}]} or {"prompt"}; other keys are ignored. Empty lines are
- * skipped. A row whose text, completion, chosen or rejected answer or lone prompt is blank is
- * counted and left out; a completion or a pair may stand without a prompt before it.
+ * JSON lines, or one JSON array of rows. Empty lines are skipped. A row that cannot be read, or
+ * gives nothing to learn, is counted and left out.
  */
-#include "prep.h"
+#include "rows.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-#include <jansson.h>
+#include <sys/stat.h>
 
 #include "base/mem.h"
+#include "formats/json.h"
+#include "formats/reader.h"
 
-/* A row and where it stands, for messages. */
+/* One walk over the rows of all files. */
 typedef struct {
-    const char *path;
-    int64_t line;
-    int64_t id; /* number of the row over all files */
-    const json_t *json;
-} row_t;
+    const prep_options_t *options;
+    int rank, n_rank;
+    int64_t n_row; /* over all files */
+    bool has_template;
+    prep_sink_t *sink;
+} walk_t;
 
-static qp_error_t read_string(const row_t *row, const json_t *object, const char *key,
-                              prep_text_t *text)
+static qp_error_t emit(const prep_row_t *row, const prep_origin_t *origin, prep_sink_t *sink)
 {
-    const json_t *value = json_object_get(object, key);
-    if (!json_is_string(value))
-        return QP_ERROR(QP_INPUT, "%s:%lld: \"%s\" is %s, expected a string", row->path,
-                        (long long)row->line, key, value == NULL ? "missing" : "something else");
-    *text = (prep_text_t){json_string_value(value), json_string_length(value)};
-    return NULL;
+    if (row->is_chat)
+        return prep_sink_chat(sink, origin, row->kind, &row->chat);
+    if (row->whole)
+        return prep_sink_text(sink, origin, row->answer[0]);
+    if (row->kind == PREP_PROMPT)
+        return prep_sink_prompt(sink, origin, row->prompt);
+    if (row->kind == PREP_REWARD)
+        return prep_sink_pair(sink, origin, 1.0f, row->prompt, row->answer);
+    return prep_sink_completion(sink, origin, row->prompt, row->answer[0]);
 }
 
-static bool is_blank(prep_text_t text)
+static qp_error_t take_row(walk_t *walk, const json_t *json, prep_origin_t *origin)
 {
-    return prep_trim(text).n == 0;
-}
-
-static qp_error_t emit_text(const row_t *row, prep_sink_t *sink)
-{
-    prep_text_t text = {0};
-    QP_TRY(read_string(row, row->json, "text", &text));
-    if (is_blank(text)) {
-        prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
-        return NULL;
+    prep_row_t row = {0};
+    qp_error_t error = prep_row_read(json, walk->options->kind, walk->has_template, &row);
+    origin->group = row.group;
+    if (row.why != PREP_N_SKIP) {
+        prep_tally_skip(prep_sink_tally(walk->sink), row.why, origin,
+                        error != NULL ? error->message : NULL);
+        qp_error_destroy(&error);
+    } else {
+        error = emit(&row, origin, walk->sink);
     }
-    return prep_sink_text(sink, row->id, text, true);
-}
-
-static qp_error_t emit_completion(const row_t *row, prep_sink_t *sink)
-{
-    prep_text_t prompt = {0}, completion = {0};
-    QP_TRY(read_string(row, row->json, "prompt", &prompt));
-    QP_TRY(read_string(row, row->json, "completion", &completion));
-    if (is_blank(completion)) {
-        prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
-        return NULL;
-    }
-    return prep_sink_completion(sink, row->id, prompt, completion, true);
-}
-
-static qp_error_t emit_pair(const row_t *row, prep_sink_t *sink)
-{
-    prep_text_t prompt = {0}, answer[2] = {{0}};
-    QP_TRY(read_string(row, row->json, "prompt", &prompt));
-    QP_TRY(read_string(row, row->json, "chosen", &answer[0]));
-    QP_TRY(read_string(row, row->json, "rejected", &answer[1]));
-    if (is_blank(answer[0]) || is_blank(answer[1])) {
-        prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
-        return NULL;
-    }
-    return prep_sink_pair(sink, row->id, 1.0f, prompt, answer, true);
-}
-
-static qp_error_t emit_prompt(const row_t *row, prep_sink_t *sink)
-{
-    prep_text_t prompt = {0};
-    QP_TRY(read_string(row, row->json, "prompt", &prompt));
-    if (is_blank(prompt)) {
-        prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
-        return NULL;
-    }
-    return prep_sink_prompt(sink, row->id, prompt, true);
-}
-
-static qp_error_t emit_messages(const row_t *row, prep_sink_t *sink)
-{
-    const json_t *list = json_object_get(row->json, "messages");
-    size_t n = json_array_size(list);
-    if (n == 0) {
-        if (!json_is_array(list))
-            return QP_ERROR(QP_INPUT, "%s:%lld: \"messages\" is not an array", row->path,
-                            (long long)row->line);
-        prep_sink_count(sink, PREP_EMPTY_ROWS, 1);
-        return NULL;
-    }
-    qp_chat_message_t *message = QP_NEW("prep", qp_chat_message_t, (int64_t)n);
-    qp_error_t error = NULL;
-    for (size_t i = 0; i < n; i++) {
-        prep_text_t role = {0}, content = {0};
-        QP_TRY_DONE(read_string(row, json_array_get(list, i), "role", &role));
-        QP_TRY_DONE(read_string(row, json_array_get(list, i), "content", &content));
-        message[i] = (qp_chat_message_t){.role = role.data, .content = content.data};
-    }
-    error = qp_error_context(prep_sink_chat(sink, row->id, message, (int64_t)n), "%s:%lld",
-                             row->path, (long long)row->line);
-done:
-    qp_free(message);
+    prep_row_fini(&row);
     return error;
 }
 
-/* The first form whose keys are there is the row's form. */
-static const struct {
-    const char *keys[3];
-    prep_kind_t kind;
-    qp_error_t (*emit)(const row_t *row, prep_sink_t *sink);
-} forms[] = {
-    {{"text"}, PREP_SFT, emit_text},
-    {{"messages"}, PREP_SFT, emit_messages},
-    {{"prompt", "completion"}, PREP_SFT, emit_completion},
-    {{"prompt", "chosen", "rejected"}, PREP_REWARD, emit_pair},
-    {{"prompt"}, PREP_PROMPT, emit_prompt},
-};
-
-static qp_error_t emit_row(const row_t *row, prep_sink_t *sink)
+/* Counts the next row; true if it is this rank's. */
+static bool next_row(walk_t *walk, prep_origin_t *origin)
 {
-    for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
-        bool has_all = true;
-        for (int k = 0; k < 3 && forms[f].keys[k] != NULL; k++)
-            has_all = has_all && json_object_get(row->json, forms[f].keys[k]) != NULL;
-        if (!has_all)
-            continue;
-        if (prep_sink_wants(sink, forms[f].kind))
-            return forms[f].emit(row, sink);
-        prep_sink_count(sink, PREP_UNWANTED, 1);
-        return NULL;
-    }
-    return QP_ERROR(QP_INPUT,
-                    "%s:%lld: expected an object with \"text\", \"messages\", \"prompt\" and "
-                    "\"completion\", \"prompt\" and \"chosen\" and \"rejected\", or \"prompt\"",
-                    row->path, (long long)row->line);
+    origin->id = walk->n_row++;
+    if (origin->id % walk->n_rank != walk->rank)
+        return false;
+    prep_sink_tally(walk->sink)->count[PREP_ROWS]++;
+    return true;
 }
 
-static qp_error_t read_line(const char *text, size_t n, row_t *row, prep_sink_t *sink)
+static qp_error_t take_row_text(walk_t *walk, prep_text_t line, prep_origin_t *origin)
 {
-    json_error_t trouble;
-    json_t *json = json_loadb(text, n, 0, &trouble);
-    if (json == NULL)
-        return QP_ERROR(QP_INPUT, "%s:%lld: column %d: %s", row->path, (long long)row->line,
-                        trouble.column, trouble.text);
-    row->json = json;
-    prep_sink_count(sink, PREP_ROWS, 1);
-    qp_error_t error = emit_row(row, sink);
+    json_t *json = NULL;
+    qp_error_t error = qp_json_parse("row", line.data, line.n, QP_JSON_REFUSE_SURROGATES, &json);
+    if (error == NULL) {
+        error = take_row(walk, json, origin);
+    } else { /* "row:1: what is wrong", or without the line in the row */
+        prep_tally_skip(prep_sink_tally(walk->sink), PREP_NOT_JSON, origin,
+                        strchr(error->message, ' ') + 1);
+        qp_error_destroy(&error);
+    }
     json_decref(json);
     return error;
 }
 
-static qp_error_t read_file(const char *path, int rank, int n_rank, int64_t *n_row,
-                            prep_sink_t *sink)
+static qp_error_t read_lines(walk_t *walk, const char *path)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return QP_ERROR(QP_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
-    row_t row = {.path = path};
-    char *line = NULL; /* of getline(): free() */
-    size_t capacity = 0;
-    ssize_t n;
+    prep_origin_t origin = {.path = path, .parse_special = true};
+    qp_reader_t *reader = NULL;
+    prep_text_t line;
     qp_error_t error = NULL;
-    while ((n = getline(&line, &capacity, file)) >= 0) {
-        row.line++;
-        if (is_blank((prep_text_t){line, (size_t)n}))
-            continue;
-        row.id = (*n_row)++;
-        if (row.id % n_rank == rank)
-            QP_TRY_DONE(read_line(line, (size_t)n, &row, sink));
+    QP_TRY(qp_reader_open(path, &reader));
+    for (;;) {
+        QP_TRY_DONE(qp_reader_line(reader, &line.data, &line.n));
+        if (line.data == NULL)
+            break;
+        origin.number++;
+        if (prep_trim(line).n > 0 && next_row(walk, &origin))
+            QP_TRY_DONE(take_row_text(walk, line, &origin));
         QP_TRY_DONE(prep_check_interrupt());
     }
-    if (ferror(file))
-        error = QP_ERROR(QP_IO, "%s: cannot be read: %s", path, strerror(errno));
 done:
-    free(line);
-    fclose(file);
+    qp_reader_close(&reader);
+    return error;
+}
+
+/* --- one array -------------------------------------------------------------------------------- */
+
+/* The text of the next element of an array's inside; *at moves behind its comma. False at the end.
+ */
+static bool next_element(prep_text_t inside, size_t *at, prep_text_t *element)
+{
+    const size_t begin = *at;
+    int64_t depth = 0;
+    bool in_string = false;
+    if (begin >= inside.n)
+        return false;
+    for (; *at < inside.n; ++*at) {
+        const char c = inside.data[*at];
+        if (in_string) {
+            *at += c == '\\';
+            in_string = c != '"';
+        } else if (c == ',' && depth <= 0) {
+            break;
+        } else {
+            in_string = c == '"';
+            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        }
+    }
+    const size_t end = *at < inside.n ? *at : inside.n;
+    *element = prep_trim((prep_text_t){inside.data + begin, end - begin});
+    *at = end + 1;
+    return true;
+}
+
+/* Element by element, so that one that cannot be read is one row. */
+static qp_error_t take_array(walk_t *walk, const char *path, prep_text_t inside)
+{
+    prep_origin_t origin = {.path = path, .unit = "row", .parse_special = true};
+    prep_text_t element;
+    for (size_t at = 0; next_element(inside, &at, &element);) {
+        origin.number++;
+        if (next_row(walk, &origin))
+            QP_TRY(take_row_text(walk, element, &origin));
+        QP_TRY(prep_check_interrupt());
+    }
+    return NULL;
+}
+
+/* Whether the first character of a file (not of a pipe, which is read once) begins an array. */
+static qp_error_t begins_array(const char *path, bool *begins)
+{
+    struct stat status;
+    qp_reader_t *reader = NULL;
+    prep_text_t line = {0};
+    qp_error_t error = NULL;
+    *begins = false;
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode))
+        return NULL;
+    QP_TRY(qp_reader_open(path, &reader));
+    do
+        QP_TRY_DONE(qp_reader_line(reader, &line.data, &line.n));
+    while (line.data != NULL && prep_trim(line).n == 0);
+    *begins = line.data != NULL && prep_trim(line).data[0] == '[';
+done:
+    qp_reader_close(&reader);
+    return error;
+}
+
+static qp_error_t read_rows(walk_t *walk, const char *path)
+{
+    bool begins = false;
+    void *data = NULL;
+    size_t n = 0;
+    QP_TRY(begins_array(path, &begins));
+    if (!begins)
+        return read_lines(walk, path);
+    QP_TRY(qp_reader_whole(path, &data, &n));
+    const prep_text_t text = prep_trim((prep_text_t){data, n});
+    qp_error_t error = text.n >= 2 && text.data[text.n - 1] == ']'
+                           ? take_array(walk, path, (prep_text_t){text.data + 1, text.n - 2})
+                           : read_lines(walk, path); /* a damaged line is the first */
+    qp_free(data);
     return error;
 }
 
 qp_error_t prep_jsonl(const prep_options_t *options, int rank, int n_rank, prep_sink_t *sink)
 {
-    int64_t n_row = 0;
+    walk_t walk = {.options = options,
+                   .rank = rank,
+                   .n_rank = n_rank,
+                   .has_template = prep_sink_has_template(sink),
+                   .sink = sink};
     for (int i = 0; i < options->n_file; i++)
-        QP_TRY(read_file(options->file[i], rank, n_rank, &n_row, sink));
+        QP_TRY(read_rows(&walk, options->file[i]));
     return NULL;
 }

@@ -20,15 +20,14 @@ static const char *const split_name[N_SPLIT] = {"train", "eval"};
 struct prep_sink {
     qp_comm_t *comm;
     const prep_options_t *options;
-    const qp_tokenizer_t *tokenizer;
+    const prep_model_t *model;
     char *source;
-    int64_t count[PREP_N_COUNT];
+    prep_tally_t tally;
     qp_shard_writer_t *writer[PREP_N_KIND][N_SPLIT]; /* NULL until a sample comes */
     int64_t n_sample[PREP_N_KIND][N_SPLIT];
     int64_t *n_of_length[PREP_N_KIND]; /* [N_LENGTH] sequences of so many tokens */
     int64_t n_token[PREP_N_KIND], longest[PREP_N_KIND];
-    qp_tokens_t scratch[3];
-    qp_str_t whole;
+    prep_sequence_t prompt, sequence[2]; /* of the sample at hand */
 };
 
 /* --- names and writers ------------------------------------------------------------------------ */
@@ -42,6 +41,18 @@ static char *shard_name(const prep_sink_t *s, int kind, int split)
                      qp_comm_rank(s->comm) + 1, qp_comm_size(s->comm));
 }
 
+/* A name as a pattern that only it matches (qp_free). */
+static char *literal_pattern(const char *name)
+{
+    qp_str_t pattern = {0};
+    for (; *name != '\0'; name++) {
+        if (strchr("*?[\\", *name) != NULL)
+            qp_str_putc(&pattern, '\\');
+        qp_str_putc(&pattern, *name);
+    }
+    return pattern.data;
+}
+
 /*
  * Shards that another rank count left under this prefix would be read together with the new ones by
  * a pattern. Those of the same rank count are replaced.
@@ -49,16 +60,19 @@ static char *shard_name(const prep_sink_t *s, int kind, int split)
 static qp_error_t refuse_leftovers(const prep_sink_t *s)
 {
     char *ours = qp_format("-of-%05d.h5", qp_comm_size(s->comm));
+    char *prefix = literal_pattern(s->options->out);
     bool alone = qp_comm_size(s->comm) == 1;
     qp_error_t error = NULL;
     for (int i = 0; i < PREP_N_KIND * N_SPLIT && error == NULL; i++) {
         glob_t found = {0};
-        char *pattern = qp_format("%s-%s-%s*.h5", s->options->out, kind_name[i / N_SPLIT],
-                                  split_name[i % N_SPLIT]);
+        const char *kind = kind_name[i / N_SPLIT], *split = split_name[i % N_SPLIT];
+        const size_t n_name = strlen(s->options->out) + strlen(kind) + strlen(split) + 2;
+        char *pattern = qp_format("%s-%s-%s*.h5", prefix, kind, split);
         if (glob(pattern, 0, NULL, &found) == 0)
             for (size_t f = 0; f < found.gl_pathc && error == NULL; f++) {
-                bool numbered = strstr(found.gl_pathv[f], "-of-") != NULL;
-                if (alone ? numbered : !qp_has_suffix(found.gl_pathv[f], ours))
+                const char *rest = found.gl_pathv[f] + n_name;
+                if ((rest[0] == '-' && !qp_has_suffix(rest, ours)) ||
+                    (strcmp(rest, ".h5") == 0 && !alone))
                     error = QP_ERROR(QP_INPUT,
                                      "%s is there from a run on another number of ranks: remove it "
                                      "or choose another --out",
@@ -67,6 +81,7 @@ static qp_error_t refuse_leftovers(const prep_sink_t *s)
         globfree(&found);
         qp_free(pattern);
     }
+    qp_free(prefix);
     qp_free(ours);
     return error;
 }
@@ -76,8 +91,8 @@ static qp_error_t open_writer(prep_sink_t *s, int kind, int split)
     if (s->writer[kind][split] != NULL)
         return NULL;
     qp_shard_info_t info = {.kind = kind_name[kind],
-                            .tokenizer_id = qp_tokenizer_id(s->tokenizer),
-                            .n_vocab = qp_tokenizer_n_vocab(s->tokenizer),
+                            .tokenizer_id = qp_tokenizer_id(s->model->tokenizer),
+                            .n_vocab = s->model->n_vocab,
                             .sequences_per_sample = kind_sequences[kind]};
     char *name = shard_name(s, kind, split);
     qp_error_t error = qp_shard_writer_create(name, &info, s->source, &s->writer[kind][split]);
@@ -86,12 +101,12 @@ static qp_error_t open_writer(prep_sink_t *s, int kind, int split)
 }
 
 qp_error_t prep_sink_create(qp_comm_t *comm, const prep_options_t *options,
-                            const qp_tokenizer_t *tokenizer, const char *source, prep_sink_t **sink)
+                            const prep_model_t *model, const char *source, prep_sink_t **sink)
 {
     prep_sink_t *s = QP_NEW("prep", prep_sink_t, 1);
     s->comm = comm;
     s->options = options;
-    s->tokenizer = tokenizer;
+    s->model = model;
     s->source = qp_strdup(source);
     for (int kind = 0; kind < PREP_N_KIND; kind++)
         s->n_of_length[kind] = QP_NEW("prep", int64_t, N_LENGTH);
@@ -113,9 +128,10 @@ void prep_sink_destroy(prep_sink_t **sink)
             qp_shard_writer_abandon(&s->writer[kind][split]);
         qp_free(s->n_of_length[kind]);
     }
-    for (int i = 0; i < 3; i++)
-        qp_tokens_fini(&s->scratch[i]);
-    qp_str_fini(&s->whole);
+    prep_sequence_fini(&s->prompt);
+    prep_sequence_fini(&s->sequence[0]);
+    prep_sequence_fini(&s->sequence[1]);
+    prep_tally_fini(&s->tally);
     qp_free(s->source);
     QP_FREE(*sink);
 }
@@ -125,57 +141,26 @@ bool prep_sink_wants(const prep_sink_t *s, prep_kind_t kind)
     return s->options->kind[kind];
 }
 
-void prep_sink_count(prep_sink_t *s, prep_count_t what, int64_t n)
+bool prep_sink_has_template(const prep_sink_t *s)
 {
-    s->count[what] += n;
+    return s->model->chat_template != NULL ||
+           qp_tokenizer_chat_template(s->model->tokenizer) != NULL;
 }
 
-/* --- tokens ----------------------------------------------------------------------------------- */
-
-/* A keyed hash of the id: all samples of a question fall on the same side. */
-static int split_of(const prep_sink_t *s, int64_t id)
+prep_tally_t *prep_sink_tally(prep_sink_t *s)
 {
-    const uint64_t key[2] = {s->options->seed, (uint64_t)id};
+    return &s->tally;
+}
+
+/* --- samples ---------------------------------------------------------------------------------- */
+
+/* A keyed hash of the group: equal questions fall on the same side, with all that belongs to them.
+ */
+static int split_of(const prep_sink_t *s, uint64_t group)
+{
+    const uint64_t key[2] = {s->options->seed, group};
     double uniform = (double)(qp_hash_bytes(key, sizeof key) >> 11) * 0x1p-53;
     return uniform < s->options->eval_fraction ? EVAL : TRAIN;
-}
-
-static qp_error_t encode(const prep_sink_t *s, prep_text_t text, bool parse_special,
-                         qp_tokens_t *tokens)
-{
-    tokens->n = 0;
-    if (qp_tokenizer_adds_bos(s->tokenizer))
-        qp_tokens_push(tokens, qp_tokenizer_bos(s->tokenizer));
-    return qp_tokenizer_encode(s->tokenizer, text.data, text.n,
-                               parse_special ? QP_TEXT_PARSE_SPECIAL : 0, tokens);
-}
-
-static void end_with_eos(const prep_sink_t *s, qp_tokens_t *tokens)
-{
-    int32_t eos = qp_tokenizer_eos(s->tokenizer);
-    if (eos >= 0 && (tokens->n == 0 || tokens->id[tokens->n - 1] != eos))
-        qp_tokens_push(tokens, eos);
-}
-
-/*
- * Tokenises prompt and completion as one text, as the model is going to see it. A token that lies
- * across the boundary belongs to the completion: *n_prompt is what the ids share with those of the
- * prompt alone.
- */
-static qp_error_t encode_completion(prep_sink_t *s, prep_text_t prompt,
-                                    const qp_tokens_t *prompt_ids, prep_text_t completion,
-                                    bool parse_special, qp_tokens_t *tokens, int64_t *n_prompt)
-{
-    qp_str_clear(&s->whole);
-    qp_str_append(&s->whole, prompt.data, prompt.n);
-    qp_str_append(&s->whole, completion.data, completion.n);
-    QP_TRY(encode(s, (prep_text_t){s->whole.data, s->whole.n}, parse_special, tokens));
-    int64_t n = 0;
-    while (n < tokens->n && n < prompt_ids->n && tokens->id[n] == prompt_ids->id[n])
-        n++;
-    *n_prompt = n;
-    end_with_eos(s, tokens);
-    return NULL;
 }
 
 static void count_length(prep_sink_t *s, int kind, int64_t n)
@@ -186,131 +171,175 @@ static void count_length(prep_sink_t *s, int kind, int64_t n)
         s->longest[kind] = n;
 }
 
-/* Writes a sample whose sequence i has its first n_prompt[i] tokens not learned. */
-static qp_error_t add(prep_sink_t *s, int kind, int64_t id, float margin,
-                      const qp_tokens_t *const *sequence, const uint8_t *const *loss)
+/* The first token that the model does not have, as text (qp_free); NULL: there is none. */
+static char *beyond_model(const prep_sink_t *s, const prep_sequence_t *sequence)
 {
-    const int32_t *token[2] = {0};
-    int64_t n[2] = {0};
-    for (int64_t i = 0; i < kind_sequences[kind]; i++) {
-        token[i] = sequence[i]->id;
-        n[i] = sequence[i]->n;
-        if (n[i] == 0) {
-            prep_sink_count(s, PREP_EMPTY_ROWS, 1);
-            return NULL;
+    const qp_tokens_t *token = &sequence->token;
+    for (int64_t i = 0; i < token->n; i++)
+        if (token->id[i] >= s->model->n_vocab) {
+            const char *text = qp_tokenizer_token(s->model->tokenizer, token->id[i]);
+            return qp_format("%s has the id %d, the model has %lld ids",
+                             text != NULL ? text : "one", (int)token->id[i],
+                             (long long)s->model->n_vocab);
         }
-        if (s->options->max_tokens > 0 && n[i] > s->options->max_tokens) {
-            prep_sink_count(s, PREP_TOO_LONG, 1);
-            return NULL;
-        }
-    }
-    int split = split_of(s, id);
-    QP_TRY(open_writer(s, kind, split));
-    QP_TRY(qp_shard_writer_add(s->writer[kind][split], id, margin, token, loss, n));
-    s->n_sample[kind][split]++;
-    for (int64_t i = 0; i < kind_sequences[kind]; i++)
-        count_length(s, kind, n[i]);
     return NULL;
 }
 
-/* n bytes, 0 for the first n_prompt (qp_free). */
-static uint8_t *loss_after(int64_t n_prompt, int64_t n)
+/* Something of its own is learnt, and something has a token before it. */
+static bool has_target(const prep_sink_t *s, const prep_sequence_t *sequence)
 {
-    uint8_t *loss = QP_NEW("prep", uint8_t, n);
-    memset(loss + n_prompt, 1, (size_t)(n - n_prompt));
-    return loss;
+    bool own = false, target = false;
+    for (int64_t i = 0; i < sequence->token.n; i++)
+        if (sequence->learnt.id[i] != 0) {
+            own = own || !qp_eos_has(&s->model->eos, sequence->token.id[i]);
+            target = target || i > 0;
+        }
+    return own && target;
 }
 
-/* A normalizer may take away all that there is: nothing but BOS is no text. Counted. */
-static bool is_empty(prep_sink_t *s, const qp_tokens_t *tokens)
+static bool same_tokens(const prep_sequence_t *a, const prep_sequence_t *b)
 {
-    bool empty = tokens->n <= (qp_tokenizer_adds_bos(s->tokenizer) ? 1 : 0);
-    prep_sink_count(s, PREP_EMPTY_ROWS, empty);
-    return empty;
+    const int64_t n = a->token.n;
+    return n == b->token.n &&
+           (n == 0 || memcmp(a->token.id, b->token.id, qp_bytes(n, sizeof *a->token.id)) == 0);
 }
 
-qp_error_t prep_sink_text(prep_sink_t *s, int64_t id, prep_text_t text, bool parse_special)
+/* Why sequences make no sample; PREP_N_SKIP: they make one. *detail is the caller's (qp_free). */
+static prep_skip_t judge(const prep_sink_t *s, int kind, const prep_sequence_t *sequence,
+                         char **detail)
 {
-    const qp_tokens_t *sequence[] = {&s->scratch[0]};
-    QP_TRY(encode(s, text, parse_special, &s->scratch[0]));
-    if (is_empty(s, &s->scratch[0]))
-        return NULL;
-    end_with_eos(s, &s->scratch[0]);
-    return add(s, PREP_SFT, id, 0.0f, sequence, NULL);
-}
-
-qp_error_t prep_sink_prompt(prep_sink_t *s, int64_t id, prep_text_t prompt, bool parse_special)
-{
-    const qp_tokens_t *sequence[] = {&s->scratch[0]};
-    QP_TRY(encode(s, prompt, parse_special, &s->scratch[0]));
-    if (is_empty(s, &s->scratch[0]))
-        return NULL;
-    const uint8_t *none = QP_NEW("prep", uint8_t, s->scratch[0].n);
-    qp_error_t error = add(s, PREP_PROMPT, id, 0.0f, sequence, &none);
-    qp_free((void *)none);
-    return error;
-}
-
-/* SFT and reward samples: one prompt with one or two completions. */
-static qp_error_t add_completions(prep_sink_t *s, int kind, int64_t id, float margin,
-                                  prep_text_t prompt, const prep_text_t *completion,
-                                  bool parse_special)
-{
-    const qp_tokens_t *sequence[] = {&s->scratch[1], &s->scratch[2]};
-    uint8_t *loss[2] = {NULL, NULL};
-    qp_error_t error = NULL;
-    QP_TRY_DONE(encode(s, prompt, parse_special, &s->scratch[0]));
-    for (int64_t i = 0; i < kind_sequences[kind]; i++) {
-        int64_t n_prompt = 0;
-        QP_TRY_DONE(encode_completion(s, prompt, &s->scratch[0], completion[i], parse_special,
-                                      &s->scratch[1 + i], &n_prompt));
-        loss[i] = loss_after(n_prompt, s->scratch[1 + i].n);
+    const int64_t max = s->options->max_tokens, n = kind_sequences[kind];
+    for (int64_t i = 0; i < n && *detail == NULL; i++)
+        *detail = beyond_model(s, &sequence[i]);
+    if (*detail != NULL)
+        return PREP_BEYOND_MODEL;
+    if (kind == PREP_REWARD && same_tokens(&sequence[0], &sequence[1]))
+        return PREP_EQUAL_ANSWERS;
+    for (int64_t i = 0; i < n; i++) {
+        if (sequence[i].token.n == 0 ||
+            (kind == PREP_PROMPT && prep_sequence_is_empty(s->model, &sequence[i])))
+            return PREP_EMPTY_ROWS;
+        if (kind != PREP_PROMPT && !has_target(s, &sequence[i]))
+            return PREP_NO_TARGET;
+        if (max > 0 && sequence[i].token.n > max)
+            return PREP_TOO_LONG;
     }
-    error = add(s, kind, id, margin, sequence, (const uint8_t *const *)loss);
-done:
+    return PREP_N_SKIP;
+}
+
+static qp_error_t write_sample(prep_sink_t *s, int kind, const prep_origin_t *origin, float margin)
+{
+    const int split = split_of(s, origin->group);
+    const int32_t *token[2] = {0};
+    uint8_t *loss[2] = {0};
+    int64_t n[2] = {0};
+    QP_TRY(open_writer(s, kind, split));
+    for (int64_t i = 0; i < kind_sequences[kind]; i++) {
+        const prep_sequence_t *sequence = &s->sequence[i];
+        token[i] = sequence->token.id;
+        n[i] = sequence->token.n;
+        loss[i] = QP_NEW("prep", uint8_t, n[i]);
+        for (int64_t t = 0; t < n[i]; t++)
+            loss[i][t] = kind != PREP_PROMPT && sequence->learnt.id[t] != 0;
+        count_length(s, kind, n[i]);
+    }
+    qp_error_t error = qp_shard_writer_add(s->writer[kind][split], origin->id, margin, token,
+                                           (const uint8_t *const *)loss, n);
+    s->n_sample[kind][split]++;
     qp_free(loss[0]);
     qp_free(loss[1]);
     return error;
 }
 
-qp_error_t prep_sink_completion(prep_sink_t *s, int64_t id, prep_text_t prompt,
-                                prep_text_t completion, bool parse_special)
+/* The sequences of the sink as a sample, or counted as none. */
+static qp_error_t add(prep_sink_t *s, int kind, const prep_origin_t *origin, float margin)
 {
-    return add_completions(s, PREP_SFT, id, 0.0f, prompt, &completion, parse_special);
+    char *detail = NULL;
+    const prep_skip_t why = judge(s, kind, s->sequence, &detail);
+    if (why != PREP_N_SKIP)
+        prep_tally_skip(&s->tally, why, origin, detail);
+    qp_free(detail);
+    return why != PREP_N_SKIP ? NULL : write_sample(s, kind, origin, margin);
 }
 
-qp_error_t prep_sink_pair(prep_sink_t *s, int64_t id, float margin, prep_text_t prompt,
-                          const prep_text_t answer[2], bool parse_special)
+qp_error_t prep_sink_text(prep_sink_t *s, const prep_origin_t *origin, prep_text_t text)
 {
-    return add_completions(s, PREP_REWARD, id, margin, prompt, answer, parse_special);
+    prep_sequence_t *sequence = &s->sequence[0];
+    QP_TRY(prep_encode_text(s->model, text, origin->parse_special, sequence));
+    /* A normalizer may take away all that there is. */
+    if (prep_sequence_is_empty(s->model, sequence)) {
+        prep_tally_skip(&s->tally, PREP_EMPTY_ROWS, origin, NULL);
+        return NULL;
+    }
+    prep_sequence_end(s->model, sequence);
+    return add(s, PREP_SFT, origin, 0.0f);
 }
 
-qp_error_t prep_sink_chat(prep_sink_t *s, int64_t id, const qp_chat_message_t *message,
-                          int64_t n_message)
+qp_error_t prep_sink_prompt(prep_sink_t *s, const prep_origin_t *origin, prep_text_t prompt)
 {
-    qp_chat_t chat = {0};
-    qp_tokens_t *tokens = &s->scratch[0], *completion = &s->scratch[1];
-    uint8_t *loss = NULL;
-    qp_error_t error = NULL;
-    tokens->n = completion->n = 0;
-    QP_TRY_DONE(qp_chat_render(s->tokenizer, message, n_message, false, &chat));
-    QP_TRY_DONE(qp_chat_encode(s->tokenizer, &chat, tokens, completion));
-    /* What a template writes behind the last answer (ChatML: a line end) is never generated. */
-    int64_t n = tokens->n;
-    while (n > 0 && completion->id[n - 1] == 0)
-        n--;
-    if (n > 0)
-        tokens->n = n;
-    end_with_eos(s, tokens);
-    loss = QP_NEW("prep", uint8_t, tokens->n);
-    for (int64_t i = 0; i < tokens->n; i++)
-        loss[i] = i >= n || completion->id[i] != 0;
-    error = add(s, PREP_SFT, id, 0.0f, (const qp_tokens_t *const[]){tokens},
-                (const uint8_t *const[]){loss});
-done:
-    qp_free(loss);
-    qp_chat_fini(&chat);
-    return error;
+    QP_TRY(prep_encode_text(s->model, prompt, origin->parse_special, &s->sequence[0]));
+    return add(s, PREP_PROMPT, origin, 0.0f);
+}
+
+/* One prompt with one or two completions. */
+static qp_error_t add_completions(prep_sink_t *s, int kind, const prep_origin_t *origin,
+                                  float margin, prep_text_t prompt, const prep_text_t *completion)
+{
+    const int n = (int)kind_sequences[kind];
+    QP_TRY(prep_encode_text(s->model, prompt, origin->parse_special, &s->prompt));
+    for (int i = 0; i < n; i++)
+        QP_TRY(prep_encode_whole(s->model, prompt, completion[i], origin->parse_special,
+                                 &s->sequence[i]));
+    prep_sequence_split(&s->prompt, s->sequence, n);
+    for (int i = 0; i < n; i++)
+        prep_sequence_end(s->model, &s->sequence[i]);
+    return add(s, kind, origin, margin);
+}
+
+qp_error_t prep_sink_completion(prep_sink_t *s, const prep_origin_t *origin, prep_text_t prompt,
+                                prep_text_t completion)
+{
+    return add_completions(s, PREP_SFT, origin, 0.0f, prompt, &completion);
+}
+
+qp_error_t prep_sink_pair(prep_sink_t *s, const prep_origin_t *origin, float margin,
+                          prep_text_t prompt, const prep_text_t answer[2])
+{
+    return add_completions(s, PREP_REWARD, origin, margin, prompt, answer);
+}
+
+static qp_error_t encode_conversation(prep_sink_t *s, int kind, const prep_chat_t *chat)
+{
+    if (kind == PREP_PROMPT)
+        return prep_encode_chat_prompt(s->model, chat, &s->sequence[0]);
+    const int n = (int)kind_sequences[kind];
+    for (int i = 0; i < n; i++)
+        QP_TRY(prep_encode_chat(s->model, chat, i, &s->sequence[i]));
+    if (json_array_size(chat->prompt) > 0) {
+        QP_TRY(prep_encode_chat_prompt(s->model, chat, &s->prompt));
+        prep_sequence_split(&s->prompt, s->sequence, n);
+    }
+    for (int i = 0; i < n; i++)
+        if (s->sequence[i].token.n > 0)
+            prep_sequence_end(s->model, &s->sequence[i]);
+    return NULL;
+}
+
+qp_error_t prep_sink_chat(prep_sink_t *s, const prep_origin_t *origin, prep_kind_t kind,
+                          const prep_chat_t *chat)
+{
+    if (s->model->chat_template == NULL) {
+        prep_tally_skip(&s->tally, PREP_NO_TEMPLATE, origin, s->model->no_chat);
+        return NULL;
+    }
+    qp_error_t error = encode_conversation(s, kind, chat);
+    if (error == NULL)
+        return add(s, kind, origin, kind == PREP_REWARD ? 1.0f : 0.0f);
+    if (error->code != QP_INPUT)
+        return error;
+    prep_tally_skip(&s->tally, PREP_NO_TEMPLATE, origin, error->message);
+    qp_error_destroy(&error);
+    return NULL;
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -329,13 +358,7 @@ static int64_t percentile(const prep_sink_t *s, int kind, int64_t n_sequence, do
 
 static void report(prep_sink_t *s)
 {
-#define PREP_COUNT_TEXT(id, text) text,
-    static const char *const count_text[] = {PREP_COUNTS(PREP_COUNT_TEXT)};
-#undef PREP_COUNT_TEXT
-    qp_comm_sum_i64(s->comm, s->count, PREP_N_COUNT);
-    for (int i = 0; i < PREP_N_COUNT; i++)
-        if (s->count[i] > 0)
-            qp_log_info("%lld %s", (long long)s->count[i], count_text[i]);
+    prep_tally_log(&s->tally);
     qp_comm_sum_i64(s->comm, s->n_token, PREP_N_KIND);
     qp_comm_max_i64(s->comm, s->longest, PREP_N_KIND);
     for (int kind = 0; kind < PREP_N_KIND; kind++) {
@@ -366,17 +389,27 @@ static qp_error_t finish_shards(prep_sink_t *s)
     return NULL;
 }
 
+static qp_error_t nothing(const prep_sink_t *s)
+{
+    qp_str_t reasons = {0};
+    qp_str_puts(&reasons, "");
+    prep_tally_describe(&s->tally, &reasons);
+    qp_error_t error =
+        QP_ERROR(QP_INPUT, "%s: nothing in it makes a sample%s", s->source, reasons.data);
+    qp_str_fini(&reasons);
+    return error;
+}
+
 qp_error_t prep_sink_commit(prep_sink_t *s)
 {
     qp_error_t error = NULL;
     int64_t n_all = 0;
     qp_comm_sum_i64(s->comm, &s->n_sample[0][0], (int64_t)PREP_N_KIND * N_SPLIT);
+    prep_tally_reduce(s->comm, &s->tally);
+    QP_TRY(prep_tally_judge(&s->tally, s->source, s->options->max_bad));
     for (int i = 0; i < PREP_N_KIND * N_SPLIT; i++)
         n_all += s->n_sample[i / N_SPLIT][i % N_SPLIT];
-    if (n_all == 0)
-        error = QP_ERROR(QP_INPUT, "%s: nothing in it makes a sample", s->source);
-    else
-        error = finish_shards(s);
+    error = n_all > 0 ? finish_shards(s) : nothing(s);
     QP_TRY(qp_comm_agree(s->comm, error));
     for (int kind = 0; kind < PREP_N_KIND && error == NULL; kind++)
         for (int split = 0; split < N_SPLIT && error == NULL; split++)

@@ -9,7 +9,7 @@
  * max_pairs of a question are taken, chosen by a keyed hash. For mismatched pairs (a question's
  * best answer and that of another question) every rank keeps all posts.
  */
-#include "prep.h"
+#include "dump.h"
 
 #include <errno.h>
 #include <math.h>
@@ -17,9 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <libxml/SAX2.h>
-#include <libxml/parser.h>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -29,6 +26,7 @@
 
 typedef struct {
     int64_t question, id; /* a question has question == id */
+    int64_t row;          /* where it stands in the dump */
     int64_t accepted;     /* of a question: id of the accepted answer, 0: none */
     int64_t offset;       /* of its text in the spool */
     int64_t n_bytes;
@@ -39,6 +37,7 @@ typedef struct {
     const prep_options_t *options;
     int rank, n_rank;
     prep_sink_t *sink;
+    prep_tally_t *tally; /* of the sink */
     FILE *spool;
     int64_t spool_bytes;
     post_t *post;
@@ -53,63 +52,41 @@ typedef struct {
 
 static bool is_mine(const dump_t *dump, int64_t question)
 {
-    return (uint64_t)question % (uint64_t)dump->n_rank == (uint64_t)dump->rank;
+    return question % dump->n_rank == dump->rank;
+}
+
+static void skip_post(const dump_t *dump, prep_skip_t why, int64_t id)
+{
+    const prep_origin_t origin = {
+        .id = id, .path = dump->options->file[0], .unit = "post", .number = id};
+    prep_tally_skip(dump->tally, why, &origin, NULL);
 }
 
 /* --- first pass: XML to Markdown -------------------------------------------------------------- */
 
-/* One walk through the XML. Its callbacks cannot fail, so the first error is kept and the parser
- * stopped. */
-typedef struct {
-    dump_t *dump;
-    const char *path;
-    int64_t n_row;
-    qp_error_t error;
-} walk_t;
-
-/* A start tag: five pointers of libxml2 for each attribute (name, prefix, URI, value, its end). */
-typedef struct {
-    const char *path;
-    int line;
-    const xmlChar **attribute;
-    int n_attribute;
-} row_t;
-
-static prep_text_t find_attribute(const row_t *row, const char *name)
+/* An integer attribute of at least min; absent: otherwise, or (-1) an error. */
+static qp_error_t read_integer(const dump_row_t *row, const char *name, int64_t otherwise,
+                               int64_t min, int64_t *value)
 {
-    for (int i = 0; i < row->n_attribute; i++) {
-        const xmlChar **a = &row->attribute[5 * i];
-        if (strcmp((const char *)a[0], name) == 0)
-            return (prep_text_t){(const char *)a[3], (size_t)(a[4] - a[3])};
-    }
-    return (prep_text_t){NULL, 0};
-}
-
-/* An integer attribute; absent: the fallback; not a number: QP_INPUT. */
-static qp_error_t read_integer(const row_t *row, const char *name, const int64_t *fallback,
-                               int64_t *value)
-{
-    prep_text_t text = find_attribute(row, name);
-    if (text.data == NULL) {
-        if (fallback == NULL)
-            return QP_ERROR(QP_INPUT, "%s:%d: a row has no %s", row->path, row->line, name);
-        *value = *fallback;
-        return NULL;
-    }
+    prep_text_t text = prep_dump_attribute(row, name);
+    *value = otherwise;
+    if (text.data == NULL)
+        return otherwise >= 0 ? NULL : QP_ERROR(QP_INPUT, "no %s", name);
     char digits[32], *end = digits;
     snprintf(digits, sizeof digits, "%.*s", (int)(text.n < 31 ? text.n : 31), text.data);
     errno = 0;
     *value = strtoll(digits, &end, 10);
     if (end == digits || *end != '\0' || errno != 0)
-        return QP_ERROR(QP_INPUT, "%s:%d: %s=\"%s\" is not an integer", row->path, row->line, name,
-                        digits);
+        return QP_ERROR(QP_INPUT, "%s=\"%s\" is not an integer", name, digits);
+    if (*value < min)
+        return QP_ERROR(QP_INPUT, "%s=\"%s\" is below %lld", name, digits, (long long)min);
     return NULL;
 }
 
-static qp_error_t read_text(const dump_t *dump, const row_t *row, bool is_question,
+static qp_error_t read_text(const dump_t *dump, const dump_row_t *row, bool is_question,
                             qp_str_t *markdown)
 {
-    prep_text_t title = find_attribute(row, "Title"), body = find_attribute(row, "Body");
+    prep_text_t title = prep_dump_attribute(row, "Title"), body = prep_dump_attribute(row, "Body");
     qp_str_clear(markdown);
     if (is_question && dump->options->with_title && title.n > 0) {
         qp_str_append(markdown, title.data, title.n);
@@ -135,88 +112,61 @@ static qp_error_t keep_post(dump_t *dump, post_t post)
     return NULL;
 }
 
-static qp_error_t read_row(dump_t *dump, const row_t *row)
+enum { QUESTION = 1, ANSWER = 2 };
+
+/* What a row says of its post, but for the text. */
+static qp_error_t read_post(const dump_row_t *row, post_t *post, int64_t *type)
 {
-    enum { QUESTION = 1, ANSWER = 2 };
-    static const int64_t zero = 0;
-    int64_t type = 0;
-    post_t post = {0};
-    QP_TRY(read_integer(row, "Id", NULL, &post.id));
-    QP_TRY(read_integer(row, "PostTypeId", NULL, &type));
-    if (type == QUESTION)
-        post.question = post.id;
-    else if (type == ANSWER)
-        QP_TRY(read_integer(row, "ParentId", NULL, &post.question));
-    bool mine = is_mine(dump, post.question != 0 ? post.question : post.id);
-    if (!mine && dump->options->pairs != PREP_PAIRS_MISMATCHED)
+    if (row->attributes == NULL)
+        return QP_ERROR(QP_INPUT, "%s", row->damage);
+    QP_TRY(read_integer(row, "Id", -1, 1, &post->id));
+    QP_TRY(read_integer(row, "PostTypeId", -1, 1, type));
+    post->question = post->id;
+    if (*type == ANSWER)
+        QP_TRY(read_integer(row, "ParentId", -1, 1, &post->question));
+    if (*type == ANSWER && post->question == post->id)
+        return QP_ERROR(QP_INPUT, "an answer to itself");
+    if (*type != QUESTION && *type != ANSWER)
         return NULL;
-    prep_sink_count(dump->sink, PREP_POSTS, mine);
-    if (type != QUESTION && type != ANSWER) {
-        prep_sink_count(dump->sink, PREP_OTHER_POSTS, mine);
+    QP_TRY(read_integer(row, "Score", 0, INT64_MIN, &post->votes));
+    return read_integer(row, "AcceptedAnswerId", 0, INT64_MIN, &post->accepted);
+}
+
+/* A row that is no post: its share is decided by where it stands. */
+static void skip_row(const dump_t *dump, const dump_row_t *row, const char *message)
+{
+    const prep_origin_t origin = {.id = row->number, .path = row->path, .number = row->line};
+    if (!is_mine(dump, row->number))
+        return;
+    dump->tally->count[PREP_POSTS]++;
+    dump->tally->count[PREP_DROPPED] += row->n_dropped;
+    prep_tally_skip(dump->tally, row->attributes == NULL ? PREP_NOT_XML : PREP_BAD_POST, &origin,
+                    message);
+}
+
+static qp_error_t take_row(void *owner, const dump_row_t *row)
+{
+    dump_t *dump = owner;
+    int64_t type = 0;
+    post_t post = {.row = row->number};
+    qp_error_t error = read_post(row, &post, &type);
+    if (error != NULL) {
+        skip_row(dump, row, error->message);
+        qp_error_destroy(&error);
         return NULL;
     }
-    QP_TRY(read_integer(row, "Score", &zero, &post.votes));
-    QP_TRY(read_integer(row, "AcceptedAnswerId", &zero, &post.accepted));
+    const bool mine = is_mine(dump, post.question);
+    if (!mine && dump->options->pairs != PREP_PAIRS_MISMATCHED)
+        return NULL;
+    dump->tally->count[PREP_POSTS] += mine;
+    dump->tally->count[PREP_DROPPED] += mine ? row->n_dropped : 0;
+    if (type != QUESTION && type != ANSWER) {
+        if (mine)
+            skip_post(dump, PREP_OTHER_POSTS, post.id);
+        return NULL;
+    }
     QP_TRY(read_text(dump, row, type == QUESTION, &dump->markdown));
     return keep_post(dump, post);
-}
-
-static void on_element(void *owner, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri,
-                       int n_namespace, const xmlChar **namespaces, int n_attribute, int n_default,
-                       const xmlChar **attributes)
-{
-    (void)prefix, (void)uri, (void)n_namespace, (void)namespaces, (void)n_default;
-    xmlParserCtxtPtr parser = owner;
-    walk_t *walk = parser->_private;
-    if (walk->error != NULL || strcmp((const char *)name, "row") != 0)
-        return;
-    row_t row = {walk->path, xmlSAX2GetLineNumber(parser), attributes, n_attribute};
-    walk->n_row++;
-    walk->error = read_row(walk->dump, &row);
-    if (walk->error == NULL)
-        walk->error = prep_check_interrupt();
-    if (walk->error != NULL)
-        xmlStopParser(parser);
-}
-
-static void on_trouble(void *owner, xmlErrorPtr found)
-{
-    walk_t *walk = ((xmlParserCtxtPtr)owner)->_private;
-    if (walk->error != NULL || found->level < XML_ERR_ERROR)
-        return;
-    const char *message = found->message != NULL ? found->message : "malformed XML";
-    walk->error = QP_ERROR(QP_INPUT, "%s:%d: %.*s", walk->path, found->line,
-                           (int)strcspn(message, "\r\n"), message);
-}
-
-/*
- * The parser pulls the file through itself and builds no tree: memory is that of the longest row.
- * (The text reader of libxml2 would push it in pieces and look at a long row again with each of
- * them.)
- */
-static qp_error_t read_dump(dump_t *dump, const char *path)
-{
-    if (access(path, R_OK) != 0)
-        return QP_ERROR(QP_INPUT, "%s: cannot be read: %s", path, strerror(errno));
-    walk_t walk = {.dump = dump, .path = path};
-    xmlParserCtxtPtr parser = xmlNewParserCtxt();
-    QP_ASSERT(parser != NULL);
-    *parser->sax = (xmlSAXHandler){
-        .initialized = XML_SAX2_MAGIC, .startElementNs = on_element, .serror = on_trouble};
-    parser->_private = &walk;
-    xmlDocPtr document =
-        xmlCtxtReadFile(parser, path, NULL, XML_PARSE_HUGE | XML_PARSE_NONET | XML_PARSE_NOENT);
-    bool whole = parser->wellFormed != 0;
-    xmlFreeDoc(document); /* NULL: no handler made one */
-    xmlFreeParserCtxt(parser);
-    if (walk.error == NULL && walk.n_row == 0)
-        walk.error = QP_ERROR(QP_INPUT,
-                              "%s: no <row> in it; expected Posts.xml of a Stack Exchange dump, as "
-                              "it is or gzipped",
-                              path);
-    if (walk.error == NULL && !whole)
-        walk.error = QP_ERROR(QP_INPUT, "%s: the XML ends early", path);
-    return walk.error;
 }
 
 /* --- second pass: question by question -------------------------------------------------------- */
@@ -243,7 +193,26 @@ static int compare_posts(const void *a, const void *b)
     bool p_answer = p->id != p->question, q_answer = q->id != q->question;
     if (p_answer != q_answer)
         return p_answer ? 1 : -1;
-    return (p->id > q->id) - (p->id < q->id);
+    if (p->id != q->id)
+        return p->id < q->id ? -1 : 1;
+    return (p->row > q->row) - (p->row < q->row);
+}
+
+/* Sorts the posts, questions before their answers; of several with one id the first stays. */
+static void sort_posts(dump_t *dump)
+{
+    int64_t n = 0;
+    if (dump->n_post > 0) /* a rank may own no question */
+        qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
+    for (int64_t i = 0; i < dump->n_post; i++) {
+        const post_t *post = &dump->post[i];
+        if (n == 0 || dump->post[n - 1].id != post->id ||
+            dump->post[n - 1].question != post->question)
+            dump->post[n++] = *post;
+        else if (is_mine(dump, post->question))
+            skip_post(dump, PREP_REPEATED, post->id);
+    }
+    dump->n_post = n;
 }
 
 static int64_t score_of(const post_t *answer, const post_t *question)
@@ -315,18 +284,18 @@ static qp_error_t read_spool(const dump_t *dump, const post_t *post, char *text)
 }
 
 /* The best answer against that of another question. */
-static qp_error_t emit_mismatched(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
-                                  int64_t n_answer)
+static qp_error_t emit_mismatched(dump_t *dump, const prep_origin_t *origin, prep_text_t prompt,
+                                  answer_t *answer, int64_t n_answer)
 {
     answer_t *best = answer;
     while (best < answer + n_answer && !best->best)
         best++;
     if (best == answer + n_answer)
         return NULL;
-    while (dump->answered[dump->at].id < id)
+    while (dump->answered[dump->at].id < origin->id)
         dump->at++;
     int64_t other = prep_other(dump->options->seed, dump->answered, dump->n_answered, dump->at);
-    prep_sink_count(dump->sink, other < 0 ? PREP_UNPAIRED : PREP_PAIRS, 1);
+    dump->tally->count[other < 0 ? PREP_UNPAIRED : PREP_PAIRS]++;
     if (other < 0)
         return NULL;
     best->better = true;
@@ -336,7 +305,7 @@ static qp_error_t emit_mismatched(dump_t *dump, int64_t id, prep_text_t prompt, 
     const prep_text_t texts[2] = {best->text, {text, (size_t)dump->best[other]->n_bytes}};
     qp_error_t error = read_spool(dump, dump->best[other], text);
     if (error == NULL)
-        error = prep_sink_pair(dump->sink, id, 1.0f, prompt, texts, false);
+        error = prep_sink_pair(dump->sink, origin, 1.0f, prompt, texts);
     qp_free(text);
     return error;
 }
@@ -367,43 +336,43 @@ static qp_error_t list_answered(dump_t *dump)
     return NULL;
 }
 
-static qp_error_t emit_rated(dump_t *dump, int64_t id, prep_text_t prompt, answer_t *answer,
-                             int64_t n_answer)
+static qp_error_t emit_rated(dump_t *dump, const prep_origin_t *origin, prep_text_t prompt,
+                             answer_t *answer, int64_t n_answer)
 {
     if (dump->options->max_pairs == 0)
         return NULL;
     pair_t *pair = QP_NEW("posts", pair_t, dump->options->max_pairs);
     int64_t n_pair = choose_pairs(dump->options, answer, n_answer, pair);
     qp_error_t error = NULL;
-    prep_sink_count(dump->sink, PREP_PAIRS, n_pair);
+    dump->tally->count[PREP_PAIRS] += n_pair;
     for (int64_t p = 0; p < n_pair; p++) {
         answer_t *better = &answer[pair[p].better], *worse = &answer[pair[p].worse];
         better->better = true;
         const prep_text_t texts[2] = {better->text, worse->text};
         if (prep_sink_wants(dump->sink, PREP_REWARD))
-            QP_TRY_DONE(prep_sink_pair(dump->sink, id, (float)(better->score - worse->score),
-                                       prompt, texts, false));
+            QP_TRY_DONE(prep_sink_pair(dump->sink, origin, (float)(better->score - worse->score),
+                                       prompt, texts));
     }
 done:
     qp_free(pair);
     return error;
 }
 
-static qp_error_t (*const emit_pairs[])(dump_t *dump, int64_t id, prep_text_t prompt,
-                                        answer_t *answer, int64_t n_answer) = {
+static qp_error_t (*const emit_pairs[])(dump_t *dump, const prep_origin_t *origin,
+                                        prep_text_t prompt, answer_t *answer, int64_t n_answer) = {
     [PREP_PAIRS_SCORES] = emit_rated,
     [PREP_PAIRS_MISMATCHED] = emit_mismatched,
 };
 
-static qp_error_t emit_sft(dump_t *dump, int64_t id, prep_text_t prompt, const answer_t *answer,
-                           int64_t n_answer)
+static qp_error_t emit_sft(dump_t *dump, const prep_origin_t *origin, prep_text_t prompt,
+                           const answer_t *answer, int64_t n_answer)
 {
     for (int64_t i = 0; i < n_answer; i++) {
         const bool taken[] = {[PREP_ANSWERS_BETTER] = answer[i].better,
                               [PREP_ANSWERS_BEST] = answer[i].best,
                               [PREP_ANSWERS_ALL] = !answer[i].negative};
         if (taken[dump->options->answers])
-            QP_TRY(prep_sink_completion(dump->sink, id, prompt, answer[i].text, false));
+            QP_TRY(prep_sink_completion(dump->sink, origin, prompt, answer[i].text));
     }
     return NULL;
 }
@@ -413,16 +382,21 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
 {
     const post_t *question = &post[0];
     QP_ASSERT(n_post > 0);
-    prep_sink_count(dump->sink, PREP_ANSWERS, n_post - (question->id == question->question));
+    dump->tally->count[PREP_ANSWERS] += n_post - (question->id == question->question);
     if (question->id != question->question) {
-        prep_sink_count(dump->sink, PREP_ORPHANS, n_post);
+        for (int64_t i = 0; i < n_post; i++)
+            skip_post(dump, PREP_ORPHANS, post[i].id);
         return NULL;
     }
-    prep_sink_count(dump->sink, PREP_QUESTIONS, 1);
+    dump->tally->count[PREP_QUESTIONS]++;
     if (question->n_bytes == 0) {
-        prep_sink_count(dump->sink, PREP_EMPTY_QUESTIONS, 1);
+        skip_post(dump, PREP_EMPTY_QUESTIONS, question->id);
         return NULL;
     }
+    prep_origin_t origin = {.id = question->id,
+                            .path = dump->options->file[0],
+                            .unit = "question",
+                            .number = question->id};
     int64_t n_bytes = 0, n_answer = 0, at = 0;
     for (int64_t i = 0; i < n_post; i++)
         n_bytes += post[i].n_bytes;
@@ -435,10 +409,11 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
         QP_TRY_DONE(read_spool(dump, &post[i], texts + at));
         prep_text_t text = {texts + at, (size_t)post[i].n_bytes};
         at += post[i].n_bytes;
-        if (i == 0)
+        if (i == 0) {
             prompt = prep_question(text);
-        else if (text.n == 0)
-            prep_sink_count(dump->sink, PREP_EMPTY_ANSWERS, 1);
+            origin.group = prep_group(text);
+        } else if (text.n == 0)
+            skip_post(dump, PREP_EMPTY_ANSWERS, post[i].id);
         else
             answer[n_answer++] = (answer_t){.text = text,
                                             .id = post[i].id,
@@ -447,12 +422,11 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
                                             .best = &post[i] == best};
     }
     prep_text_t prompt_text = {prompt, strlen(prompt)};
-    QP_TRY_DONE(
-        emit_pairs[dump->options->pairs](dump, question->id, prompt_text, answer, n_answer));
+    QP_TRY_DONE(emit_pairs[dump->options->pairs](dump, &origin, prompt_text, answer, n_answer));
     if (prep_sink_wants(dump->sink, PREP_SFT))
-        QP_TRY_DONE(emit_sft(dump, question->id, prompt_text, answer, n_answer));
+        QP_TRY_DONE(emit_sft(dump, &origin, prompt_text, answer, n_answer));
     if (prep_sink_wants(dump->sink, PREP_PROMPT))
-        QP_TRY_DONE(prep_sink_prompt(dump->sink, question->id, prompt_text, false));
+        QP_TRY_DONE(prep_sink_prompt(dump->sink, &origin, prompt_text));
 done:
     qp_free(texts);
     qp_free(answer);
@@ -465,8 +439,7 @@ static qp_error_t emit_all(dump_t *dump)
     if (fflush(dump->spool) != 0)
         return QP_ERROR(QP_IO, "%s: cannot write beside it: %s", dump->options->out,
                         strerror(errno));
-    if (dump->n_post > 0) /* a rank may own no question */
-        qsort(dump->post, (size_t)dump->n_post, sizeof(post_t), compare_posts);
+    sort_posts(dump);
     if (dump->options->pairs == PREP_PAIRS_MISMATCHED)
         QP_TRY(list_answered(dump));
     for (int64_t first = 0, n; first < dump->n_post; first += n) {
@@ -481,14 +454,18 @@ static qp_error_t emit_all(dump_t *dump)
 qp_error_t prep_stackexchange(const prep_options_t *options, int rank, int n_rank,
                               prep_sink_t *sink)
 {
-    dump_t dump = {.options = options, .rank = rank, .n_rank = n_rank, .sink = sink};
+    dump_t dump = {.options = options,
+                   .rank = rank,
+                   .n_rank = n_rank,
+                   .sink = sink,
+                   .tally = prep_sink_tally(sink)};
     qp_error_t error = NULL;
     if (options->n_file != 1)
         return QP_ERROR(QP_INPUT,
                         "stackexchange takes one dump at a time: question ids of two sites "
                         "overlap");
     QP_TRY(qp_file_scratch(options->out, &dump.spool));
-    QP_TRY_DONE(read_dump(&dump, options->file[0]));
+    QP_TRY_DONE(prep_dump_read(options->file[0], take_row, &dump));
     QP_TRY_DONE(emit_all(&dump));
 done:
     fclose(dump.spool);

@@ -182,7 +182,7 @@ static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_
 
 qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position, const int32_t *forbidden)
+                         const uint32_t *sample, const uint32_t *position, const uint8_t *forbid)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     QP_ASSERT(logits.dtype == QP_F32 && sampling->temperature >= 0.0f);
@@ -196,9 +196,9 @@ qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_m
                      .n = logits.n_col};
         bool good = scan_row(&row);
         const row_t all = row; /* what the log-probability refers to */
-        const int64_t not_this = forbidden != NULL ? forbidden[i] : -1;
-        if (good && not_this >= 0) {
-            *(float *)qp_cpu_at(&logits, i, not_this) = -INFINITY;
+        if (good && forbid != NULL && forbid[i]) {
+            for (int k = 0; k < sampling->forbidden->n; k++)
+                *(float *)qp_cpu_at(&logits, i, sampling->forbidden->id[k]) = -INFINITY;
             good = scan_row(&row);
         }
         if (!good) {
