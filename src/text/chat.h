@@ -1,7 +1,7 @@
 /**
  * \file chat.h
  * Chat messages to text and tokens, as HF's apply_chat_template does it: the model's own template
- * is run (text/jinja.h), and the tokens that the assistant writes are marked.
+ * is run (jinja/jinja.h), and the tokens that the assistant writes are marked.
  *
  * Which those are: where the template has {% generation %} blocks, what stands in them, as
  * transformers' return_assistant_tokens_mask. Elsewhere what a model would have to write after the

@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "text/chat_impl.h"
 #include "text/tokenizer_parts.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 enum {
     MAX_BY_DEFINITION = 256, /* messages of a conversation that is rendered again and again */

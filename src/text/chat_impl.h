@@ -3,7 +3,7 @@
 #define QP_TEXT_CHAT_IMPL_H
 
 #include "text/chat.h"
-#include "text/jinja.h"
+#include "jinja/jinja.h"
 
 struct qp_chat_template {
     const qp_tokenizer_t *tokenizer;

@@ -11,7 +11,7 @@
 
 #include "base/mem.h"
 #include "text/markdown_writer.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 enum { MAX_DEPTH = 400 }; /* deeper nesting is written as its plain text */
 

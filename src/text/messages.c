@@ -31,7 +31,8 @@ static qp_error_t join_parts(const json_t *parts, qp_str_t *text)
         const json_t *type = qp_json_get(part, "type"), *own = qp_json_get(part, "text");
         if (json_is_string(part))
             own = part;
-        else if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "text")))
+        else if (type != NULL &&
+                 (!json_is_string(type) || strcmp(json_string_value(type), "text") != 0))
             return qp_json_wrong("type of a part of content", type, "\"text\"");
         if (!json_is_string(own))
             return qp_json_wrong("a part of content", part, "text");

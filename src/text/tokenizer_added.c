@@ -2,7 +2,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 struct qp_added_node {
     char byte;

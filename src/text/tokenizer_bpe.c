@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 #include "text/tokenizer_vocab.h"
 
 enum { SHORT_WORD = 48 }; /* symbols; below it a scan for the best pair beats a heap */

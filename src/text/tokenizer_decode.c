@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "text/tokenizer_parts.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 static void put_text(void *owner, const char *text, size_t n_bytes)
 {

@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 /* One call of qp_tokenizer_encode_spans(). */
 typedef struct {

@@ -5,7 +5,7 @@
 #include <utf8proc.h>
 
 #include "base/mem.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 static const struct {
     const char *name;

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 #include "text/tokenizer_sp_proto.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 /* A merge: SentencePiece joins two neighbours if the result is a piece; the best score goes first,
  * and equal scores from left to right. transformers ranks the pairs one by one: by the result's id,

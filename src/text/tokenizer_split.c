@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "text/tokenizer_regex.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 void qp_split_fini(qp_split_t *split)
 {

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 void qp_vocab_fini(qp_vocab_t *vocab)
 {

@@ -18,7 +18,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/timer.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 extern char **environ;
 

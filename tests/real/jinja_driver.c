@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "formats/json.h"
-#include "text/jinja.h"
+#include "jinja/jinja.h"
 
 static json_t *spans_json(const qp_jinja_spans_t *spans)
 {

@@ -104,7 +104,7 @@ done
 cp -r "$golden/adapter" "$work/own"
 expect 2 "own: is what is merged" merge_adapter --to peft "$base" "$work/own" "$work/own/"
 expect 2 "fp32.h5: is what is merged" merge_adapter --onto "$work/fp32.h5" "$base" "$golden/adapter" "$work/fp32.h5"
-expect 2 "the name holds a newline" merge_adapter "$base" "$golden/adapter" "$work/a"$'\n'"b.h5"
+expect 2 "holds a control character" merge_adapter "$base" "$golden/adapter" "$work/a"$'\n'"b.h5"
 expect 2 "--precision has no meaning with --to hf" merge_adapter --to hf --precision fp32 "$base" "$golden/adapter" "$work/x"
 expect 2 "--dtype has no meaning with --to base" merge_adapter --dtype bf16 "$base" "$golden/adapter" "$work/x"
 expect 2 "--onto has no meaning with --to peft" merge_adapter --to peft --onto "$base" "$base" "$golden/adapter" "$work/x"

@@ -43,8 +43,8 @@ refuses 2 'absent.jsonl: cannot be opened' "$prep" jsonl absent.jsonl "${common[
 
 refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf --out ''
 refuses 2 '--max-bad 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --max-bad 2
-refuses 2 'a name must not hold a line end: "x...' "$prep" jsonl $'x\ny' "${common[@]}"
-refuses 2 'a name must not hold a line end' "$prep" jsonl x --tokenizer hf --out $'o-\n'
+refuses 2 'the argument "x\ny" holds a control character' "$prep" jsonl $'x\ny' "${common[@]}"
+refuses 2 'holds a control character' "$prep" jsonl x --tokenizer hf --out $'o-\n'
 refuses 2 'is a folder, expected a file' "$prep" jsonl hf "${common[@]}"
 refuses 2 'nowhere.jinja' "$prep" jsonl x "${common[@]}" --chat-template nowhere.jinja
 

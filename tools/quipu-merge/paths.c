@@ -9,14 +9,6 @@
 #include "base/str.h"
 #include "outputs.h"
 
-/* Such a name breaks every list of files that somebody makes of it later. */
-static qp_error_t refuse_newline(const char *path)
-{
-    return strchr(path, '\n') == NULL
-               ? NULL
-               : QP_ERROR(QP_INPUT, "\"%s\": the name holds a newline", path);
-}
-
 static qp_error_t refuse_same(const char *in, const char *out)
 {
     struct stat a, b;
@@ -62,11 +54,8 @@ static qp_error_t check_parent(const char *out)
 qp_error_t qp_merge_check_paths(const char *const *in, int n_in, const char *out, bool as_folder)
 {
     struct stat status;
-    QP_TRY(refuse_newline(out));
-    for (int i = 0; i < n_in; i++) {
-        QP_TRY(refuse_newline(in[i]));
+    for (int i = 0; i < n_in; i++)
         QP_TRY(refuse_same(in[i], out));
-    }
     /* a link to a file is followed, one to a folder cannot be replaced by a folder */
     if ((as_folder ? lstat(out, &status) : stat(out, &status)) == 0)
         QP_TRY(check_existing(out, as_folder, status.st_mode));

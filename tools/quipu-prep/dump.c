@@ -14,7 +14,7 @@
 
 #include "base/mem.h"
 #include "formats/reader.h"
-#include "text/tokenizer_utf8.h"
+#include "base/utf8.h"
 
 /* --- characters that XML forbids -------------------------------------------------------------- */
 
@@ -58,21 +58,33 @@ static size_t next_character(const char *text, size_t n, uint32_t *c)
     return 1;
 }
 
+/* How many bytes from text on are plain: ASCII that is allowed, and no reference. */
+static size_t plain_run(const char *text, size_t n)
+{
+    size_t i = 0;
+    while (i < n && text[i] != '&' && (unsigned char)text[i] >= 0x20 &&
+           (unsigned char)text[i] < 0x80)
+        i++;
+    return i;
+}
+
 /* Drops what XML forbids; returns how much that was. */
 static int64_t drop_forbidden(qp_str_t *text)
 {
     int64_t n_dropped = 0;
-    size_t to = 0;
-    for (size_t at = 0; at < text->n;) {
-        uint32_t c = 0;
-        const size_t n = next_character(text->data + at, text->n - at, &c);
-        if (is_xml_char(c)) {
-            memmove(text->data + to, text->data + at, n);
-            to += n;
-        } else {
+    size_t to = 0, n;
+    for (size_t at = 0; at < text->n; at += n) {
+        uint32_t c = ' ';
+        n = plain_run(text->data + at, text->n - at);
+        if (n == 0)
+            n = next_character(text->data + at, text->n - at, &c);
+        if (!is_xml_char(c)) {
             n_dropped++;
+            continue;
         }
-        at += n;
+        if (to != at)
+            memmove(text->data + to, text->data + at, n);
+        to += n;
     }
     text->n = to;
     text->data[to] = '\0';

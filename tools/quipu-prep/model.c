@@ -35,6 +35,9 @@ static qp_error_t read_beside(const char *folder, const char *name, char **path,
     return access(*path, F_OK) == 0 ? qp_file_read(*path, text, n_bytes) : NULL;
 }
 
+/* Where no config.json says how many ids the model has, the tokenizer does. */
+enum { UNKNOWN = INT32_MAX };
+
 /* Of a config.json only the vocabulary: the model that a tokenizer comes with need not be ours. */
 static qp_error_t read_n_vocab(const char *folder, qp_llama_config_t *config)
 {
@@ -46,7 +49,7 @@ static qp_error_t read_n_vocab(const char *folder, qp_llama_config_t *config)
     QP_TRY_DONE(read_beside(folder, "config.json", &path, &text, &n));
     if (text != NULL) {
         QP_TRY_DONE(qp_json_parse_object(path, text, n, 0, &json));
-        error = qp_json_int(json, "vocab_size", 0, 1, INT32_MAX, &config->n_vocab);
+        error = qp_json_int(json, "vocab_size", UNKNOWN, 1, INT32_MAX, &config->n_vocab);
         if (error == NULL) /* its key is of the same form in both files */
             error = qp_llama_config_add_generation(path, text, config);
         else
@@ -66,7 +69,7 @@ static qp_error_t read_folder(const char *folder, qp_tokenizer_files_t *files,
     void *text = NULL;
     size_t n = 0;
     qp_error_t error = NULL;
-    *config = (qp_llama_config_t){.bos_token_id = -1, .pad_token_id = -1};
+    *config = (qp_llama_config_t){.n_vocab = UNKNOWN, .bos_token_id = -1, .pad_token_id = -1};
     QP_TRY_DONE(qp_tokenizer_files_from_folder(folder, files));
     QP_TRY_DONE(read_n_vocab(folder, config));
     QP_TRY_DONE(read_beside(folder, "generation_config.json", &path, &text, &n));
@@ -109,7 +112,7 @@ qp_error_t prep_model_load(const prep_options_t *options, prep_model_t *model)
     else
         QP_TRY_DONE(read_folder(path, &files, &config));
     QP_TRY_DONE(qp_tokenizer_create(&files, &model->tokenizer));
-    if (config.n_vocab == 0)
+    if (config.n_vocab == UNKNOWN)
         config.n_vocab = qp_tokenizer_n_vocab(model->tokenizer);
     model->n_vocab = config.n_vocab;
     QP_TRY_DONE(qp_error_context(qp_llama_eos(&config, model->tokenizer, &model->eos), "%s", path));
