@@ -1,6 +1,7 @@
 /* quipu-import: a model of another program becomes a base.h5. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -130,6 +131,9 @@ static qp_error_t import(const arguments_t *args)
 {
     double start = qp_time();
     qp_source_t *source = NULL;
+    struct stat status;
+    if (stat(args->to, &status) == 0 && !S_ISREG(status.st_mode))
+        return QP_ERROR(QP_INPUT, "%s: exists already and is not a file", args->to);
     if (args->shape != NULL)
         QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
     else

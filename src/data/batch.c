@@ -58,7 +58,10 @@ static qp_error_t add_piece(qp_batch_t *batch, const qp_dataset_t *dataset, cons
                                batch->completion + at));
     batch->n_token += piece->n;
     bool whole = piece->start + piece->n == qp_dataset_length(dataset, piece->sequence);
-    int32_t last = batch->token[batch->n_token - 1];
+    int64_t end = batch->n_token - 1; /* a chat template may write a line end behind the answer */
+    while (end > at && batch->completion[end] == 0)
+        end--;
+    const int32_t last = batch->token[end];
     if (plan->joined && whole && plan->eos.n > 0 && !qp_eos_has(&plan->eos, last))
         return QP_ERROR(QP_INPUT,
                         "%s: a sample ends with token %d, expected EOS (%d): without it, "

@@ -15,7 +15,7 @@
 typedef struct {
     const char *at, *end;
     qp_str_t out;
-    bool lone_surrogate;
+    bool nan_is_null, lone_surrogate;
 } rewrite_t;
 
 /* The four hexadecimal digits behind "\u" at text, or -1. */
@@ -72,6 +72,14 @@ static void copy_string(rewrite_t *r)
         qp_str_putc(&r->out, *r->at++);
 }
 
+static void put_not_finite(rewrite_t *r, const char *name)
+{
+    if (r->nan_is_null)
+        qp_str_puts(&r->out, "null");
+    else
+        qp_str_printf(&r->out, "\"%s\"", name);
+}
+
 /* A number: jansson reads 64-bit integers and finite reals. Its syntax is jansson's to judge. */
 static void copy_number(rewrite_t *r)
 {
@@ -85,7 +93,7 @@ static void copy_number(rewrite_t *r)
     errno = 0;
     (void)strtoll(number, NULL, 10);
     if (isinf(strtod(number, NULL))) {
-        qp_str_puts(&r->out, number[0] == '-' ? "\"-Infinity\"" : "\"Infinity\"");
+        put_not_finite(r, number[0] == '-' ? "-Infinity" : "Infinity");
     } else {
         qp_str_append(&r->out, number, n);
         if (integer && errno == ERANGE)
@@ -102,7 +110,7 @@ static bool copy_constant(rewrite_t *r)
         const size_t n = strlen(names[i]);
         if ((size_t)(r->end - r->at) < n || memcmp(r->at, names[i], n) != 0)
             continue;
-        qp_str_printf(&r->out, "\"%s\"", names[i]);
+        put_not_finite(r, names[i]);
         r->at += n;
         return true;
     }
@@ -127,7 +135,9 @@ static void rewrite(rewrite_t *r)
 qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, unsigned flags,
                          json_t **root)
 {
-    rewrite_t r = {.at = text, .end = (const char *)text + n_bytes};
+    rewrite_t r = {.at = text,
+                   .end = (const char *)text + n_bytes,
+                   .nan_is_null = (flags & QP_JSON_NAN_IS_NULL) != 0};
     const size_t duplicates = (flags & QP_JSON_REFUSE_DUPLICATES) != 0 ? JSON_REJECT_DUPLICATES : 0;
     json_error_t where = {0};
     qp_error_t error = NULL;

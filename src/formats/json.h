@@ -17,7 +17,9 @@ enum {
     /** A \uD800 without its other half is an error; without the flag it becomes U+FFFD. */
     QP_JSON_REFUSE_SURROGATES = 1,
     /** Two equal keys in one object are an error; without the flag the last one counts. */
-    QP_JSON_REFUSE_DUPLICATES = 2
+    QP_JSON_REFUSE_DUPLICATES = 2,
+    /** NaN, Infinity and numbers beyond a double are null: missing cells, as pandas writes them. */
+    QP_JSON_NAN_IS_NULL = 4
 };
 
 /**

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -140,9 +141,22 @@ static qp_error_t fill(qp_reader_t *r)
     return NULL;
 }
 
+/* Its other end may never be opened, and the program would wait for ever. Those of a shell's <(...)
+ * have no name: realpath() finds none. */
+static qp_error_t refuse_named_pipe(const char *path)
+{
+    struct stat status;
+    char *name = stat(path, &status) == 0 && S_ISFIFO(status.st_mode) ? realpath(path, NULL) : NULL;
+    if (name == NULL)
+        return NULL;
+    free(name);
+    return QP_ERROR(QP_INPUT, "%s: not a regular file, but a pipe", path);
+}
+
 static qp_error_t begin(qp_reader_t *r)
 {
     struct stat status;
+    QP_TRY(refuse_named_pipe(r->path));
     r->fd = open(r->path, O_RDONLY | O_CLOEXEC);
     if (r->fd < 0)
         return QP_ERROR(QP_INPUT, "%s: cannot be opened: %s", r->path, strerror(errno));

@@ -1,7 +1,7 @@
 /**
  * \file reader.h
  * Files of text as they come: plain or gzip (all members), with or without a byte-order mark. What
- * is packed in another way is refused by name. Streaming: pipes are read too.
+ * is packed in another way is refused by name. Streaming: a shell's pipes are read too.
  */
 #ifndef QP_FORMATS_READER_H
 #define QP_FORMATS_READER_H
@@ -16,8 +16,8 @@
 typedef struct qp_reader qp_reader_t;
 
 /**
- * Absent, a folder, unreadable, or bzip2, xz, zip, 7z, zstd, Parquet or UTF-16: QP_INPUT naming the
- * path. Not collective.
+ * Absent, a folder, a named pipe, unreadable, or bzip2, xz, zip, 7z, zstd, Parquet or UTF-16:
+ * QP_INPUT naming the path. Not collective.
  */
 qp_error_t qp_reader_open(const char *path, qp_reader_t **reader);
 void qp_reader_close(qp_reader_t **reader);

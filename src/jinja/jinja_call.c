@@ -17,9 +17,9 @@ const qp_jinja_builtin_t *qp_jinja_find_filter(const char *name, size_t n)
 {
     static const qp_jinja_builtin_t *const tables[] = {
         qp_jinja_text_filters, qp_jinja_value_filters, qp_jinja_generator_filters,
-        qp_jinja_sequence_filters};
+        qp_jinja_sequence_filters, NULL};
     const qp_jinja_builtin_t *filter = NULL;
-    for (size_t i = 0; i < sizeof tables / sizeof *tables && filter == NULL; i++)
+    for (int i = 0; tables[i] != NULL && filter == NULL; i++)
         filter = qp_jinja_find(tables[i], name, n);
     return filter;
 }
@@ -266,28 +266,28 @@ static const qp_jinja_builtin_t dict_methods[] = {
     {"values", "", 0, dict_values, false},
     {"copy", "", 0, dict_copy, false},
     {"fromkeys", NULL, 0, NULL, false},
-    {NULL},
+    {.name = NULL},
 };
 static const qp_jinja_builtin_t list_methods[] = {
     {"count", "/value", 1, sequence_count, false},
     {"index", "/value", 1, sequence_index, false},
     {"copy", "", 0, list_copy, false},
-    {NULL},
+    {.name = NULL},
 };
 static const qp_jinja_builtin_t tuple_methods[] = {
     {"count", "/value", 1, sequence_count, false},
     {"index", "/value", 1, sequence_index, false},
-    {NULL},
+    {.name = NULL},
 };
 static const qp_jinja_builtin_t loop_methods[] = {
     {"cycle", NULL, 0, loop_cycle, false},
     {"changed", NULL, 0, loop_changed, false},
-    {NULL},
+    {.name = NULL},
 };
 static const qp_jinja_builtin_t cycler_methods[] = {
     {"next", "", 0, cycler_next, false},
     {"reset", "", 0, cycler_reset, false},
-    {NULL},
+    {.name = NULL},
 };
 
 /* Python's attributes that the sandbox hides (undefined), or that are not built here (an error). */

@@ -283,5 +283,5 @@ const qp_jinja_builtin_t qp_jinja_text_filters[] = {
     {"wordcount", "", 0, wordcount, true},
     {"wordwrap", NULL, 0, NULL, false},
     {"xmlattr", NULL, 0, NULL, false},
-    {NULL},
+    {.name = NULL},
 };

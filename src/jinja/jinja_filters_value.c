@@ -266,5 +266,5 @@ const qp_jinja_builtin_t qp_jinja_value_filters[] = {
     {"safe", "", 0, safe, true},
     {"string", "", 0, string, true},
     {"tojson", "ensure_ascii,indent,separators,sort_keys", 0, tojson, true},
-    {NULL},
+    {.name = NULL},
 };

@@ -342,5 +342,5 @@ const qp_jinja_builtin_t qp_jinja_generator_filters[] = {
     {"selectattr", NULL, 0, selectattr, false},
     {"slice", "slices,fill_with", 1, slice_elements, false},
     {"unique", "case_sensitive,attribute", 0, unique_elements, false},
-    {NULL},
+    {.name = NULL},
 };

@@ -252,5 +252,5 @@ const qp_jinja_builtin_t qp_jinja_string_methods[] = {
     {"translate", NULL, 0, NULL, false},
     {"upper", "", 0, upper, false},
     {"zfill", "/width", 1, zfill, false},
-    {NULL},
+    {.name = NULL},
 };

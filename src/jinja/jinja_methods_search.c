@@ -374,5 +374,5 @@ const qp_jinja_builtin_t qp_jinja_search_methods[] = {
     {"split", "sep,maxsplit", 0, split, false},
     {"splitlines", "keepends", 0, splitlines, false},
     {"startswith", "/prefix,start,end", 1, startswith, false},
-    {NULL},
+    {.name = NULL},
 };

@@ -318,5 +318,5 @@ const qp_jinja_builtin_t qp_jinja_sequence_filters[] = {
     {"reverse", "", 0, reverse, false},
     {"sort", "reverse,case_sensitive,attribute", 0, sort, false},
     {"sum", "attribute,start", 0, sum, false},
-    {NULL},
+    {.name = NULL},
 };

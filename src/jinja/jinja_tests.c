@@ -268,7 +268,7 @@ const qp_jinja_builtin_t qp_jinja_tests[] = {
     {"true", "", 0, is_true, true},
     {"undefined", "", 0, undefined, true},
     {"upper", "", 0, upper, true},
-    {NULL},
+    {.name = NULL},
 };
 
 /* --- globals ---------------------------------------------------------------------------------- */
@@ -423,5 +423,5 @@ const qp_jinja_builtin_t qp_jinja_globals[] = {
     {"raise_exception", "message", 1, raise_exception, true},
     {"range", "/start,stop,step", 1, range, true},
     {"strftime_now", "format", 1, strftime_now, true},
-    {NULL},
+    {.name = NULL},
 };

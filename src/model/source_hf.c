@@ -54,11 +54,17 @@ static qp_error_t check_tensor(const qp_source_t *source, const qp_tensor_spec_t
                             : "");
     bool vector = spec->tensor_class == QP_TENSOR_NORM || spec->tensor_class == QP_TENSOR_BIAS;
     if (t->n_dim != (vector ? 1 : 2) || t->dim[0] != spec->n_row ||
-        (!vector && t->dim[1] != spec->n_col))
-        return QP_ERROR(QP_INPUT,
-                        "%s: tensor %s has shape [%ld, %ld] (%d dimensions), expected [%ld%s%.0ld]",
-                        t->path, t->name, (long)t->dim[0], (long)t->dim[1], t->n_dim,
-                        (long)spec->n_row, vector ? "" : ", ", vector ? 0 : (long)spec->n_col);
+        (!vector && t->dim[1] != spec->n_col)) {
+        qp_str_t shape = {0};
+        for (int i = 0; i < t->n_dim; i++)
+            qp_str_printf(&shape, "%s%ld", i > 0 ? ", " : "", (long)t->dim[i]);
+        qp_error_t error =
+            QP_ERROR(QP_INPUT, "%s: tensor %s has shape [%s], expected [%ld%s%.0ld]", t->path,
+                     t->name, t->n_dim > 0 ? shape.data : "", (long)spec->n_row, vector ? "" : ", ",
+                     vector ? 0 : (long)spec->n_col);
+        qp_str_fini(&shape);
+        return error;
+    }
     if (!qp_convert_knows(t->dtype))
         return QP_ERROR(QP_INPUT, "%s: tensor %s has type %s; Quipu reads F32, F16 and BF16",
                         t->path, t->name, qp_dtype_name(t->dtype));

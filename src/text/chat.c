@@ -1,6 +1,7 @@
 /* Conversations as transformers' apply_chat_template renders and tokenises them. */
 #include "text/chat.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -107,6 +108,18 @@ static qp_error_t check_tools(const json_t *tools)
     return NULL;
 }
 
+/* What formats/json.h made of an integer beyond 64 bits: a template would print other digits. */
+static bool has_large_number(const json_t *value)
+{
+    const char *key;
+    const json_t *item;
+    size_t i;
+    bool has = json_is_real(value) && fabs(json_real_value(value)) >= 0x1p63;
+    json_array_foreach(value, i, item) has = has || has_large_number(item);
+    json_object_foreach((json_t *)value, key, item) has = has || has_large_number(item);
+    return has;
+}
+
 static qp_error_t begin_job(const qp_chat_template_t *chat_template, const qp_chat_input_t *input,
                             qp_chat_job_t *job)
 {
@@ -123,6 +136,9 @@ static qp_error_t begin_job(const qp_chat_template_t *chat_template, const qp_ch
     json_object_set_new(job->variables, "tools",
                         tools ? json_incref((json_t *)input->tools) : json_null());
     QP_TRY(check_tools(input->tools));
+    if (has_large_number(input->messages) || has_large_number(input->tools) ||
+        has_large_number(input->variables))
+        return QP_ERROR(QP_INPUT, "a number beyond 64 bits cannot be rendered");
     return copy_messages(input->messages, job->messages);
 }
 

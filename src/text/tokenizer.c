@@ -265,6 +265,11 @@ bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer)
            tokenizer->prefix.id[0] == tokenizer->bos;
 }
 
+const qp_tokens_t *qp_tokenizer_suffix(const qp_tokenizer_t *tokenizer)
+{
+    return &tokenizer->suffix;
+}
+
 int32_t qp_tokenizer_find(const qp_tokenizer_t *tokenizer, const char *text)
 {
     return qp_textmap_get(&tokenizer->vocab.id_of, text, strlen(text));

@@ -97,6 +97,8 @@ int32_t qp_tokenizer_pad(const qp_tokenizer_t *tokenizer); /**< -1: none */
 void qp_tokenizer_eos_ids(const qp_tokenizer_t *tokenizer, qp_tokens_t *ids);
 /** True if encoding with ADD_SPECIAL puts BOS first (the model's own rule). */
 bool qp_tokenizer_adds_bos(const qp_tokenizer_t *tokenizer);
+/** What encoding with ADD_SPECIAL puts behind a text; owned by the tokenizer. */
+const qp_tokens_t *qp_tokenizer_suffix(const qp_tokenizer_t *tokenizer);
 /** Id of a token by its exact text, or -1. */
 int32_t qp_tokenizer_find(const qp_tokenizer_t *tokenizer, const char *text);
 /** The model's chat template (Jinja text, see text/chat.h) or NULL; owned by the tokenizer. */

@@ -246,6 +246,10 @@ static qp_error_t read_templates(qp_tokenizer_t *tokenizer, const json_t *config
 
 qp_error_t qp_tokenizer_configure(qp_tokenizer_t *tokenizer, const json_t *config)
 {
+    bool split;
+    QP_TRY(qp_json_bool(config, "split_special_tokens", false, &split));
+    if (split)
+        return QP_ERROR(QP_INPUT, "split_special_tokens is true, which is not supported");
     QP_TRY(read_decoder(tokenizer, config));
     QP_TRY(read_names(tokenizer, config));
     QP_TRY(read_list(tokenizer, config));

@@ -103,8 +103,15 @@ static qp_error_t read_added_token(qp_tokenizer_t *tokenizer, const json_t *item
     QP_TRY(qp_json_bool(item, "rstrip", false, &token.rstrip));
     if (single_word)
         return QP_ERROR(QP_INPUT, "'%s': single_word is not supported", text);
-    QP_TRY(qp_vocab_put(&tokenizer->vocab, json_integer_value(id), text, strlen(text)));
-    token.id = (int32_t)json_integer_value(id);
+    /* HF tokenizers takes the id that a text has already, else the next one, whatever stands here.
+     */
+    const int32_t known = qp_tokenizer_find(tokenizer, text);
+    const int64_t given = json_integer_value(id), n_vocab = tokenizer->vocab.n;
+    if (known >= 0 ? known != given : given > n_vocab)
+        return QP_ERROR(QP_INPUT, "'%s' has the id %lld, but is token %lld of the vocabulary", text,
+                        (long long)given, known >= 0 ? (long long)known : (long long)n_vocab);
+    QP_TRY(qp_vocab_put(&tokenizer->vocab, given, text, strlen(text)));
+    token.id = (int32_t)given;
     return qp_tokenizer_add(tokenizer, text, normalized, token);
 }
 

@@ -128,8 +128,8 @@ static qp_error_t parse_lines(reader_t *reader, const char *path, const char *te
         size_t n = (size_t)((newline != NULL ? newline : end) - line);
         if (!is_blank(line, n)) {
             json_t *object = NULL;
-            qp_error_t error =
-                qp_json_parse_object("not JSON", line, n, QP_JSON_REFUSE_SURROGATES, &object);
+            qp_error_t error = qp_json_parse_object(
+                "not JSON", line, n, QP_JSON_REFUSE_SURROGATES | QP_JSON_NAN_IS_NULL, &object);
             if (error == NULL)
                 error = add_prompt(reader, object);
             QP_TRY(qp_error_context(error, "%s:%lld", path, (long long)number));

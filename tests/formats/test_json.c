@@ -58,6 +58,10 @@ static void test_texts_of_python(void)
     CHECK(root == NULL);
     root = parse(pair, QP_JSON_REFUSE_SURROGATES);
     json_decref(root);
+    root = parse("{\"a\": NaN, \"b\": [-Infinity, 1e999], \"c\": \"NaN\"}", QP_JSON_NAN_IS_NULL);
+    CHECK(json_is_null(json_object_get(root, "a")) && json_is_string(json_object_get(root, "c")));
+    CHECK(json_is_null(json_array_get(json_object_get(root, "b"), 1)));
+    json_decref(root);
 }
 
 static void test_damage(void)

@@ -79,14 +79,20 @@ static void write_folder(const char *config, const char *generation, const char 
                   D, D, N_VOCAB, config);
     write_text("config.json", text);
     qp_free(text);
+    qp_str_t vocab = {0};
+    for (int i = 0; i <= 255; i++)
+        qp_str_printf(&vocab, "%s\"%c%.*d\": %d", i > 0 ? ", " : "", 'a' + i % 26, i >= 26, i / 26,
+                      i);
     text = qp_format(
         "{\"added_tokens\": [{\"id\": 256, \"content\": \"<end>\", \"special\": true}, "
-        "{\"id\": 258, \"content\": \"<turn>\", \"special\": true}, "
+        "{\"id\": 257, \"content\": \"<other>\", \"special\": true}, "
+        "{\"id\": 258, \"content\": \"<turn>\", \"special\": true}, %s"
         "{\"id\": %d, \"content\": \"<extra>\", \"special\": true}], "
         "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}, "
         "\"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": "
-        "{\"a\": 0, \"b\": 1, \"c\": 2}, \"merges\": []}}",
-        extra);
+        "{%s}, \"merges\": []}}",
+        extra > 259 ? "{\"id\": 259, \"content\": \"<next>\"}, " : "", extra, vocab.data);
+    qp_str_fini(&vocab);
     write_text("tokenizer.json", text);
     qp_free(text);
     write_text("tokenizer_config.json", tokenizer);

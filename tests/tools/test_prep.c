@@ -96,7 +96,7 @@ static void run_on_rows(void)
 static void check_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
     EXPECT(comm, t, "sft", "j-sft-train.h5", "2+2=[ 4" END,
-           "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yes" END, "[plain" END);
+           "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[yes" END "\n", "[plain" END);
     EXPECT(comm, t, "reward", "j-reward-train.h5", "p[ c" END "p[ r" END "+1");
     EXPECT(comm, t, "prompt", "j-prompt-train.h5", "alone");
     EXPECT(comm, t, "sft", "h-sft-train.h5", "Question: And?\n\nAnswer:[ Yes." END,

@@ -48,6 +48,33 @@ refuses 2 'holds a control character' "$prep" jsonl x --tokenizer hf --out $'o-\
 refuses 2 'is a folder, expected a file' "$prep" jsonl hf "${common[@]}"
 refuses 2 'nowhere.jinja' "$prep" jsonl x "${common[@]}" --chat-template nowhere.jinja
 
+mkfifo fifo # nobody will ever open its other end
+for source in jsonl stackexchange html text; do
+    refuses 2 'fifo: not a regular file, but a pipe' "$prep" "$source" fifo "${common[@]}"
+done
+
+# One damaged row or document costs itself alone, in an array too.
+costs() { # costs "line of the log" SAMPLES arguments...
+    "$prep" "${@:3}" "${common[@]}" --eval-fraction 0 --max-bad 1 >log 2>&1
+    if ! grep -qF -- "$1" log || ! grep -qF "sft: $2 train" log; then
+        printf 'expected "%s" and %s samples, got\n' "$1" "$2" >&2
+        cat log >&2
+        exit 1
+    fi
+    rm o-*
+}
+good='{"text": "good"}'
+printf '[%s,\n %s,\n {"text": "no quote},\n %s,\n %s]\n' "$good" "$good" "$good" "$good" >quote.json
+printf '[\n  %s,\n  {"text": "no brace",\n  %s,\n  %s\n]\n' "$good" "$good" "$good" >brace.json
+printf '[\n {\n  "text": ["list\n },\n {\n  "text": "good"\n },\n {\n  "text": "[{"\n }\n]\n' >lines.json
+costs '1 skipped: not JSON (first: quote.json: row 3' 4 jsonl quote.json
+costs '1 skipped: not JSON (first: brace.json: row 2' 3 jsonl brace.json
+costs '1 skipped: not JSON (first: lines.json: row 1' 2 jsonl lines.json
+printf '%s\n' "$good" '{"text": NaN}' '{"prompt": "x", "completion": NaN}' '{"text": "t", "x": NaN}' >nan.jsonl
+costs '4 rows' 2 jsonl nan.jsonl
+printf 'one\n\nb\xe9d\n\ntwo\n' >latin1.txt
+costs '1 skipped: documents that are not UTF-8 (first: latin1.txt' 2 text latin1.txt
+
 # files that are packed in another way, or another thing
 packed() { # "what it is" source bytes
     printf "$3" >packed
@@ -158,17 +185,20 @@ for kilobytes in 64 200 400; do
     fi
 done
 
-# A signal: the input is a pipe that nobody closes, so that it surely comes in the middle.
-mkfifo pipe
-"$prep" jsonl pipe "${common[@]}" >log 2>&1 &
+# A signal: more rows than a pipe holds are read before it comes, and one more comes behind it.
+rows() {
+    yes "$good" | head -n 20000 || true
+    touch begun
+    until [ -e signalled ]; do sleep 0.05; done
+    echo "$good"
+}
+"$prep" jsonl <(rows) "${common[@]}" >log 2>&1 &
 program=$!
-exec 3>pipe
-echo '{"text": "a"}' >&3
+until [ -e begun ]; do sleep 0.05; done
 kill -TERM "$program"
-echo '{"text": "b"}' >&3
+touch signalled
 found=0
 wait "$program" || found=$?
-exec 3>&-
 [ "$found" -eq 3 ] && grep -q 'interrupted; nothing was written' log
 if compgen -G 'o-*' >/dev/null; then exit 1; fi
 

@@ -53,15 +53,15 @@ static void check_conversations(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
     EXPECT(comm, t, "sft", "talk-sft-train.h5",
            "<|im_start|>system\nbe<|im_end|>\n" USER "q" ASSISTANT "[r<|im_end|>]\n" USER
-           "a3" ASSISTANT "[yo" END,
+           "a3" ASSISTANT "[yo" END "\n",
            "<|im_start|>system\nbe<|im_end|>\n" USER "s2" ASSISTANT
-           "[yo<|im_end|>]\n<|im_start|>tool\n5" ASSISTANT "[so" END,
-           "<|im_start|>system\nbe<|im_end|>\n" USER "s3" ASSISTANT "[yo" END,
-           USER "a1" ASSISTANT "[yo" END, USER "a2\n\nin" ASSISTANT "[yo" END,
-           USER "m1" ASSISTANT "[yo" END,
-           USER "p1" ASSISTANT "old<|im_end|>\n" USER "on" ASSISTANT "[yo" END,
-           USER "p2" ASSISTANT "[yo" END, USER "p3" ASSISTANT "[yo" END,
-           USER "s1" ASSISTANT "[yo" END);
+           "[yo<|im_end|>]\n<|im_start|>tool\n5" ASSISTANT "[so" END "\n",
+           "<|im_start|>system\nbe<|im_end|>\n" USER "s3" ASSISTANT "[yo" END "\n",
+           USER "a1" ASSISTANT "[yo" END "\n", USER "a2\n\nin" ASSISTANT "[yo" END "\n",
+           USER "m1" ASSISTANT "[yo" END "\n",
+           USER "p1" ASSISTANT "old<|im_end|>\n" USER "on" ASSISTANT "[yo" END "\n",
+           USER "p2" ASSISTANT "[yo" END "\n", USER "p3" ASSISTANT "[yo" END "\n",
+           USER "s1" ASSISTANT "[yo" END "\n");
     EXPECT(comm, t, "prompt", "talk-prompt-train.h5", USER "q1" ASSISTANT);
 }
 
@@ -118,7 +118,7 @@ static void check_pairs(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
 #define PAIR USER "u" ASSISTANT "[c" END USER "u" ASSISTANT "[r" END "+1"
     EXPECT(comm, t, "reward", "pairs-reward-train.h5", PAIR, PAIR, PAIR, PAIR, PAIR, PAIR);
-    EXPECT(comm, t, "sft", "chosen-sft-train.h5", USER "u" ASSISTANT "[c" END);
+    EXPECT(comm, t, "sft", "chosen-sft-train.h5", USER "u" ASSISTANT "[c" END "\n");
     EXPECT(comm, t, "reward", "strings-reward-train.h5",
            "\n\nHuman: hi\n\nAssistant:[ yes" END "\n\nHuman: hi\n\nAssistant:[ no" END "+1",
            "A:[ 4" END "A:[ good" END "+1", "B:[ good" END "B:[ 4" END "+1",
@@ -156,7 +156,7 @@ static void check_files(qp_comm_t *comm, const qp_tokenizer_t *t)
 {
     EXPECT(comm, t, "sft", "files-sft-train.h5", "[a b" END, "[a b" END, "[a b" END, "[c d" END,
            "[c d" END, "[c d" END);
-    EXPECT(comm, t, "sft", "array-sft-train.h5", USER "u" ASSISTANT "[\"" END, "[a, ] b" END);
+    EXPECT(comm, t, "sft", "array-sft-train.h5", USER "u" ASSISTANT "[\"" END "\n", "[a, ] b" END);
     EXPECT(comm, t, "sft", "begins-sft-train.h5", "[c d" END);
     EXPECT(comm, t, "sft", "mark-sft-train.h5", "[one" END);
 }

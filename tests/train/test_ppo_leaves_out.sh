@@ -14,7 +14,7 @@ export deck=ppo.cfg
 # Prompts.
 long=$(printf 'hop %.0s' $(seq 40))
 printf '{"prompt": "%s"}\n' "" "   " "$long" "hop" >>data-prompts.jsonl
-check "empty prompts are counted" grep -qF '2 skipped: rows or documents without text' <(quipu-prep jsonl data-prompts.jsonl --base base.h5 --out more 2>&1)
+check "empty prompts are counted" grep -qF '2 skipped: rows or documents without text' <(quipu-prep jsonl data-prompts.jsonl --base base.h5 --out more --eval-fraction 0 2>&1)
 quipu_on 2 prompts --set data.train=more-prompt-train.h5 --set optim.steps=1
 check "a long prompt: ends well" test "$code" -eq 0
 check "a long prompt is counted" logged 'data.overlong = "auto" leaves out 1 of'

@@ -94,7 +94,7 @@ static qp_error_t read_sequence(const shard_t *s, int64_t number, sequence_t *se
 {
     int64_t at[2], n_prompt = 0;
     QP_TRY(qp_h5_read(s->file, "/offsets", QP_I64, number, 2, at));
-    const int64_t n = at[1] - at[0];
+    int64_t n = at[1] - at[0];
     if (n < 0)
         return QP_ERROR(QP_INPUT, "%s: /offsets: sequence %lld ends before it begins", s->path,
                         (long long)number);
@@ -105,6 +105,8 @@ static qp_error_t read_sequence(const shard_t *s, int64_t number, sequence_t *se
     QP_TRY_DONE(qp_h5_read(s->file, "/loss", QP_U8, at[0], n, loss));
     while (n_prompt < n && loss[n_prompt] == 0)
         n_prompt++;
+    while (n > n_prompt && loss[n - 1] == 0)
+        n--; /* what a chat template writes behind the last answer */
     error = decode(s, id, n, n_prompt, sequence);
 done:
     qp_free(id);

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/utf8.h"
 #include "formats/reader.h"
 #include "text/markdown.h"
 
@@ -73,6 +74,10 @@ static qp_error_t emit_document(share_t *share, const char *start, const char *e
     const prep_origin_t origin = next_document(share, text);
     if (!is_mine(share, origin.id) || !prep_sink_wants(share->sink, PREP_SFT))
         return NULL;
+    if (qp_utf8_valid_prefix(text.data, text.n) < text.n) {
+        prep_tally_skip(prep_sink_tally(share->sink), PREP_NOT_UTF8, &origin, NULL);
+        return NULL;
+    }
     return prep_sink_text(share->sink, &origin, text);
 }
 

@@ -101,11 +101,6 @@ qp_error_t prep_encode_chat(const prep_model_t *model, const prep_chat_t *chat, 
         .messages = all, .tools = chat->tools, .variables = chat->variables};
     qp_error_t error = encode_messages(model, &input, sequence);
     json_decref(all);
-    /* What a template writes behind the last answer (ChatML: a line end) is never generated. */
-    int64_t n = sequence->token.n;
-    while (n > 0 && sequence->learnt.id[n - 1] == 0)
-        n--;
-    sequence->token.n = sequence->learnt.n = n;
     return error;
 }
 
@@ -113,11 +108,37 @@ qp_error_t prep_encode_chat(const prep_model_t *model, const prep_chat_t *chat, 
 
 void prep_sequence_end(const prep_model_t *model, prep_sequence_t *sequence)
 {
+    const qp_tokens_t own = {.id = (int32_t[]){qp_eos_first(&model->eos)}, .n = model->eos.n > 0};
+    const qp_tokens_t *suffix = qp_tokenizer_suffix(model->tokenizer);
+    const qp_tokens_t *end = suffix->n > 0 ? suffix : &own;
     const int64_t n = sequence->token.n;
-    if (model->eos.n == 0 || (n > 0 && qp_eos_has(&model->eos, sequence->token.id[n - 1])))
+    if (end == &own ? n > 0 && qp_eos_has(&model->eos, sequence->token.id[n - 1])
+                    : n >= end->n && memcmp(sequence->token.id + n - end->n, end->id,
+                                            qp_bytes(end->n, sizeof *end->id)) == 0)
         return;
-    qp_tokens_push(&sequence->token, qp_eos_first(&model->eos));
-    qp_tokens_push(&sequence->learnt, 1);
+    for (int64_t i = 0; i < end->n; i++) {
+        qp_tokens_push(&sequence->token, end->id[i]);
+        qp_tokens_push(&sequence->learnt, 1);
+    }
+}
+
+void prep_sequence_cut(const prep_model_t *model, prep_sequence_t *sequence)
+{
+    int64_t n = sequence->token.n;
+    while (n > 0 && sequence->learnt.id[n - 1] == 0)
+        n--;
+    if (n > 0 && n < sequence->token.n && qp_eos_has(&model->eos, sequence->token.id[n]))
+        n++; /* the end of the turn, where the template does not have it learnt */
+    if (n > 0)
+        sequence->token.n = sequence->learnt.n = n;
+}
+
+bool prep_sequence_has_end(const prep_model_t *model, const prep_sequence_t *sequence)
+{
+    int64_t n = sequence->token.n;
+    while (n > 0 && sequence->learnt.id[n - 1] == 0)
+        n--;
+    return n > 0 && qp_eos_has(&model->eos, sequence->token.id[n - 1]);
 }
 
 bool prep_sequence_is_empty(const prep_model_t *model, const prep_sequence_t *sequence)

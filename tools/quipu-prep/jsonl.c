@@ -59,10 +59,12 @@ static bool next_row(walk_t *walk, prep_origin_t *origin)
     return true;
 }
 
+enum { ROW_FLAGS = QP_JSON_REFUSE_SURROGATES | QP_JSON_NAN_IS_NULL };
+
 static qp_error_t take_row_text(walk_t *walk, prep_text_t line, prep_origin_t *origin)
 {
     json_t *json = NULL;
-    qp_error_t error = qp_json_parse("row", line.data, line.n, QP_JSON_REFUSE_SURROGATES, &json);
+    qp_error_t error = qp_json_parse("row", line.data, line.n, ROW_FLAGS, &json);
     if (error == NULL) {
         error = take_row(walk, json, origin);
     } else { /* "row:1: what is wrong", or without the line in the row */
@@ -124,12 +126,54 @@ static bool next_element(prep_text_t inside, size_t *at, prep_text_t *element)
     return true;
 }
 
+static bool is_json(prep_text_t text)
+{
+    json_t *json = NULL;
+    qp_error_t error = qp_json_parse("row", text.data, text.n, ROW_FLAGS, &json);
+    const bool is = error == NULL;
+    qp_error_destroy(&error);
+    json_decref(json);
+    return is;
+}
+
+/* Where a line begins as the element's first one does, with as much indentation and a brace; the
+ * element's end if none does. */
+static size_t next_like_it(prep_text_t inside, prep_text_t element)
+{
+    const char *begin = element.data, *end = element.data + element.n;
+    while (begin > inside.data && (begin[-1] == ' ' || begin[-1] == '\t'))
+        begin--;
+    const size_t indent = (size_t)(element.data - begin);
+    for (const char *line = element.data;
+         (line = memchr(line, '\n', (size_t)(end - line))) != NULL;) {
+        line++;
+        if ((size_t)(end - line) > indent && memcmp(line, begin, indent) == 0 &&
+            line[indent] == '{')
+            return (size_t)(line - element.data);
+    }
+    return element.n;
+}
+
+/* A row without its last quote or bracket takes those behind it along: it ends where the next one
+ * begins. */
+static void part_from_others(prep_text_t inside, size_t *at, prep_text_t *element)
+{
+    const size_t n = next_like_it(inside, *element);
+    if (n == element->n || is_json(*element))
+        return;
+    *at = (size_t)(element->data - inside.data) + n;
+    element->n = n;
+    while (element->n > 0 && strchr(", \t\r\n", element->data[element->n - 1]) != NULL)
+        element->n--;
+}
+
 /* Element by element, so that one that cannot be read is one row. */
 static qp_error_t take_array(walk_t *walk, const char *path, prep_text_t inside)
 {
     prep_origin_t origin = {.path = path, .unit = "row", .parse_special = true};
     prep_text_t element;
     for (size_t at = 0; next_element(inside, &at, &element);) {
+        part_from_others(inside, &at, &element);
         origin.number++;
         if (next_row(walk, &origin))
             QP_TRY(take_row_text(walk, element, &origin));

@@ -61,14 +61,16 @@ typedef struct {
 /* --- what is read and what is left out -------------------------------------------------------- */
 
 /** What is counted; the text completes "N ...". The units of the input come first. */
-#define PREP_COUNTS(X)                                     \
-    X(PREP_POSTS, "posts read")                            \
-    X(PREP_ROWS, "rows")                                   \
-    X(PREP_DOCUMENTS, "documents")                         \
-    X(PREP_QUESTIONS, "questions")                         \
-    X(PREP_ANSWERS, "answers")                             \
-    X(PREP_PAIRS, "pairs of answers")                      \
-    X(PREP_DROPPED, "characters dropped that XML forbids") \
+#define PREP_COUNTS(X)                                                                  \
+    X(PREP_POSTS, "posts read")                                                         \
+    X(PREP_ROWS, "rows")                                                                \
+    X(PREP_DOCUMENTS, "documents")                                                      \
+    X(PREP_QUESTIONS, "questions")                                                      \
+    X(PREP_ANSWERS, "answers")                                                          \
+    X(PREP_PAIRS, "pairs of answers")                                                   \
+    X(PREP_DROPPED, "characters dropped that XML forbids")                              \
+    X(PREP_NO_EOS,                                                                      \
+      "conversations whose template writes no end-of-sequence token behind the answer") \
     X(PREP_UNPAIRED, "questions without a pair: no other question has another answer")
 
 #define PREP_COUNT_ENUM(id, text) id,
@@ -87,6 +89,7 @@ enum { PREP_N_UNIT = PREP_DOCUMENTS + 1 };
     X(PREP_WRONG_TYPE, true, "rows with a value of the wrong type")                   \
     X(PREP_BAD_ROLE, true, "conversations with an unknown role")                      \
     X(PREP_NO_TEMPLATE, true, "conversations that the chat template does not take")   \
+    X(PREP_NOT_UTF8, true, "documents that are not UTF-8")                            \
     X(PREP_NOT_XML, true, "damaged rows")                                             \
     X(PREP_BAD_POST, true, "posts with an attribute missing or wrong")                \
     X(PREP_REPEATED, true, "posts with the Id of another")                            \
@@ -185,14 +188,20 @@ qp_error_t prep_encode_text(const prep_model_t *model, prep_text_t text, bool pa
 /** Prompt and completion as one text, as the model is going to see it. */
 qp_error_t prep_encode_whole(const prep_model_t *model, prep_text_t prompt, prep_text_t completion,
                              bool parse_special, prep_sequence_t *sequence);
-/** The prompt of a conversation, with the opening of an answer; and the whole with answer i, up to
- * the end of the last answer in it, assistant turns learnt. */
+/** The prompt of a conversation, with the opening of an answer; and the whole with answer i,
+ * assistant turns learnt. */
 qp_error_t prep_encode_chat_prompt(const prep_model_t *model, const prep_chat_t *chat,
                                    prep_sequence_t *sequence);
 qp_error_t prep_encode_chat(const prep_model_t *model, const prep_chat_t *chat, int i,
                             prep_sequence_t *sequence);
-/** Puts EOS behind it, learnt, unless a token that ends a sequence is its last. */
+/** Puts what the tokenizer's post-processor puts behind a text, else EOS, behind it, learnt; not
+ * where it, or a token that ends a sequence, stands there already. */
 void prep_sequence_end(const prep_model_t *model, prep_sequence_t *sequence);
+/** Takes off what a template writes behind the end of the last answer (ChatML: a line end): rewards
+ * are read at the last token, and no answer goes beyond that end. */
+void prep_sequence_cut(const prep_model_t *model, prep_sequence_t *sequence);
+/** A token that ends a sequence is the last one learnt. */
+bool prep_sequence_has_end(const prep_model_t *model, const prep_sequence_t *sequence);
 /** Nothing of its own between BOS and EOS. */
 bool prep_sequence_is_empty(const prep_model_t *model, const prep_sequence_t *sequence);
 /** Learns nothing before the border: how many tokens all sequences share with the prompt alone. */

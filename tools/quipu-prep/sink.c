@@ -319,9 +319,11 @@ static qp_error_t encode_conversation(prep_sink_t *s, int kind, const prep_chat_
         QP_TRY(prep_encode_chat_prompt(s->model, chat, &s->prompt));
         prep_sequence_split(&s->prompt, s->sequence, n);
     }
-    for (int i = 0; i < n; i++)
-        if (s->sequence[i].token.n > 0)
-            prep_sequence_end(s->model, &s->sequence[i]);
+    for (int i = 0; i < n; i++) {
+        s->tally.count[PREP_NO_EOS] += !prep_sequence_has_end(s->model, &s->sequence[i]);
+        if (kind == PREP_REWARD)
+            prep_sequence_cut(s->model, &s->sequence[i]);
+    }
     return NULL;
 }
 
