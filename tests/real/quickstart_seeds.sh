@@ -18,7 +18,7 @@ said() { # seed, beginning of the line, sed's pattern with one group
 }
 
 number='\(-\{0,1\}[0-9][0-9.]*\)'
-echo '| seed | pairs ranked right: drawn, stubs | reward before | after | change, 95% | KL | largest | tokens | ended by themselves | repetition | empty answers shown | seconds |'
+echo '| seed | pairs ranked right: drawn, stubs, silence | reward before | after | change, 95% | KL | largest | tokens | ended by themselves | repetition | empty answers shown | seconds |'
 echo '|---|---|---|---|---|---|---|---|---|---|---|---|'
 for seed in 1 2 3; do
     [ -f "$folder/seed-$seed.txt" ] || {
@@ -28,9 +28,10 @@ for seed in 1 2 3; do
     }
     largest=$(awk -F, 'NR == 1 { for (i = 1; i <= NF; i++) if ($i == "objective/kl") c = i; next }
         $c > most { most = $c } END { printf "%.2f", most }' "$folder/runs/$name-$seed-ppo/metrics.csv")
-    printf '| %s | %s%%, %s%% | %s | %s | %s | %s | %s | %s -> %s | %s%% -> %s%% | %s -> %s | %s | %s |\n' "$seed" \
-        "$(said $seed 'reward model: .*says in' "says in $number%")" \
-        "$(said $seed 'reward model: .*words in' "words in $number%")" \
+    printf '| %s | %s%%, %s%%, %s%% | %s | %s | %s | %s | %s | %s -> %s | %s%% -> %s%% | %s -> %s | %s | %s |\n' "$seed" \
+        "$(said $seed 'reward model: ' "says in $number%")" \
+        "$(said $seed 'reward model: ' "words in $number%")" \
+        "$(said $seed 'reward model: ' "silence in $number%")" \
         "$(said $seed before: "reward $number +-")" "$(said $seed after: "reward $number +-")" \
         "$(said $seed change: '\([-+][0-9.]* (95%: [^)]*)\)')" \
         "$(said $seed 'PPO: KL' "-> $number")" "$largest" \

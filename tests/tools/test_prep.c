@@ -137,7 +137,8 @@ static void run_on_empty_rows(void)
                               "{\"prompt\": \"p\", \"completion\": \"\"}\n"
                               "{\"prompt\": \"\", \"chosen\": \"c\", \"rejected\": \"r\"}\n"
                               "{\"prompt\": \"p\", \"chosen\": \"\", \"rejected\": \"r\"}\n"
-                              "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \" \"}\n"
+                              "{\"prompt\": \"p\", \"chosen\": \"c\", \"rejected\": \"\"}\n"
+                              "{\"prompt\": \"\", \"chosen\": \"c\", \"rejected\": \" \"}\n"
                               "{\"text\": \"\"}\n"
                               "{\"messages\": []}\n");
     for (int i = 0; i < 3; i++) {
@@ -145,7 +146,7 @@ static void run_on_empty_rows(void)
             qp_format("jsonl empty.jsonl --tokenizer hf --out empty%d --eval-fraction 0", i + 1);
         CHECK(run(on_ranks[i], arguments) == 0);
         CHECK(n_logged("] 7 skipped: rows or documents without text (first: ") == 1);
-        CHECK(n_logged("] 10 rows\n") == 1);
+        CHECK(n_logged("] 11 rows\n") == 1);
         qp_free(arguments);
     }
     make_hashless();
@@ -164,7 +165,7 @@ static void check_empty_rows(qp_comm_t *comm, const qp_tokenizer_t *t)
         char *reward = qp_format("empty%d-reward-train%s.h5", i + 1, shards);
         EXPECT(comm, t, "prompt", prompt, "asked");
         EXPECT(comm, t, "sft", sft, "[alone" END);
-        EXPECT(comm, t, "reward", reward, "[c" END "[r" END "+1");
+        EXPECT(comm, t, "reward", reward, "[c" END "[r" END "+1", "p[c" END "p[" END "+1");
         qp_free(prompt);
         qp_free(sft);
         qp_free(reward);

@@ -373,12 +373,14 @@ static int find_form(const json_t *json, const bool wanted[PREP_N_KIND], bool *u
     return N_FORM;
 }
 
-/* Nothing to learn from, or to answer. */
+/* Nothing to learn from, or to answer. The worse answer to a prompt may be none: a reward model is to
+ * mind silence, too. */
 static bool is_blank_row(const prep_row_t *row)
 {
     if (row->kind == PREP_PROMPT)
         return is_blank(row->prompt);
-    return is_blank(row->answer[0]) || (row->kind == PREP_REWARD && is_blank(row->answer[1]));
+    return is_blank(row->answer[0]) ||
+           (row->kind == PREP_REWARD && is_blank(row->answer[1]) && is_blank(row->prompt));
 }
 
 static prep_text_t content_of(const json_t *message)

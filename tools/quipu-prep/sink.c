@@ -185,10 +185,11 @@ static char *beyond_model(const prep_sink_t *s, const prep_sequence_t *sequence)
     return NULL;
 }
 
-/* Something of its own is learnt, and something has a token before it. */
-static bool has_target(const prep_sink_t *s, const prep_sequence_t *sequence)
+/* Something of its own is learnt (a silent answer has only its end), and something has a token before
+ * it. */
+static bool has_target(const prep_sink_t *s, const prep_sequence_t *sequence, bool may_be_silent)
 {
-    bool own = false, target = false;
+    bool own = may_be_silent, target = false;
     for (int64_t i = 0; i < sequence->token.n; i++)
         if (sequence->learnt.id[i] != 0) {
             own = own || !qp_eos_has(&s->model->eos, sequence->token.id[i]);
@@ -219,7 +220,7 @@ static prep_skip_t judge(const prep_sink_t *s, int kind, const prep_sequence_t *
         if (sequence[i].token.n == 0 ||
             (kind == PREP_PROMPT && prep_sequence_is_empty(s->model, &sequence[i])))
             return PREP_EMPTY_ROWS;
-        if (kind != PREP_PROMPT && !has_target(s, &sequence[i]))
+        if (kind != PREP_PROMPT && !has_target(s, &sequence[i], i == 1)) /* 1: the worse answer */
             return PREP_NO_TARGET;
         if (max > 0 && sequence[i].token.n > max)
             return PREP_TOO_LONG;
