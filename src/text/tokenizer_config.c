@@ -265,38 +265,3 @@ qp_error_t qp_tokenizer_configure(qp_tokenizer_t *tokenizer, const json_t *confi
         tokenizer->eos = tokenizer->suffix.id[0];
     return NULL;
 }
-
-qp_error_t qp_tokenizer_is_llama(const json_t *config, bool *is_llama)
-{
-    const char *name = "";
-    QP_TRY(qp_json_string(config, "tokenizer_class", "", &name));
-    *is_llama = strcmp(name, "LlamaTokenizer") == 0 || strcmp(name, "LlamaTokenizerFast") == 0;
-    return NULL;
-}
-
-qp_error_t qp_tokenizer_set_llama(qp_tokenizer_t *tokenizer, const json_t *config)
-{
-    qp_split_step_t step = {.kind = QP_SPLIT_METASPACE, .replacement = QP_METASPACE};
-    bool legacy, prefix;
-    QP_TRY(qp_json_bool(config, "legacy", false, &legacy));
-    QP_TRY(qp_json_bool(config, "add_prefix_space", true, &prefix));
-    step.prepend = !prefix ? QP_PREPEND_NEVER : legacy ? QP_PREPEND_ALWAYS : QP_PREPEND_FIRST;
-    qp_normal_fini(&tokenizer->normal);
-    qp_split_fini(&tokenizer->split);
-    return qp_split_add(&tokenizer->split, step);
-}
-
-qp_error_t qp_tokenizer_finish_llama(qp_tokenizer_t *tokenizer, const json_t *config)
-{
-    static const struct {
-        const char *key, *text;
-    } names[] = {{"bos_token", "<s>"}, {"eos_token", "</s>"}, {"unk_token", "<unk>"}};
-    bool prefix;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (qp_json_get(config, names[i].key) == NULL &&
-            qp_tokenizer_find(tokenizer, names[i].text) >= 0)
-            QP_TRY(qp_tokenizer_name(tokenizer, names[i].key, names[i].text));
-    QP_TRY(qp_json_bool(config, "add_prefix_space", true, &prefix));
-    tokenizer->decoder = (qp_decoder_t){.byte_fallback = true, .strip_spaces = prefix};
-    return qp_tokenizer_replace_in_surfaces(&tokenizer->vocab, QP_METASPACE, " ");
-}

@@ -197,19 +197,22 @@ static qp_error_t fold_templates(const char *folder, json_t *config)
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-/* transformers looks away from the class where config.json is of a family whose published folders
- * name a wrong one. */
+/* The class stands in tokenizer_config.json, else in config.json; transformers looks away from it
+ * where config.json is of a family whose published folders name a wrong one. */
 static qp_error_t fold_class(const char *folder, json_t *config)
 {
     static const char *const families[] = {"mistral", "ministral", "ministral3"};
     json_t *model = NULL;
-    const char *type = "", *name = "";
+    const char *type = "", *name = "", *of_model = "";
     qp_error_t error = NULL;
     QP_TRY(read_object(folder, "config.json", &model));
     QP_TRY_DONE(qp_json_string(model, "model_type", "", &type));
     QP_TRY_DONE(qp_json_string(config, "tokenizer_class", "", &name));
+    QP_TRY_DONE(qp_json_string(model, "tokenizer_class", "", &of_model));
+    if (name[0] == '\0' && of_model[0] != '\0')
+        json_object_set_new(config, "tokenizer_class", json_string(of_model));
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        if (strcmp(type, families[i]) == 0 && qp_has_prefix(name, "LlamaTokenizer"))
+        if (strcmp(type, families[i]) == 0)
             json_object_set_new(config, "tokenizer_class", json_string("TokenizersBackend"));
 done:
     json_decref(model);

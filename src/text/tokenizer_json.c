@@ -143,12 +143,14 @@ static uint64_t hash_of(const json_t *root)
     return value;
 }
 
-static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root, const json_t *config)
+static qp_error_t build(qp_tokenizer_t *tokenizer, json_t *root, const json_t *config)
 {
     json_t *model;
-    bool llama;
+    bool llama, byte_level;
     QP_TRY(qp_json_want(root, "model", JSON_OBJECT, &model));
-    QP_TRY(qp_tokenizer_is_llama(config, &llama));
+    QP_TRY(qp_tokenizer_class(config, &llama, &byte_level));
+    if (byte_level)
+        QP_TRY(qp_tokenizer_rebuild(root, config));
     /* The pre-tokeniser and the decoder say what the bytes of a token are, so they come first. */
     QP_TRY(qp_tokenizer_read_normalizer(tokenizer, json_object_get(root, "normalizer")));
     QP_TRY(qp_tokenizer_read_pre_tokenizer(tokenizer, json_object_get(root, "pre_tokenizer")));
@@ -158,6 +160,8 @@ static qp_error_t build(qp_tokenizer_t *tokenizer, const json_t *root, const jso
     QP_TRY(qp_error_context(read_bpe(tokenizer, model, llama), "model"));
     QP_TRY(read_added_tokens(tokenizer, root));
     QP_TRY(qp_tokenizer_read_post_processor(tokenizer, json_object_get(root, "post_processor")));
+    if (byte_level)
+        QP_TRY(qp_tokenizer_name_by_class(tokenizer, config));
     tokenizer->id = hash_of(root);
     return llama ? qp_tokenizer_finish_llama(tokenizer, config)
                  : qp_tokenizer_read_decoder(tokenizer, json_object_get(root, "decoder"));

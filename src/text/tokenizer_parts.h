@@ -114,15 +114,22 @@ qp_error_t qp_sp_failure(char *message);
 qp_error_t qp_tokenizer_load_sp(qp_tokenizer_t *tokenizer, const void *model, size_t n_bytes);
 
 /**
- * transformers' LlamaTokenizer has rules of its own, whatever the files beside the vocabulary say:
- * BPE with byte fallback, U+2581 in front of the first text ("legacy": of each text between added
- * tokens; "add_prefix_space" false: of none). True if the config names that class.
+ * Classes of transformers 5 that tokenizer_config.json may name and that have rules of their own,
+ * whatever the files beside the vocabulary say. Both are false where the files decide; a class
+ * whose rules are not known here is QP_INPUT. LlamaTokenizer: BPE with byte fallback, U+2581 in
+ * front of the first text ("legacy": of each text between added tokens; "add_prefix_space" false:
+ * of none). GPT2Tokenizer, Qwen2Tokenizer: byte-level BPE with a normaliser and a pattern of their
+ * own.
  */
-qp_error_t qp_tokenizer_is_llama(const json_t *config, bool *is_llama);
-/** Sets those rules; the vocabulary is not read yet. */
+qp_error_t qp_tokenizer_class(const json_t *config, bool *is_llama, bool *is_byte_level);
+/** Sets the rules of LlamaTokenizer; the vocabulary is not read yet. */
 qp_error_t qp_tokenizer_set_llama(qp_tokenizer_t *tokenizer, const json_t *config);
 /** The decoder and the named tokens that go with them; the vocabulary is complete. */
 qp_error_t qp_tokenizer_finish_llama(qp_tokenizer_t *tokenizer, const json_t *config);
+/** Puts the rules of a byte-level class in the place of those in tokenizer.json, \a root. */
+qp_error_t qp_tokenizer_rebuild(json_t *root, const json_t *config);
+/** Names the tokens that the class names where the config does not, of those that there are. */
+qp_error_t qp_tokenizer_name_by_class(qp_tokenizer_t *tokenizer, const json_t *config);
 
 /** Names a special token ("bos_token", ...); it becomes an added token if it is none yet. */
 qp_error_t qp_tokenizer_name(qp_tokenizer_t *tokenizer, const char *key, const char *text);

@@ -232,9 +232,12 @@ static qp_error_t name_pieces(qp_tokenizer_t *tokenizer, const json_t *config)
 static qp_error_t build(qp_tokenizer_t *tokenizer, const qp_tokenizer_files_t *files,
                         const json_t *config)
 {
-    bool llama, legacy;
+    bool llama, byte_level, legacy;
     qp_sp_proto_t proto;
-    QP_TRY(qp_tokenizer_is_llama(config, &llama));
+    QP_TRY(qp_tokenizer_class(config, &llama, &byte_level));
+    if (byte_level)
+        return QP_ERROR(QP_INPUT, "tokenizer_config.json: tokenizer_class is that of a byte-level "
+                                  "vocabulary, which stands in tokenizer.json");
     QP_TRY(qp_json_bool(config, "legacy", true, &legacy));
     QP_TRY(qp_json_bool(config, "add_bos_token", false, &tokenizer->add_bos));
     QP_TRY(qp_json_bool(config, "add_eos_token", false, &tokenizer->add_eos));

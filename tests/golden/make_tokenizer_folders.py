@@ -58,6 +58,32 @@ def cases():
     yield {"model": "llama2.json", "files": {config: {"tokenizer_class": "PreTrainedTokenizerFast"}}}
     yield {"model": "llama2.json", "files": {config: llama, "config.json": {"model_type": "mistral"}}}
     yield {"model": "smollm.json", "files": {config: {**llama, "eos_token": "<|im_end|>"}}}
+    # classes that rebuild tokenizer.json
+    family = {"model_type": "llama"}
+    around = {"sep": ["b", 66], "cls": ["a", 65]}
+    end = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": None, "unk_token": None}
+    for name in ("GPT2Tokenizer", "GPT2TokenizerFast", "Qwen2Tokenizer", "Qwen2TokenizerFast"):
+        for model in ("smollm.json", "gpt2.json"):
+            yield {"model": model, "files": {config: {"tokenizer_class": name}, "config.json": family}}
+        yield {"model": "smollm.json", "files": {config: {"tokenizer_class": name, "add_prefix_space": True, **end},
+                                                 "config.json": family}}
+        yield {"model": "smollm.json", "files": {config: {"tokenizer_class": name, **end},
+                                                 "config.json": {"model_type": "mistral"}}}
+        yield {"model": "gpt2.json", "patch": {"normalizer": {"type": "NFKC"}, "post_processor": {
+            "type": "BertProcessing", **around}},
+               "files": {config: {"tokenizer_class": name, "eos_token": "b"}, "config.json": family}}
+    # what counts where the class stands elsewhere, or nowhere
+    for files in ({}, {config: {}}, {config: {"tokenizer_class": None}}):
+        for model in ("smollm.json", "llama2.json"):
+            yield {"model": model, "files": {**files, "config.json": family}}
+        yield {"model": "llama2.json", "files": {**files, "config.json": {**family, "tokenizer_class": "LlamaTokenizer"}}}
+        yield {"model": "smollm.json", "files": {**files, "config.json": {**family, "tokenizer_class": "GPT2Tokenizer"}}}
+    # BOS and EOS around a text
+    for model in ("smollm.json", "llama2.json"):
+        for flags in ({"add_bos_token": True}, {"add_bos_token": False}, {"add_eos_token": True},
+                      {"add_bos_token": True, "add_eos_token": True}):
+            for name in ("PreTrainedTokenizerFast", "LlamaTokenizer") + (("GPT2Tokenizer",) if "smol" in model else ()):
+                yield {"model": model, "files": {config: {"tokenizer_class": name, **flags}, "config.json": family}}
     # tokens beside tokenizer.json
     size = 1502
     fast = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -88,7 +114,6 @@ def cases():
                                                               "content": "f"}]}}}
     yield {"model": "gpt2.json", "files": {config: fast}, "patch": {"normalizer": {"type": "NFC"}, "added_tokens": [
         {"id": 0, **token("<|endoftext|>")}, {"id": 1500, **token("\u212b", special=False)}]}}
-    around = {"sep": ["b", 66], "cls": ["a", 65]}
     yield {"model": "gpt2.json", "files": {config: fast}, "patch": {"post_processor": {
         "type": "RobertaProcessing", **around, "trim_offsets": True, "add_prefix_space": False}}}
     yield {"model": "gpt2.json", "files": {config: fast}, "patch": {"post_processor": {
