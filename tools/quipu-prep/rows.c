@@ -373,8 +373,8 @@ static int find_form(const json_t *json, const bool wanted[PREP_N_KIND], bool *u
     return N_FORM;
 }
 
-/* Nothing to learn from, or to answer. The worse answer to a prompt may be none: a reward model is to
- * mind silence, too. */
+/* Nothing to learn from, or to answer. The worse answer to a prompt may be none: a reward model is
+ * to mind silence, too. */
 static bool is_blank_row(const prep_row_t *row)
 {
     if (row->kind == PREP_PROMPT)

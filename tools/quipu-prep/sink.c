@@ -185,8 +185,8 @@ static char *beyond_model(const prep_sink_t *s, const prep_sequence_t *sequence)
     return NULL;
 }
 
-/* Something of its own is learnt (a silent answer has only its end), and something has a token before
- * it. */
+/* Something of its own is learnt (a silent answer has only its end), and something has a token
+ * before it. */
 static bool has_target(const prep_sink_t *s, const prep_sequence_t *sequence, bool may_be_silent)
 {
     bool own = may_be_silent, target = false;
