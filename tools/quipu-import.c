@@ -1,8 +1,7 @@
 /* quipu-import: a model of another program becomes a base.h5. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 
+#include "base/output.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/program.h"
@@ -39,8 +38,7 @@ typedef struct {
 static qp_error_t take_option(void *owner, int option)
 {
     arguments_t *args = owner;
-    char *end;
-    unsigned long seed;
+    int64_t seed = 0;
     switch (option) {
     case 'p':
         return qp_precision_parse(optarg, &args->precision);
@@ -48,10 +46,8 @@ static qp_error_t take_option(void *owner, int option)
         args->shape = optarg;
         return NULL;
     case 'n':
-        seed = strtoul(optarg, &end, 10);
+        QP_TRY(qp_program_integer("seed", optarg, 0, UINT32_MAX, &seed));
         args->seed = (uint32_t)seed;
-        if (*optarg == '\0' || *end != '\0' || seed > UINT32_MAX)
-            return QP_ERROR(QP_INPUT, "--seed \"%s\": expected an integer", optarg);
         return NULL;
     }
     return NULL;
@@ -131,9 +127,7 @@ static qp_error_t import(const arguments_t *args)
 {
     double start = qp_time();
     qp_source_t *source = NULL;
-    struct stat status;
-    if (stat(args->to, &status) == 0 && !S_ISREG(status.st_mode))
-        return QP_ERROR(QP_INPUT, "%s: exists already and is not a file", args->to);
+    QP_TRY(qp_output_check_file(args->to));
     if (args->shape != NULL)
         QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
     else

@@ -7,7 +7,6 @@
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -67,13 +66,15 @@ static const char usage[] =
     "\n"
     "What is left out is counted by reason, with the first place of each. Bad, and counted "
     "against\n"
-    "--max-bad: what is no JSON or a damaged row, has no known form, a value of the wrong type or "
-    "an\n"
-    "unknown role, what the chat template does not take, tokens that the model does not have. "
-    "Left\n"
-    "out all the same: what gives nothing to learn (no text, no or an empty answer, equal "
-    "answers),\n"
-    "is too long or of a kind that is not wanted.\n"
+    "--max-bad: what is no JSON or a damaged row, nests too deep, has no known form, a value of "
+    "the\n"
+    "wrong type or an unknown role, HTML that cannot be read to its end, what the chat template "
+    "does\n"
+    "not take, tokens that the model does not have. Left out all the same: what gives nothing to "
+    "learn\n"
+    "(no text, no or an empty answer, equal answers, nothing that the template marks), is too long "
+    "or\n"
+    "of a kind that is not wanted.\n"
     "Exit codes: 0 done, 2 the input is wrong, 3 reading or writing failed.\n";
 
 static const struct {
@@ -123,16 +124,6 @@ char *prep_question(prep_text_t question)
 
 /* --- arguments -------------------------------------------------------------------------------- */
 
-static qp_error_t parse_number(const char *name, const char *text, double min, double max,
-                               double *value)
-{
-    char *end;
-    *value = strtod(text, &end);
-    if (end == text || *end != '\0' || !(*value >= min && *value <= max))
-        return QP_ERROR(QP_INPUT, "--%s %s: expected a number from %g to %g", name, text, min, max);
-    return NULL;
-}
-
 /* The index of text[0, n) among the names, or an error that lists them. */
 static qp_error_t parse_choice(const char *option, const char *text, size_t n,
                                const char *const *names, int n_name, int *choice)
@@ -156,14 +147,15 @@ static qp_error_t parse_kinds(const char *text, bool kind[PREP_N_KIND])
 {
     static const char *const names[] = {"sft", "reward", "prompt"};
     memset(kind, 0, PREP_N_KIND * sizeof kind[0]);
-    while (*text != '\0') {
-        size_t n = strcspn(text, ",");
+    for (;; text++) { /* on behind the comma */
+        const size_t n = strcspn(text, ",");
         int choice = 0;
         QP_TRY(parse_choice("--kinds", text, n, names, PREP_N_KIND, &choice));
         kind[choice] = true;
-        text += n + (text[n] == ',');
+        text += n;
+        if (*text == '\0')
+            return NULL;
     }
-    return NULL;
 }
 
 enum {
@@ -205,7 +197,7 @@ static qp_error_t take_option(void *owner, int option)
     const char *text = optarg;
     static const char *const answers[] = {"better", "best", "all"};
     static const char *const pairs[] = {"scores", "mismatched"};
-    double x = 0.0;
+    int64_t seed = 0;
     switch (option) {
     case BASE:
         o->base = text;
@@ -226,23 +218,19 @@ static qp_error_t take_option(void *owner, int option)
         o->chat_template = text;
         break;
     case MAX_BAD:
-        return parse_number("max-bad", text, 0.0, 1.0, &o->max_bad);
+        return qp_program_number("max-bad", text, 0.0, 1.0, &o->max_bad);
     case TITLE:
         o->with_title = true;
         break;
     case EVAL_FRACTION:
-        return parse_number("eval-fraction", text, 0.0, 1.0, &o->eval_fraction);
+        return qp_program_number("eval-fraction", text, 0.0, 1.0, &o->eval_fraction);
     case MAX_TOKENS:
-        QP_TRY(parse_number("max-tokens", text, 0, 1e9, &x));
-        o->max_tokens = (int64_t)x;
-        break;
+        return qp_program_integer("max-tokens", text, 0, 1000000000, &o->max_tokens);
     case MAX_PAIRS:
-        QP_TRY(parse_number("max-pairs", text, 0, 1e6, &x));
-        o->max_pairs = (int64_t)x;
-        break;
+        return qp_program_integer("max-pairs", text, 0, 1000000, &o->max_pairs);
     case SEED:
-        QP_TRY(parse_number("seed", text, 0, UINT32_MAX, &x));
-        o->seed = (uint32_t)x;
+        QP_TRY(qp_program_integer("seed", text, 0, UINT32_MAX, &seed));
+        o->seed = (uint32_t)seed;
         break;
     }
     return NULL;

@@ -41,6 +41,10 @@ bool qp_duration_parse(const char *text, double *seconds)
     }
     if (*text != '\0')
         return false;
+    /* Behind a larger unit none is full: 1:60:00 is a slip, 90:00 is not. */
+    for (int i = has_days ? 0 : 1; i < n; i++)
+        if (field[i] >= (has_days && i == 0 ? 24.0 : 60.0))
+            return false;
     unit = has_days ? 3600.0 : pow(60.0, n - 1);
     *seconds = 86400.0 * days;
     for (int i = 0; i < n; i++, unit /= 60.0)

@@ -20,11 +20,13 @@ qp_error_t qp_file_refuse_pointer(const char *path, const void *data, size_t n_b
                     path);
 }
 
-static const char *kind_of(mode_t mode)
+const char *qp_file_kind(mode_t mode)
 {
-    return S_ISDIR(mode)    ? "a folder"
+    return S_ISREG(mode)    ? "a file"
+           : S_ISDIR(mode)  ? "a folder"
            : S_ISFIFO(mode) ? "a pipe"
            : S_ISSOCK(mode) ? "a socket"
+           : S_ISLNK(mode)  ? "a link"
                             : "a device";
 }
 
@@ -39,7 +41,8 @@ static qp_error_t open_regular(const char *path, int flags, qp_code_t code, int 
     if ((*fd >= 0 ? fstat(*fd, &status) : stat(path, &status)) != 0)
         error = QP_ERROR(code, "%s: cannot be read: %s", path, strerror(errno));
     else if (!S_ISREG(status.st_mode))
-        error = QP_ERROR(code, "%s: not a regular file, but %s", path, kind_of(status.st_mode));
+        error =
+            QP_ERROR(code, "%s: not a regular file, but %s", path, qp_file_kind(status.st_mode));
     else if (*fd < 0)
         error = QP_ERROR(code, "%s: cannot be opened", path);
     if (error != NULL && *fd >= 0)

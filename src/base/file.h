@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 
@@ -12,6 +13,9 @@
  * a folder, pipe or device (which is never waited for): QP_INPUT naming the path.
  */
 qp_error_t qp_file_open(const char *path, int *fd);
+
+/** "a folder", "a pipe", ...: what stands under a name, by its st_mode. */
+const char *qp_file_kind(mode_t mode);
 
 /** Opens a regular file for appending (fclose is the caller's), made if absent. Failure: QP_IO. */
 qp_error_t qp_file_append(const char *path, FILE **file);

@@ -2,11 +2,13 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/str.h"
 
 static struct {
     qp_log_level_t level;
@@ -48,6 +50,23 @@ static void clear_progress(void)
     state.progress_width = 0;
 }
 
+/* The message as one line (free). Not in counted memory: its counters speak through here, too.
+ * NULL: none is left. */
+static char *one_line(const char *format, va_list args)
+{
+    char *text = NULL;
+    size_t n = 0;
+    if (vasprintf(&text, format, args) < 0)
+        return NULL;
+    char *line = malloc(4 * strlen(text) + 1);
+    for (const char *c = text; line != NULL && *c != '\0'; c++)
+        n += qp_escape(*c, line + n);
+    if (line != NULL)
+        line[n] = '\0'; /* of an empty one, too */
+    free(text);
+    return line;
+}
+
 void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
 {
     if (level > state.level || (state.rank != 0 && !every_rank))
@@ -57,22 +76,23 @@ void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
     struct tm tm;
     localtime_r(&now, &tm);
     strftime(stamp, sizeof stamp, "%H:%M:%S", &tm);
+    va_list args;
+    va_start(args, format);
+    char *line = one_line(format, args);
+    va_end(args);
     clear_progress();
     FILE *const sinks[] = {stderr, state.copy};
     for (int i = 0; i < 2; i++) {
         if (sinks[i] == NULL)
             continue;
-        va_list args;
-        va_start(args, format);
         if (state.rank != 0)
             fprintf(sinks[i], "[%s %s rank %d] ", level_name[level], stamp, state.rank);
         else
             fprintf(sinks[i], "[%s %s] ", level_name[level], stamp);
-        vfprintf(sinks[i], format, args);
-        fputc('\n', sinks[i]);
+        fprintf(sinks[i], "%s\n", line != NULL ? line : "out of memory");
         fflush(sinks[i]);
-        va_end(args);
     }
+    free(line);
 }
 
 void qp_log_progress(const char *text)

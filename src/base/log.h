@@ -26,7 +26,8 @@ void qp_log_fini(void);
 
 qp_log_level_t qp_log_level(void);
 
-/** Writes one line "[level time] text". Use the macros. */
+/** Writes one line "[level time] text". Texts of the user's files stand in messages as they are:
+ * control characters are escaped here, so that none ends the line. Use the macros. */
 __attribute__((format(printf, 3, 4))) void qp_log(qp_log_level_t level, bool every_rank,
                                                   const char *format, ...);
 

@@ -1,6 +1,8 @@
 #include "base/program.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/str.h"
@@ -30,6 +32,30 @@ qp_error_t qp_program_check_name(const char *argument)
     qp_error_t error = QP_ERROR(QP_INPUT, "the argument %s holds a control character", quoted.data);
     qp_str_fini(&quoted);
     return error;
+}
+
+qp_error_t qp_program_integer(const char *option, const char *text, int64_t min, int64_t max,
+                              int64_t *value)
+{
+    char *end;
+    errno = 0;
+    const long long number = strtoll(text, &end, 10);
+    *value = number;
+    if (end == text || *end != '\0' || errno != 0 || number < min || number > max)
+        return QP_ERROR(QP_INPUT, "--%s \"%s\": expected an integer from %lld to %lld", option,
+                        text, (long long)min, (long long)max);
+    return NULL;
+}
+
+qp_error_t qp_program_number(const char *option, const char *text, double min, double max,
+                             double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    if (end == text || *end != '\0' || !(*value >= min && *value <= max))
+        return QP_ERROR(QP_INPUT, "--%s \"%s\": expected a number from %g to %g", option, text, min,
+                        max);
+    return NULL;
 }
 
 qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,

@@ -4,6 +4,7 @@
 
 #include <getopt.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -12,6 +13,14 @@ bool qp_program_answers(const char *name, const char *usage, int argc, char **ar
 
 /** A name of a file with a newline or another control character: QP_INPUT. */
 qp_error_t qp_program_check_name(const char *argument);
+
+/** The value of --\a option as an integer in [min, max], in decimal digits; else QP_INPUT naming
+ * it. */
+qp_error_t qp_program_integer(const char *option, const char *text, int64_t min, int64_t max,
+                              int64_t *value);
+/** As a number in [min, max]. */
+qp_error_t qp_program_number(const char *option, const char *text, double min, double max,
+                             double *value);
 
 /**
  * Hands every option to \a take, its value in optarg; afterwards optind is the first argument that

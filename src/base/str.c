@@ -113,18 +113,27 @@ const char *qp_nearest(const char *name, const char *const *candidates, int n_ca
     return best;
 }
 
+static bool is_control(char c)
+{
+    return (unsigned char)c < 0x20 || c == 0x7f;
+}
+
+size_t qp_escape(char c, char out[5])
+{
+    if (c == '\n')
+        return (size_t)snprintf(out, 5, "\\n");
+    if (is_control(c))
+        return (size_t)snprintf(out, 5, "\\x%02x", (unsigned char)c);
+    return (size_t)snprintf(out, 5, "%c", c);
+}
+
 void qp_str_quote(qp_str_t *s, const char *text)
 {
     qp_str_putc(s, '"');
-    for (; *text != '\0'; text++) {
+    for (char shown[5]; *text != '\0'; text++) {
         if (*text == '"' || *text == '\\')
-            qp_str_printf(s, "\\%c", *text);
-        else if (*text == '\n')
-            qp_str_puts(s, "\\n");
-        else if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            qp_str_printf(s, "\\x%02x", (unsigned)*text);
-        else
-            qp_str_putc(s, *text);
+            qp_str_putc(s, '\\');
+        qp_str_append(s, shown, qp_escape(*text, shown));
     }
     qp_str_putc(s, '"');
 }
@@ -144,7 +153,7 @@ void qp_str_json_number(qp_str_t *s, const char *name, double x)
 bool qp_has_control(const char *text)
 {
     for (; *text != '\0'; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+        if (is_control(*text))
             return true;
     return false;
 }

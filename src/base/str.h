@@ -25,6 +25,9 @@ __attribute__((format(printf, 1, 2))) char *qp_format(const char *format, ...);
 /** The candidate with the smallest edit distance to \a name, or NULL if none is near (<= 1/3). */
 const char *qp_nearest(const char *name, const char *const *candidates, int n_candidate);
 
+/** A byte as messages show it: control characters as C writes them. Returns the bytes of \a out,
+ * which ends with a NUL. */
+size_t qp_escape(char c, char out[5]);
 /** Appends text as C and decks write it: in double quotes, control characters escaped. */
 void qp_str_quote(qp_str_t *s, const char *text);
 

@@ -50,6 +50,9 @@ typedef struct {
  * all.
  */
 typedef struct qp_shard_writer qp_shard_writer_t;
+/** What can be said of a shard's place before there is anything to write: qp_output_check_file().
+ */
+qp_error_t qp_shard_writer_check(const char *path);
 qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info, const char *source,
                                   qp_shard_writer_t **writer);
 /** Appends a sample of info->sequences_per_sample sequences. loss may be NULL (all 1). */

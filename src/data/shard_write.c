@@ -7,11 +7,15 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/output.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "data/shard.h"
 #include "h5/h5.h"
+
+/* The name that a shard has until it is whole. */
+#define TEMPORARY "%s.part"
 
 /* A stream of elements whose number is known only at the end: it waits in an unlinked file. */
 typedef struct {
@@ -92,13 +96,23 @@ static qp_error_t store_array(qp_h5_t *file, const char *name, qp_dtype_t dtype,
     return qp_h5_checksum_set(file, name, qp_hash_bytes(data, (size_t)n * qp_dtype_bytes(dtype)));
 }
 
+qp_error_t qp_shard_writer_check(const char *path)
+{
+    char *temporary = qp_format(TEMPORARY, path);
+    qp_error_t error = qp_output_check_file(path);
+    if (error == NULL)
+        error = qp_output_check_file(temporary);
+    qp_free(temporary);
+    return error;
+}
+
 qp_error_t qp_shard_writer_create(const char *path, const qp_shard_info_t *info, const char *source,
                                   qp_shard_writer_t **writer)
 {
     QP_ASSERT(info->sequences_per_sample >= 1);
     qp_shard_writer_t *w = QP_NEW("shard", qp_shard_writer_t, 1);
     w->path = qp_strdup(path);
-    w->temporary = qp_format("%s.part", path);
+    w->temporary = qp_format(TEMPORARY, path);
     w->kind = qp_strdup(info->kind);
     w->source = qp_strdup(source);
     w->info = *info;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -266,13 +267,29 @@ static void complete(reader_t *r)
 
 /* --- files ------------------------------------------------------------------------------------ */
 
+/* What is wrong with a file or folder that is to be read, or NULL. */
+static char *path_problem(const qp_deck_key_t *key, const char *path)
+{
+    const bool folder = (key->flags & QP_DECK_FOLDER) != 0;
+    struct stat status;
+    if (stat(path, &status) != 0 || access(path, R_OK) != 0) {
+        const int reason = errno;
+        if (reason == ENOENT && lstat(path, &status) == 0)
+            return qp_format("%s: is a link to what is not there", path);
+        return reason == ENOENT ? qp_format("no such file: %s", path)
+                                : qp_format("%s: %s", path, strerror(reason));
+    }
+    if (S_ISDIR(status.st_mode) == folder)
+        return NULL;
+    return qp_format("%s: is %s, expected %s", path, qp_file_kind(status.st_mode),
+                     folder ? "a folder" : "a file");
+}
+
 static void check_path(reader_t *r, const qp_deck_value_t *value, const char *path)
 {
-    if (access(path, F_OK) == 0)
-        return;
-    add_owned(r, qp_deck_where(r->deck, value->key->path),
-              errno == ENOENT ? qp_format("no such file: %s", path)
-                              : qp_format("%s: %s", path, strerror(errno)));
+    char *problem = path_problem(value->key, path);
+    if (problem != NULL)
+        add_owned(r, qp_deck_where(r->deck, value->key->path), problem);
 }
 
 static void check_paths(reader_t *r)

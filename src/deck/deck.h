@@ -40,7 +40,8 @@ enum {
     QP_DECK_OPTIONAL = 2,   /**< no default; absent leaves NULL / the field's zero */
     QP_DECK_RESTART_OK = 4, /**< may change between a checkpoint and its continuation */
     QP_DECK_PATH = 8,       /**< a file to read, relative to the working directory */
-    QP_DECK_NAME = 16 /**< names or patterns of files: no control characters; PATH implies it */
+    QP_DECK_NAME = 16,  /**< names or patterns of files: no control characters; PATH implies it */
+    QP_DECK_FOLDER = 32 /**< with PATH: a folder to read */
 };
 
 /** One key: a row of a module's schema table. */

@@ -16,6 +16,7 @@ typedef struct {
     const char *at, *end;
     qp_str_t out;
     bool nan_is_null, lone_surrogate;
+    bool compact; /* for a line of a file, not for jansson: numbers stay as they stand */
 } rewrite_t;
 
 /* The four hexadecimal digits behind "\u" at text, or -1. */
@@ -72,12 +73,13 @@ static void copy_string(rewrite_t *r)
         qp_str_putc(&r->out, *r->at++);
 }
 
-static void put_not_finite(rewrite_t *r, const char *name)
+/* A string that no reader of strings takes for one: see qp_json_line(). */
+static void put_not_finite(rewrite_t *r, const char *text, size_t n)
 {
     if (r->nan_is_null)
         qp_str_puts(&r->out, "null");
     else
-        qp_str_printf(&r->out, "\"%s\"", name);
+        qp_str_printf(&r->out, "\"\\u0000%.*s\"", (int)n, text);
 }
 
 /* A number: jansson reads 64-bit integers and finite reals. Its syntax is jansson's to judge. */
@@ -88,12 +90,16 @@ static void copy_number(rewrite_t *r)
            *r->at != '\0')
         r->at++;
     const size_t n = (size_t)(r->at - begin);
+    if (r->compact) {
+        qp_str_append(&r->out, begin, n);
+        return;
+    }
     char *number = qp_format("%.*s", (int)n, begin);
     const bool integer = strpbrk(number, ".eE") == NULL;
     errno = 0;
     (void)strtoll(number, NULL, 10);
     if (isinf(strtod(number, NULL))) {
-        put_not_finite(r, number[0] == '-' ? "-Infinity" : "Infinity");
+        put_not_finite(r, begin, n);
     } else {
         qp_str_append(&r->out, number, n);
         if (integer && errno == ERANGE)
@@ -110,7 +116,7 @@ static bool copy_constant(rewrite_t *r)
         const size_t n = strlen(names[i]);
         if ((size_t)(r->end - r->at) < n || memcmp(r->at, names[i], n) != 0)
             continue;
-        put_not_finite(r, names[i]);
+        put_not_finite(r, names[i], n);
         r->at += n;
         return true;
     }
@@ -127,10 +133,41 @@ static void rewrite(rewrite_t *r)
             continue;
         else if (c == '-' || isdigit((unsigned char)c))
             copy_number(r);
+        else if (r->compact && strchr(" \t\r\n", c) != NULL)
+            r->at++;
         else
             qp_str_putc(&r->out, *r->at++);
     }
 }
+
+/* --- nesting ---------------------------------------------------------------------------------- */
+
+void qp_json_follow(qp_json_nesting_t *nesting, char c)
+{
+    if (nesting->escaped) {
+        nesting->escaped = false;
+    } else if (nesting->in_string) {
+        nesting->escaped = c == '\\';
+        nesting->in_string = c != '"';
+    } else {
+        nesting->in_string = c == '"';
+        nesting->depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        if (nesting->depth > nesting->deepest)
+            nesting->deepest = nesting->depth;
+        if (nesting->depth < nesting->lowest)
+            nesting->lowest = nesting->depth;
+    }
+}
+
+qp_json_nesting_t qp_json_nesting(const void *text, size_t n_bytes)
+{
+    qp_json_nesting_t nesting = {0};
+    for (size_t i = 0; i < n_bytes; i++)
+        qp_json_follow(&nesting, ((const char *)text)[i]);
+    return nesting;
+}
+
+/* --- parsing ---------------------------------------------------------------------------------- */
 
 qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, unsigned flags,
                          json_t **root)
@@ -143,13 +180,20 @@ qp_error_t qp_json_parse(const char *name, const void *text, size_t n_bytes, uns
     qp_error_t error = NULL;
     *root = NULL;
     rewrite(&r);
-    if (r.lone_surrogate && (flags & QP_JSON_REFUSE_SURROGATES) != 0)
-        error = QP_ERROR(QP_INPUT, "%s: holds half of a surrogate pair (\\uD800 to \\uDFFF)", name);
+    if (qp_json_nesting(text, n_bytes).deepest > QP_JSON_MAX_DEPTH)
+        error = QP_ERROR(QP_INPUT, "nested deeper than %d lists and objects", QP_JSON_MAX_DEPTH);
+    else if (r.lone_surrogate && (flags & QP_JSON_REFUSE_SURROGATES) != 0)
+        error = QP_ERROR(QP_INPUT, "holds half of a surrogate pair (\\uD800 to \\uDFFF)");
     else
         *root = json_loadb(r.out.n > 0 ? r.out.data : "", r.out.n,
                            JSON_DECODE_ANY | JSON_ALLOW_NUL | duplicates, &where);
-    if (error == NULL && *root == NULL)
-        error = QP_ERROR(QP_INPUT, "%s:%d: %s", name, where.line, where.text);
+    if (error == NULL && *root == NULL) {
+        error = QP_ERROR(QP_INPUT, "%s", where.text);
+        if (name != NULL)
+            error = qp_error_context(error, "%s:%d", name, where.line);
+    } else if (name != NULL) {
+        error = qp_error_context(error, "%s", name);
+    }
     qp_str_fini(&r.out);
     return error;
 }
@@ -165,15 +209,61 @@ qp_error_t qp_json_parse_object(const char *name, const void *text, size_t n_byt
     return QP_ERROR(QP_INPUT, "%s: is no JSON object", name);
 }
 
+/* --- text ------------------------------------------------------------------------------------- */
+
+bool qp_json_next_piece(const char *inside, size_t n_bytes, size_t *at, const char **piece,
+                        size_t *n_piece)
+{
+    qp_json_nesting_t nesting = {0};
+    if (*at >= n_bytes)
+        return false;
+    *piece = inside + *at;
+    for (; *at < n_bytes; ++*at) {
+        if (inside[*at] == ',' && nesting.depth <= 0 && !nesting.in_string)
+            break;
+        qp_json_follow(&nesting, inside[*at]);
+    }
+    *n_piece = (size_t)(inside + *at - *piece);
+    ++*at;
+    return true;
+}
+
+void qp_json_compact(const char *text, size_t n_bytes, qp_str_t *out)
+{
+    rewrite_t r = {
+        .at = text, .end = text + n_bytes, .out = *out, .nan_is_null = true, .compact = true};
+    rewrite(&r);
+    *out = r.out;
+}
+
+char *qp_json_line(const json_t *value)
+{
+    static const char mark[] = "\"\\u0000", number[] = "+-.0123456789eENaInfity";
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
+    qp_str_t line = {0};
+    const char *at = text != NULL ? text : "nothing";
+    for (const char *found; (found = strstr(at, mark)) != NULL;) {
+        const char *begin = found + sizeof mark - 1;
+        const size_t n = strspn(begin, number);
+        const bool is_number = n > 0 && begin[n] == '"' && (found == text || found[-1] != '\\');
+        qp_str_append(&line, at, (size_t)((is_number ? found : begin) - at));
+        if (is_number)
+            qp_str_append(&line, begin, n);
+        at = begin + (is_number ? n + 1 : 0);
+    }
+    qp_str_puts(&line, at);
+    free(text);
+    return line.data;
+}
+
 /* --- values ----------------------------------------------------------------------------------- */
 
 qp_error_t qp_json_wrong(const char *key, const json_t *value, const char *expected)
 {
-    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    qp_error_t error =
-        QP_ERROR(QP_INPUT, "%s is %.60s%s, expected %s", key, text != NULL ? text : "unreadable",
-                 text != NULL && strlen(text) > 60 ? "..." : "", expected);
-    free(text);
+    char *text = qp_json_line(value);
+    qp_error_t error = QP_ERROR(QP_INPUT, "%s is %.60s%s, expected %s", key, text,
+                                strlen(text) > 60 ? "..." : "", expected);
+    qp_free(text);
     return error;
 }
 
@@ -181,6 +271,11 @@ const json_t *qp_json_get(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
     return json_is_null(value) ? NULL : value;
+}
+
+bool qp_json_is_string(const json_t *value)
+{
+    return json_is_string(value) && strlen(json_string_value(value)) == json_string_length(value);
 }
 
 qp_error_t qp_json_bool(const json_t *object, const char *key, bool otherwise, bool *value)
@@ -219,8 +314,7 @@ qp_error_t qp_json_string(const json_t *object, const char *key, const char *oth
 {
     const json_t *found = qp_json_get(object, key);
     *value = found == NULL ? otherwise : json_string_value(found);
-    if (found != NULL &&
-        (!json_is_string(found) || strlen(json_string_value(found)) != json_string_length(found)))
+    if (found != NULL && !qp_json_is_string(found))
         return qp_json_wrong(key, found, "a string");
     return NULL;
 }

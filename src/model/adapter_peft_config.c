@@ -81,7 +81,7 @@ static bool is_unused(const json_t *value)
 /* A key that newer versions of PEFT or other programs write: harmless while it is unused. */
 static qp_error_t check_unknown(const char *key, const json_t *value)
 {
-    if (is_unused(value) || (json_is_string(value) && qp_has_suffix(key, "version")))
+    if (is_unused(value) || (qp_json_is_string(value) && qp_has_suffix(key, "version")))
         return NULL;
     return qp_json_wrong(key, value,
                          "null: Quipu does not know this key; remove it if it changes nothing");
@@ -197,7 +197,7 @@ static qp_error_t read_head(const json_t *root, bool *has_score)
         return qp_json_wrong("modules_to_save", modules, expected);
     json_array_foreach(modules, i, module)
     {
-        const char *name = json_is_string(module) ? json_string_value(module) : "";
+        const char *name = qp_json_is_string(module) ? json_string_value(module) : "";
         if (strcmp(name, "score") != 0 && strcmp(name, "classifier") != 0)
             return qp_json_wrong("modules_to_save", modules, expected);
         *has_score = *has_score || strcmp(name, "score") == 0;

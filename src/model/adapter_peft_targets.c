@@ -35,7 +35,7 @@ static qp_error_t begin_names(const json_t *value, choice_t *choice)
     bool strings = json_is_array(value);
     json_array_foreach(value, i, name)
     {
-        strings = strings && json_is_string(name);
+        strings = strings && qp_json_is_string(name);
     }
     if (!strings)
         return qp_json_wrong(choice->key, value, "a list of names or a pattern");

@@ -136,7 +136,7 @@ static qp_error_t read_family(const json_t *root, int *family)
     if (names != NULL && !json_is_array(names))
         return qp_json_wrong("architectures", names, "a list");
     for (size_t i = 0; i < json_array_size(names); i++)
-        if (!json_is_string(json_array_get(names, i)))
+        if (!qp_json_is_string(json_array_get(names, i)))
             return qp_json_wrong("architectures", names, "a list of names");
     if (type == NULL)
         return QP_ERROR(QP_INPUT, "model_type is missing; transformers chooses the model by it");
@@ -249,6 +249,11 @@ static qp_error_t read_heads(const json_t *root, qp_llama_config_t *c)
     QP_TRY(get_size(root, "num_attention_heads", 0, 1 << 16, &c->n_head));
     /* MistralConfig's default; a LLaMA's heads have keys and values of their own. */
     const int64_t n_kv = mistral ? 8 : c->n_head;
+    if (c->n_head % n_kv != 0 && qp_json_get(root, "num_key_value_heads") == NULL)
+        return QP_ERROR(QP_INPUT,
+                        "num_key_value_heads is missing: the default of a Mistral, 8, does not "
+                        "divide num_attention_heads %ld",
+                        (long)c->n_head);
     QP_TRY(get_size(root, "num_key_value_heads", n_kv, 1 << 16, &c->n_kv_head));
     const int64_t d_head = c->d_model / c->n_head > 0 ? c->d_model / c->n_head : 1;
     QP_TRY(get_size(root, "head_dim", d_head, 1 << 16, &c->head_dim));

@@ -69,7 +69,7 @@ static qp_error_t read_type(const json_t *rope, const char **type)
         const json_t *found = qp_llama_key(rope, spelling[i]);
         if (found == NULL)
             continue;
-        if (!json_is_string(found))
+        if (!qp_json_is_string(found))
             return qp_json_wrong(spelling[i], found, "a string");
         if (*type != NULL && strcmp(*type, json_string_value(found)) != 0)
             return QP_ERROR(QP_INPUT, "rope_type is \"%s\", type is \"%s\"", *type,
@@ -92,12 +92,12 @@ static qp_error_t check_untyped(const json_t *rope)
     return NULL;
 }
 
-/* The length before scaling is max_position_embeddings where the config does not say it, as in
- * transformers from version 5. */
+/* The length before scaling stands with the rope type; where it does not, it is
+ * max_position_embeddings, as in transformers from version 5, which reads none beside it. */
 static qp_error_t read_llama3(const json_t *root, const json_t *rope, qp_llama_config_t *c)
 {
     static const char key[] = "original_max_position_embeddings";
-    int64_t beside;
+    int64_t *original = &c->rope_original_max_position, beside;
     QP_TRY(qp_llama_positive(rope, "low_freq_factor", &c->rope_low_freq_factor));
     QP_TRY(qp_llama_positive(rope, "high_freq_factor", &c->rope_high_freq_factor));
     if (!(c->rope_high_freq_factor > c->rope_low_freq_factor))
@@ -106,13 +106,14 @@ static qp_error_t read_llama3(const json_t *root, const json_t *rope, qp_llama_c
     const json_t *inside = qp_llama_key(rope, key);
     if (json_is_null(inside))
         return qp_json_wrong(key, inside, "an integer");
-    QP_TRY(qp_json_int(rope, key, c->max_position, 1, INT32_MAX, &c->rope_original_max_position));
-    if (qp_llama_key(root, key) == NULL)
-        return NULL;
-    QP_TRY(qp_json_int(root, key, 0, 1, INT32_MAX, &beside));
-    if (beside != c->rope_original_max_position)
+    QP_TRY(qp_json_int(rope, key, c->max_position, 1, INT32_MAX, original));
+    QP_TRY(qp_json_int(root, key, *original, 1, INT32_MAX, &beside));
+    if (beside != *original && inside != NULL)
         return QP_ERROR(QP_INPUT, "%s is %ld, and %ld for the rope type", key, (long)beside,
-                        (long)c->rope_original_max_position);
+                        (long)*original);
+    if (beside != *original)
+        return QP_ERROR(QP_INPUT, "%s is %ld, but none stands there for the rope type", key,
+                        (long)beside);
     return NULL;
 }
 

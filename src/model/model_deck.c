@@ -34,7 +34,7 @@ static const qp_deck_key_t lora_keys[] = {
      0},
     {"lora.init", QP_DECK_STRING, FIELD(init), NULL, 0, 0, NULL, "",
      "PEFT adapter folder to start from: its r, alpha, use_rslora and targets are taken.",
-     QP_DECK_OPTIONAL | QP_DECK_PATH},
+     QP_DECK_OPTIONAL | QP_DECK_PATH | QP_DECK_FOLDER},
 };
 #undef FIELD
 

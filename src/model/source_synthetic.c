@@ -95,12 +95,10 @@ static qp_error_t unknown_name(const char *name)
     return error;
 }
 
-/* \a items is cut at its commas. */
+/* \a items is cut at its commas; an item between two of them may not be missing. */
 static qp_error_t parse_items(char *items, qp_llama_config_t *c)
 {
-    char *rest = NULL;
-    for (char *item = strtok_r(items, ",", &rest); item != NULL;
-         item = strtok_r(NULL, ",", &rest)) {
+    for (char *item; (item = strsep(&items, ",")) != NULL;) {
         char *equals = strchr(item, '=');
         if (equals == NULL) {
             if (!set_named(item, c))

@@ -13,7 +13,7 @@
 #include "text/markdown_writer.h"
 #include "base/utf8.h"
 
-enum { MAX_DEPTH = 400 }; /* deeper nesting is written as its plain text */
+enum { MAX_DEPTH = 400 }; /* what nests deeper is written as its plain text */
 
 /* --- elements --------------------------------------------------------------------------------- */
 
@@ -26,6 +26,7 @@ struct element {
 };
 
 static void children(qp_md_t *w, const xmlNode *node);
+static void render_node(qp_md_t *w, const xmlNode *node);
 
 /* Attribute value (qp_free), "" when absent. */
 static char *attribute(const xmlNode *node, const char *name)
@@ -135,8 +136,10 @@ static void render_list(qp_md_t *w, const xmlNode *node, const element_t *elemen
     long number = start != NULL ? strtol(start, NULL, 10) : 1;
     qp_md_block(w, gap);
     for (const xmlNode *item = node->children; item != NULL; item = item->next) {
-        if (item->type != XML_ELEMENT_NODE)
+        if (item->type != XML_ELEMENT_NODE) {
+            render_node(w, item); /* text between the items */
             continue;
+        }
         char marker[32] = "- ";
         if (ordered)
             snprintf(marker, sizeof marker, "%ld. ", number++);
@@ -314,9 +317,11 @@ static void render_row(qp_md_t *w, const xmlNode *row, int *n_row)
     qp_str_putc(w->out, '|');
     w->in_table++;
     for (const xmlNode *cell = row->children; cell != NULL; cell = cell->next) {
-        if (!is_named(cell, "td") && !is_named(cell, "th"))
-            continue;
         w->space = true;
+        if (!is_named(cell, "td") && !is_named(cell, "th")) {
+            render_node(w, cell); /* text between the cells */
+            continue;
+        }
         children(w, cell);
         w->space = false;
         qp_str_puts(w->out, " |");
@@ -339,6 +344,8 @@ static void render_rows(qp_md_t *w, const xmlNode *node, int *n_row)
             render_row(w, child, n_row);
         else if (is_named(child, "thead") || is_named(child, "tbody") || is_named(child, "tfoot"))
             render_rows(w, child, n_row);
+        else
+            render_node(w, child); /* a caption, text between the rows */
     }
 }
 
@@ -362,6 +369,7 @@ static const element_t elements[] = {
     {"div", render_block, NULL, NULL},
     {"section", render_block, NULL, NULL},
     {"article", render_block, NULL, NULL},
+    {"caption", render_block, NULL, NULL},
     {"dl", render_block, NULL, NULL},
     {"dt", render_term, NULL, NULL},
     {"dd", render_definition, NULL, NULL},
@@ -418,12 +426,34 @@ static void render_node(qp_md_t *w, const xmlNode *node)
     }
 }
 
+/* The next node in the order of the document, in or behind this one; NULL behind \a root. */
+static const xmlNode *next_node(const xmlNode *node, const xmlNode *root, bool enter)
+{
+    if (enter && node->type == XML_ELEMENT_NODE && node->children != NULL)
+        return node->children;
+    while (node != root && node->next == NULL)
+        node = node->parent;
+    return node != root ? node->next : NULL;
+}
+
+/* The text alone, without a call per element. */
+static void plain_text(qp_md_t *w, const xmlNode *root)
+{
+    bool enter = true;
+    for (const xmlNode *node = root; node != NULL; node = next_node(node, root, enter)) {
+        const element_t *element = node->type == XML_ELEMENT_NODE ? find_element(node->name) : NULL;
+        enter = element == NULL || element->render != skip;
+        if (node->type == XML_TEXT_NODE || node->type == XML_CDATA_SECTION_NODE)
+            qp_md_text(w, (const char *)node->content);
+        else if (element != NULL && element->render != render_mark)
+            w->space = w->space || !qp_md_at_start(w); /* no word runs into the one before */
+    }
+}
+
 static void children(qp_md_t *w, const xmlNode *node)
 {
     if (w->depth == MAX_DEPTH) {
-        xmlChar *text = xmlNodeGetContent(node);
-        qp_md_text(w, (const char *)text);
-        xmlFree(text);
+        plain_text(w, node);
         return;
     }
     w->depth++;
@@ -432,33 +462,41 @@ static void children(qp_md_t *w, const xmlNode *node)
     w->depth--;
 }
 
-/* NULL when there is nothing but white space. */
-static htmlDocPtr parse_html(const char *html, int n_bytes)
+/* *document is NULL when there is nothing but white space. */
+static qp_error_t parse_html(const char *html, int n_bytes, htmlDocPtr *document)
 {
     htmlParserCtxtPtr parser = htmlNewParserCtxt();
+    qp_error_t error = NULL;
     QP_ASSERT(parser != NULL);
     parser->options |= XML_PARSE_HUGE; /* else text beyond 10 MB would be lost without a word */
-    htmlDocPtr document = htmlCtxtReadMemory(parser, html, n_bytes, NULL, "UTF-8",
-                                             HTML_PARSE_RECOVER | HTML_PARSE_NOERROR |
-                                                 HTML_PARSE_NOWARNING | HTML_PARSE_NONET);
+    *document = htmlCtxtReadMemory(parser, html, n_bytes, NULL, "UTF-8",
+                                   HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
+                                       HTML_PARSE_NONET);
+    if (parser->disableSAX != 0) { /* it gave up, and the rest is missing */
+        const char *why = parser->lastError.message;
+        error = QP_ERROR(QP_INPUT, "the HTML cannot be read to its end: %.*s",
+                         why != NULL ? (int)strcspn(why, "\n") : 0, why != NULL ? why : "");
+        xmlFreeDoc(*document);
+    }
     htmlFreeParserCtxt(parser);
-    return document;
+    return error;
 }
 
 qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *markdown)
 {
     qp_str_t repaired = {0};
+    htmlDocPtr document = NULL;
+    qp_error_t error = NULL;
     if (qp_utf8_valid_prefix(html, n_bytes) < n_bytes) { /* libxml2 would pass it on as it is */
         qp_utf8_repair(&repaired, html, n_bytes);
         html = repaired.data;
         n_bytes = repaired.n;
     }
-    if (n_bytes > INT_MAX) {
-        qp_str_fini(&repaired);
-        return QP_ERROR(QP_INPUT, "an HTML text of %zu bytes is too large", n_bytes);
-    }
-    htmlDocPtr document = n_bytes > 0 ? parse_html(html, (int)n_bytes) : NULL;
-    if (document != NULL) { /* NULL: nothing but white space */
+    if (n_bytes > INT_MAX)
+        error = QP_ERROR(QP_INPUT, "an HTML text of %zu bytes is too large", n_bytes);
+    else if (n_bytes > 0)
+        error = parse_html(html, (int)n_bytes, &document);
+    if (error == NULL && document != NULL) {
         qp_md_t w;
         qp_md_init(&w, markdown);
         children(&w, (const xmlNode *)document);
@@ -466,5 +504,5 @@ qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *mar
         xmlFreeDoc(document);
     }
     qp_str_fini(&repaired);
-    return NULL;
+    return error;
 }

@@ -16,7 +16,9 @@
  * pipes; sub, sup and kbd stay tags, as Stack Exchange's own Markdown has them. Text is not
  * escaped: LaTeX and code-like words reach the model as the author saw them. A link that has no
  * meaning outside its page (relative, or "#...") keeps only its text. Scripts, styles and comments
- * are left out. Broken HTML is mended as browsers do. Not collective, thread-safe.
+ * are left out. Broken HTML is mended as browsers do; below 400 elements text stays, but not its
+ * form. Too large, or more than libxml2 can read: QP_INPUT, never a part. Not collective,
+ * thread-safe.
  */
 qp_error_t qp_markdown_from_html(const char *html, size_t n_bytes, qp_str_t *markdown);
 

@@ -114,6 +114,24 @@ qp_error_t qp_messages_append(const char *key, const json_t *list, json_t *messa
     return NULL;
 }
 
+qp_error_t qp_messages_context(const json_t *row, json_t **tools, json_t **variables)
+{
+    const json_t *own = qp_json_get(row, "tools");
+    const json_t *more = qp_json_get(row, "chat_template_kwargs");
+    const char *text = json_string_value(own);
+    *tools = *variables = NULL;
+    if (text != NULL && text[strspn(text, " \t\r\n")] != '\0')
+        QP_TRY(qp_json_parse("tools", text, json_string_length(own), 0, tools));
+    else if (text == NULL)
+        *tools = json_incref((json_t *)own);
+    if (*tools != NULL && !json_is_array(*tools))
+        return qp_json_wrong("tools", *tools, "a list");
+    if (more != NULL && !json_is_object(more))
+        return qp_json_wrong("chat_template_kwargs", more, "an object");
+    *variables = json_incref((json_t *)more);
+    return NULL;
+}
+
 void qp_messages_push(json_t *messages, const char *role, const char *content, size_t n_bytes)
 {
     json_array_append_new(messages,

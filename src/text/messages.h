@@ -20,6 +20,12 @@
  */
 qp_error_t qp_messages_append(const char *key, const json_t *list, json_t *messages,
                               bool *unknown_role);
+/**
+ * What else the template is given: "tools", the schemas of tools as a list or its text, and
+ * "chat_template_kwargs". NULL where the row has none; the caller's (json_decref), also on failure.
+ * Another type: QP_INPUT.
+ */
+qp_error_t qp_messages_context(const json_t *row, json_t **tools, json_t **variables);
 /** Appends one message; \a content [n_bytes] is UTF-8. */
 void qp_messages_push(json_t *messages, const char *role, const char *content, size_t n_bytes);
 

@@ -72,17 +72,41 @@ static bool is_special(const json_t *config, const char *text)
     return false;
 }
 
-/* special_tokens_map.json: what it names counts before what the config names. */
-static qp_error_t fold_special_tokens(const char *folder, json_t *config)
+/* The lists of further tokens: one that the config has is kept, and extra ones are added to it. */
+static void fold_list(const json_t *map, bool is_sentencepiece, json_t *config)
+{
+    const char *const own = json_object_get(config, "extra_special_tokens") != NULL
+                                ? "extra_special_tokens"
+                                : "additional_special_tokens";
+    json_t *extra = json_object_get(map, "extra_special_tokens");
+    json_t *additional = json_object_get(map, "additional_special_tokens");
+    json_t *list = json_object_get(config, own), *item;
+    size_t i;
+    if (json_is_object(extra)) {
+        json_object_set(config, "extra_special_tokens", extra);
+    } else if (json_is_array(extra)) {
+        list = json_is_array(list) ? json_copy(list) : json_array();
+        json_array_foreach(extra, i, item) json_array_append(list, item);
+        json_object_set_new(config, "extra_special_tokens", list);
+    } else if (additional != NULL && list == NULL && !is_sentencepiece) {
+        json_object_set(config, "additional_special_tokens", additional);
+    }
+}
+
+/* special_tokens_map.json: what it names counts before what the config names. Its
+ * additional_special_tokens, as they were called before, transformers does not see beside a
+ * SentencePiece model. */
+static qp_error_t fold_special_tokens(const char *folder, bool is_sentencepiece, json_t *config)
 {
     json_t *map = NULL, *value;
     const char *key;
     QP_TRY(read_object(folder, "special_tokens_map.json", &map));
     json_object_foreach(map, key, value)
     {
-        if (!json_is_null(value))
+        if (!json_is_null(value) && !qp_has_suffix(key, "_special_tokens"))
             json_object_set(config, key, value);
     }
+    fold_list(map, is_sentencepiece, config);
     json_decref(map);
     return NULL;
 }
@@ -229,18 +253,16 @@ static qp_error_t complete_config(const char *folder, qp_tokenizer_files_t *file
         config = json_object();
     json_t *before = json_copy(config);
     if (qp_json_get(config, "added_tokens_decoder") == NULL) {
-        QP_TRY_DONE(fold_special_tokens(folder, config));
+        QP_TRY_DONE(
+            fold_special_tokens(folder, strcmp(files->kind, "tokenizer.model") == 0, config));
         QP_TRY_DONE(fold_added_tokens(folder, files, config));
     }
     QP_TRY_DONE(fold_templates(folder, config));
     QP_TRY_DONE(fold_class(folder, config));
     if (!json_equal(config, before)) {
-        char *text = json_dumps(config, JSON_COMPACT);
-        QP_ASSERT(text != NULL);
         qp_free(files->config);
-        files->config = qp_strdup(text);
-        files->config_bytes = strlen(text);
-        free(text);
+        files->config = qp_json_line(config);
+        files->config_bytes = strlen(files->config);
     }
 done:
     json_decref(config);

@@ -2,8 +2,10 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/mem.h"
+#include "formats/json.h"
 
 /* Which prompt an answer is to, and which of the answers to it: those to one prompt stand together,
  * so that most of them are computed on one rank. */
@@ -17,33 +19,69 @@ static place_t place(const qp_run_t *run, int64_t answer)
     return (place_t){answer / n, answer % n};
 }
 
+/* What an answer says of itself; keys of its row with these names are left out. */
+static json_t *answer_members(const qp_run_t *run, int64_t number, const qp_request_t *request,
+                              const qp_str_t *text)
+{
+    json_t *own = json_object();
+    if (run->generate.num_return_sequences > 1)
+        json_object_set_new(own, "answer", json_integer(number));
+    json_object_set_new(own, "completion", json_stringn(text->n > 0 ? text->data : "", text->n));
+    json_object_set_new(own, "n_token", json_integer(request->n_token));
+    json_object_set_new(own, "stopped", json_boolean(request->stopped));
+    return own;
+}
+
+/* Whether a member of a row, "key":value, has a key of this object. */
+static bool replaced(const char *member, size_t n_bytes, const json_t *own)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)own, key, value)
+    {
+        const size_t n = strlen(key);
+        if (n_bytes > n + 2 && memcmp(member + 1, key, n) == 0 && member[n + 1] == '"')
+            return true;
+    }
+    return false;
+}
+
+/* Appends the members of a row as they stand, each with a comma behind it. */
+static void append_row(const qp_str_t *row, const json_t *own, qp_str_t *lines)
+{
+    const char *member;
+    size_t n, at = 0;
+    while (qp_json_next_piece(row->data + 1, row->n - 2, &at, &member, &n)) {
+        if (replaced(member, n, own))
+            continue;
+        qp_str_append(lines, member, n);
+        qp_str_putc(lines, ',');
+    }
+}
+
 /* Appends the line of one answer. */
-static qp_error_t append_line(const qp_run_t *run, json_t *prompt, int64_t number,
+static qp_error_t append_line(const qp_run_t *run, const qp_str_t *row, int64_t number,
                               const qp_request_t *request, int64_t step, qp_str_t *lines)
 {
     qp_str_t text = {0};
-    json_t *object = json_object();
-    char *line = NULL;
+    json_t *own = NULL;
+    char *members = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_tokenizer_decode(run->tokenizer, request->token, request->n_token, true, &text));
-    if (step >= 0)
-        json_object_set_new(object, "step", json_integer(step));
-    json_object_update(object, prompt);
-    if (run->generate.num_return_sequences > 1)
-        json_object_set_new(object, "answer", json_integer(number));
-    json_object_set_new(object, "completion", json_stringn(text.n > 0 ? text.data : "", text.n));
-    json_object_set_new(object, "n_token", json_integer(request->n_token));
-    json_object_set_new(object, "stopped", json_boolean(request->stopped));
-    line = json_dumps(object, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    if (line == NULL) {
+    own = answer_members(run, number, request, &text);
+    members = json_dumps(own, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    if (members == NULL) {
         error = QP_ERROR(QP_INTERNAL, "an answer cannot be written as JSON");
         goto done;
     }
-    qp_str_puts(lines, line);
-    qp_str_putc(lines, '\n');
+    qp_str_putc(lines, '{');
+    if (step >= 0)
+        qp_str_printf(lines, "\"step\":%lld,", (long long)step);
+    append_row(row, own, lines);
+    qp_str_printf(lines, "%s\n", members + 1); /* behind its "{" */
 done:
-    free(line);
-    json_decref(object);
+    free(members);
+    json_decref(own);
     qp_str_fini(&text);
     return error;
 }
@@ -66,7 +104,7 @@ static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_
     qp_error_t error = qp_engine_run(run->engine, &role, request, n, &run->eos, &key);
     for (int64_t i = 0; i < n && error == NULL; i++) {
         place_t at = place(run, first + i);
-        error = append_line(run, prompts->object[at.prompt], at.number, &request[i], step, lines);
+        error = append_line(run, &prompts->row[at.prompt], at.number, &request[i], step, lines);
     }
     for (int64_t i = 0; i < n; i++) {
         count->n_answer++;

@@ -121,13 +121,29 @@ static bool same_value(const char *a, const char *b, const char *key)
     return n_a > 0 && n_a == n_b && memcmp(of_a, of_b, (size_t)n_a) == 0;
 }
 
+/* Written by describe_self() to its end, by this or an earlier version. */
+static bool is_complete(const char *lines)
+{
+    static const char *const keys[] = {"host", "pid", "job", "since"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        int n;
+        const char *value = value_of(lines, keys[i], &n);
+        for (int c = 0; c < n; c++)
+            if ((unsigned char)value[c] < ' ' || value[c] == 127)
+                return false;
+        if (n == 0)
+            return false;
+    }
+    return true;
+}
+
 /* "host a, process 7, Slurm job 5, since ..." */
 static char *name_of(const char *lines)
 {
     int n_host, n_pid, n_job, n_since;
     const char *host = value_of(lines, "host", &n_host), *pid = value_of(lines, "pid", &n_pid);
     const char *job = value_of(lines, "job", &n_job), *since = value_of(lines, "since", &n_since);
-    if (n_host == 0)
+    if (!is_complete(lines))
         return qp_strdup("somebody who has not said who");
     return qp_format("host %.*s, process %.*s, %.*s, since %.*s", n_host, host, n_pid, pid, n_job,
                      job, n_since, since);
@@ -141,6 +157,14 @@ typedef struct {
     int64_t moved_ns; /* its time stamp */
 } look_t;
 
+/* What no run has made, and none may remove. */
+static qp_error_t refuse(const char *path, const char *what)
+{
+    return QP_ERROR(QP_INPUT,
+                    "%s: is %s, not the lock of a run: remove it, if no run uses this folder", path,
+                    what);
+}
+
 /* False: there is no lock. Opening asks a network file system for what is new. */
 static qp_error_t look_at(const char *path, look_t *look, bool *exists)
 {
@@ -150,6 +174,8 @@ static qp_error_t look_at(const char *path, look_t *look, bool *exists)
     *exists = lstat(path, &status) == 0;
     if (!*exists)
         return NULL;
+    if (!S_ISREG(status.st_mode))
+        return refuse(path, qp_file_kind(status.st_mode));
     qp_error_t error = qp_file_read(path, &look->lines, &n_bytes);
     if (error != NULL && lstat(path, &status) != 0 && errno == ENOENT) {
         qp_error_destroy(&error); /* gone meanwhile */
@@ -274,6 +300,14 @@ done:
     return error;
 }
 
+/* An empty lock is one that is just being made, or that a full disk has left; what says something
+ * else is not a run's. */
+static qp_error_t check_lines(const char *path, const char *lines)
+{
+    return lines[0] != '\0' && !is_complete(lines) ? refuse(path, "a file of something else")
+                                                   : NULL;
+}
+
 /* Removes a lock whose owner is dead; refuses where he lives. */
 static qp_error_t take_over(qp_owner_t *owner, const char *folder)
 {
@@ -286,6 +320,7 @@ static qp_error_t take_over(qp_owner_t *owner, const char *folder)
     char *name = name_of(look.lines);
     const state_t state = state_of(look.lines, owner->own.data);
     qp_error_t error = NULL;
+    QP_TRY_DONE(check_lines(path, look.lines));
     alive = state == ALIVE;
     if (state == UNKNOWN)
         QP_TRY_DONE(watch(path, &look, name, &alive));
@@ -421,7 +456,7 @@ void qp_owner_release(qp_owner_t **out)
     QP_FREE(*out);
 }
 
-void qp_owner_report(const char *folder)
+qp_error_t qp_owner_report(const char *folder)
 {
     char *path = qp_format("%s/lock", folder);
     qp_str_t own = {0};
@@ -429,14 +464,16 @@ void qp_owner_report(const char *folder)
     bool exists = false;
     describe_self(&own);
     qp_error_t error = look_at(path, &look, &exists);
+    if (error == NULL && exists)
+        error = check_lines(path, look.lines);
     if (error == NULL && exists) {
         char *name = name_of(look.lines);
         qp_log_info("%s is %s %s", folder,
                     state_of(look.lines, own.data) == GONE ? "left behind by" : "in use by", name);
         qp_free(name);
     }
-    qp_error_destroy(&error);
     look_fini(&look);
     qp_str_fini(&own);
     qp_free(path);
+    return error;
 }

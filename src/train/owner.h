@@ -16,8 +16,8 @@ typedef struct qp_owner qp_owner_t;
 /**
  * Makes this process the owner, and starts a thread that shows it to be alive. A dead owner's lock
  * is taken over: at once where it can be seen that its process is gone, else
- * when it has not moved for QP_OWNER_STALE_SECONDS, for which this waits. A live one: QP_INPUT
- * naming it. Rank 0.
+ * when it has not moved for QP_OWNER_STALE_SECONDS, for which this waits. A live one, and what is
+ * no lock at all (a folder, a link, a file of something else): QP_INPUT naming it. Rank 0.
  */
 enum { QP_OWNER_STALE_SECONDS = 60 };
 qp_error_t qp_owner_take(const char *folder, qp_owner_t **owner);
@@ -33,7 +33,8 @@ bool qp_owner_is_lost(const qp_owner_t *owner);
 /** Gives the folder back. NULL is allowed. */
 void qp_owner_release(qp_owner_t **owner);
 
-/** Says in the log who owns a folder now, if anybody seems to; takes nothing. Rank 0. */
-void qp_owner_report(const char *folder);
+/** Says in the log who owns a folder now, if anybody seems to; takes nothing. What is no lock:
+ * QP_INPUT, as above. Rank 0. */
+qp_error_t qp_owner_report(const char *folder);
 
 #endif

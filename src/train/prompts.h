@@ -1,21 +1,19 @@
 /**
  * \file prompts.h
- * Prompts from a deck or a file of JSON lines, as tokens.
+ * Prompts from a deck or a file of rows of JSON, as tokens.
  */
 #ifndef QP_TRAIN_PROMPTS_H
 #define QP_TRAIN_PROMPTS_H
 
-#include <jansson.h>
-
+#include "base/str.h"
 #include "comm/comm.h"
 #include "deck/deck.h"
 #include "text/tokenizer.h"
 
-/** One line each: a JSON object with "prompt" or "messages", and the prompt's tokens. Same on all
- * ranks; owned. */
+/** Rows and the tokens of their prompts. Same on all ranks; owned. */
 typedef struct {
     int64_t n;
-    json_t **object;     /**< [n] */
+    qp_str_t *row;       /**< [n] JSON objects as they stood, each one line: qp_json_compact() */
     qp_tokens_t *tokens; /**< [n] */
     int64_t longest;     /**< tokens */
 } qp_prompts_t;
@@ -31,9 +29,12 @@ typedef struct {
 qp_error_t qp_prompts_from_texts(const qp_prompts_model_t *model, const qp_deck_strings_t *texts,
                                  qp_prompts_t *prompts);
 /**
- * From the lines of a file (also gzip) that rank 0 reads: {"prompt"} as text, {"prompt"} or
- * {"messages"} as a list of messages that the chat template writes, up to the opening of an answer;
- * "tools" and "chat_template_kwargs" are handed to it. Wrong lines: QP_INPUT "file:line: ...".
+ * From the lines of a file (also gzip), or one JSON array, that rank 0 reads. The form of a row
+ * follows from the first of these keys that has a value: "prompt" (a text as it is, or messages),
+ * "messages", "conversations" (ShareGPT), "instruction" (Alpaca). Messages are written by the chat
+ * template, up to the opening of an answer; "tools" and "chat_template_kwargs" are handed to it,
+ * and the assistant's turns at the end of "messages" and "conversations" are left out. Wrong rows:
+ * QP_INPUT "file:line: ...". A file that cannot be read: QP_INPUT naming the deck's key.
  * Collective.
  */
 qp_error_t qp_prompts_from_file(qp_comm_t *comm, const qp_prompts_model_t *model, const char *path,

@@ -25,7 +25,7 @@ static const qp_deck_key_t reward_model_keys[] = {
     {"reward_model.adapter", QP_DECK_STRING, FIELD(adapter), NULL, 0, 0, NULL, "",
      "PEFT folder of a reward adapter with its score head; it works on base.file, or on "
      "reward_model.base.",
-     QP_DECK_OPTIONAL | QP_DECK_PATH},
+     QP_DECK_OPTIONAL | QP_DECK_PATH | QP_DECK_FOLDER},
     {"reward_model.base", QP_DECK_STRING, FIELD(base), NULL, 0, 0, NULL, "",
      "Another base file for rewards, with the same tokenizer; without an adapter, one that a "
      "reward adapter was merged into.",

@@ -55,6 +55,13 @@ static qp_error_t open_folder(qp_run_t *run)
     return error;
 }
 
+/* The folder, which a dry run leaves as it is. Rank 0. */
+static qp_error_t begin(qp_run_t *run, bool dry)
+{
+    QP_TRY(qp_run_check_outputs(run));
+    return dry ? qp_owner_report(run->folder) : open_folder(run);
+}
+
 /* Cores for this rank, unless the user has placed its threads, and the device on them. */
 static qp_error_t open_device(qp_run_t *run)
 {
@@ -146,21 +153,6 @@ static qp_error_t open_train_data(qp_run_t *run)
     return NULL;
 }
 
-/* A file that cannot be made is refused now, not after all the work. */
-static qp_error_t check_output(const qp_run_t *run)
-{
-    const char *output = run->settings->prompts.output;
-    struct stat status;
-    FILE *file;
-    if (output == NULL || qp_comm_rank(run->comm) != 0)
-        return NULL;
-    if (stat(output, &status) == 0 && !S_ISREG(status.st_mode))
-        return QP_ERROR(QP_INPUT, "prompts.output: %s is no file", output);
-    QP_TRY(qp_error_context(qp_file_scratch(output, &file), "prompts.output"));
-    fclose(file);
-    return NULL;
-}
-
 static qp_error_t open_prompts(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
@@ -169,7 +161,6 @@ static qp_error_t open_prompts(qp_run_t *run)
                                       .chat_template = s->prompts.chat_template};
     run->generate = s->generate;
     if (s->job.method == QP_METHOD_GENERATE) {
-        QP_TRY(qp_comm_agree(run->comm, check_output(run)));
         QP_TRY(qp_prompts_from_file(run->comm, &model, s->prompts.input, &run->prompts));
         qp_log_info("%s: %lld prompts", s->prompts.input, (long long)run->prompts.n);
     } else if (trains(s)) {
@@ -253,15 +244,13 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     run->folder = qp_format("%s/%s", settings->job.output, settings->job.name);
     run->has_adapter = trains(settings) || settings->lora.init != NULL;
     qp_log_init((qp_log_level_t)settings->log.level, qp_comm_rank(comm));
-    if (qp_comm_rank(comm) == 0 && dry)
-        qp_owner_report(run->folder);
-    else if (qp_comm_rank(comm) == 0)
-        error = open_folder(run);
+    if (qp_comm_rank(comm) == 0)
+        error = begin(run, dry);
     QP_TRY(qp_comm_agree(comm, error));
     QP_TRY(open_device(run));
     if (qp_log_level() >= QP_LOG_STAT)
         qp_device_time_ops(run->device);
-    QP_TRY(qp_comm_agree(comm, open_base(run)));
+    QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run), "base.file")));
     describe(run);
     if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)
         error = qp_lora_check_init(&settings->lora, &run->info.config);

@@ -7,6 +7,10 @@
 /** Queries of shards are answered by the policy, and the answers get rewards. */
 bool qp_run_rolls_out(const qp_run_t *run);
 
+/** Whatever the run writes can be written: its folder, what is in it, prompts.output. QP_INPUT or
+ * QP_IO naming the path; leaves nothing behind. Rank 0. */
+qp_error_t qp_run_check_outputs(const qp_run_t *run);
+
 /** Rows, answers, and the positions that they take; too many of them: QP_INPUT. Once data sets,
  * prompts and reward models are open. */
 qp_error_t qp_run_size(qp_run_t *run);

@@ -107,7 +107,9 @@ static void check_duration(qp_str_t *report, const qp_deck_t *deck, const char *
     *seconds = -1.0;
     if (text != NULL && strcmp(text, "auto") != 0 && !qp_duration_parse(text, seconds))
         complain(report, deck, path,
-                 "\"%s\" is neither \"auto\" nor seconds nor h:mm:ss nor days-hh:mm:ss", text);
+                 "\"%s\" is neither \"auto\" nor seconds nor m:ss, h:mm:ss, days-hh, days-hh:mm or "
+                 "days-hh:mm:ss with hh below 24 and mm and ss below 60",
+                 text);
 }
 
 static void check_ppo(qp_str_t *report, const qp_settings_t *s)
@@ -148,6 +150,8 @@ static qp_error_t check(int n_rank, qp_settings_t *s)
     check_duration(&report, deck, "checkpoint.walltime", c->walltime, &c->walltime_seconds);
     check_duration(&report, deck, "checkpoint.walltime_margin", c->walltime_margin,
                    &c->walltime_margin_seconds);
+    if (c->walltime_seconds == 0.0)
+        complain(&report, deck, "checkpoint.walltime", "\"%s\" must be longer than 0", c->walltime);
     if (s->job.name[0] == '\0' || s->job.name[0] == '.' || strchr(s->job.name, '/') != NULL)
         complain(&report, deck, "job.name",
                  "\"%s\" must be a folder's name: not empty, no \"/\", no leading \".\"",

@@ -46,12 +46,15 @@ static const qp_deck_key_t checkpoint_keys[] = {
     {"checkpoint.keep", QP_DECK_INT, FIELD(keep), "3", 1, 1e6, NULL, "files",
      "Newest complete checkpoints that are kept.", QP_DECK_RESTART_OK},
     {"checkpoint.walltime", QP_DECK_STRING, FIELD(walltime), "\"auto\"", 0, 0, NULL, "s",
-     "Time this start may take, as seconds, h:mm:ss or days-hh:mm:ss; auto: what Slurm or PBS "
-     "says, "
-     "else no limit.",
+     "Time this start may take, longer than 0: seconds, m:ss, h:mm:ss, days-hh, days-hh:mm or "
+     "days-hh:mm:ss (as sbatch has it, but that a number alone is seconds); auto: what Slurm or "
+     "PBS "
+     "says, else no limit.",
      QP_DECK_RESTART_OK},
     {"checkpoint.walltime_margin", QP_DECK_STRING, FIELD(walltime_margin), "\"auto\"", 0, 0, NULL,
-     "s", "Stop with a checkpoint so long before that time; auto: from measured steps and writes.",
+     "s",
+     "Stop with a checkpoint so long before that time, written likewise; auto: from measured steps "
+     "and writes.",
      QP_DECK_RESTART_OK},
     {"checkpoint.stop_after_steps", QP_DECK_INT, FIELD(stop_after_steps), "0", 0, 1e12, NULL,
      "steps", "Stop with a checkpoint (exit code 10) after so many steps of this start; 0: off.",
@@ -89,11 +92,14 @@ const qp_deck_group_t qp_samples_deck = {"samples", "Answers to a few prompts du
 #define FIELD(field) offsetof(qp_prompts_config_t, field)
 static const qp_deck_key_t prompts_keys[] = {
     {"prompts.input", QP_DECK_STRING, FIELD(input), NULL, 0, 0, NULL, "",
-     "JSON lines to answer, each an object with \"prompt\" (text or a list of messages) or "
-     "\"messages\".",
+     "Rows to answer, as JSON lines or one JSON array: objects with \"prompt\" (text or a list of "
+     "messages), \"messages\", \"conversations\" (ShareGPT) or \"instruction\" (Alpaca); what the "
+     "assistant says at the end of a conversation is left out.",
      QP_DECK_REQUIRED | QP_DECK_PATH},
     {"prompts.output", QP_DECK_STRING, FIELD(output), NULL, 0, 0, NULL, "",
-     "The same lines with \"completion\"; absent: answers.jsonl in the run's folder.",
+     "A line for each answer: the row as it stands, and \"completion\"; absent: answers.jsonl in "
+     "the "
+     "run's folder.",
      QP_DECK_OPTIONAL | QP_DECK_NAME},
     {"prompts.chat_template", QP_DECK_STRING, FIELD(chat_template), NULL, 0, 0, NULL, "",
      "File with the chat template (Jinja) that writes messages; absent: the base's own.",

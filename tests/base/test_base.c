@@ -9,6 +9,7 @@
 #include "base/duration.h"
 #include "base/env.h"
 #include "base/file.h"
+#include "base/output.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/philox.h"
@@ -115,6 +116,19 @@ static void test_durations(void)
         {"1.5:00", -1.0},
         {"0x10", -1.0},
         {"1.", -1.0},
+        {"90:00", 5400.0},
+        {"100:00:00", 360000.0},
+        {"1:59:59", 7199.0},
+        {"1:60:00", -1.0},
+        {"1:00:60", -1.0},
+        {"5:60", -1.0},
+        {"5:59.5", 359.5},
+        {"5:60.5", -1.0},
+        {"1-23:59:59", 172799.0},
+        {"1-24", -1.0},
+        {"1-24:00:00", -1.0},
+        {"1-12:60", -1.0},
+        {"1-12:00:60", -1.0},
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         double seconds = -1.0;
@@ -151,6 +165,54 @@ static void test_quoting(void)
           !qp_has_control("data/\xc3\xa4 [1].h5"));
 }
 
+/* Names and rows of the user stand in messages: none of them ends the line, or moves the cursor. */
+static void test_a_message_is_one_line(void)
+{
+    char *path = qp_format("%s/log", qp_test_folder());
+    void *data = NULL;
+    size_t n;
+    CHECK_OK(qp_log_tee(path));
+    qp_log_error("a\nb\r\x1b[2J\tc \xc3\xa4 \\ \"%s\"", "\x7f");
+    qp_log_info("%s", "");
+    qp_log_fini();
+    if (CHECK_OK(qp_file_read(path, &data, &n))) {
+        CHECK(strstr(data, "] a\\nb\\x0d\\x1b[2J\\x09c \xc3\xa4 \\ \"\\x7f\"\n[info") != NULL);
+        CHECK(n > 3 && strcmp((char *)data + n - 3, "] \n") == 0);
+    }
+    qp_free(data);
+    qp_free(path);
+}
+
+/* A place that no file can be made in is known before there is anything to write. */
+static void test_places(void)
+{
+    static const struct {
+        const char *name, *message;
+        qp_code_t code;
+    } cases[] = {{"folder", "exists already and is not a file, but a folder", QP_INPUT},
+                 {"fifo", "exists already and is not a file, but a pipe", QP_INPUT},
+                 {"broken", "broken: is a link to nowhere (No such file", QP_INPUT},
+                 {"absent/x", "/absent: No such file", QP_IO},
+                 {"file/x", "/file: Not a directory", QP_IO}};
+    char *command =
+        qp_format("cd %s && mkdir folder && mkfifo fifo && touch file && ln -s nowhere broken",
+                  qp_test_folder());
+    CHECK(system(command) == 0);
+    qp_free(command);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *path = qp_format("%s/%s", qp_test_folder(), cases[i].name);
+        CHECK_FAILS(qp_output_check_file(path), cases[i].code, cases[i].message);
+        qp_free(path);
+    }
+    static const char *const fine[] = {"file", "new", "folder/new"};
+    for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
+        char *path = qp_format("%s/%s", qp_test_folder(), fine[i]);
+        CHECK_OK(qp_output_check_file(path));
+        qp_free(path);
+    }
+    CHECK_OK(qp_output_check_file("new")); /* in the working folder */
+}
+
 /* What is no regular file is said to be so, and nobody waits for the other end of a pipe. */
 static void test_not_a_file(void)
 {
@@ -175,6 +237,8 @@ int main(void)
     test_durations();
     test_walltime();
     test_quoting();
+    test_a_message_is_one_line();
+    test_places();
     test_not_a_file();
     test_errors();
     test_half_precision_round_trips();

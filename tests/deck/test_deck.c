@@ -14,7 +14,7 @@
 
 typedef struct {
     int method;
-    const char *name, *file;
+    const char *name, *file, *folder;
     int64_t seed, count;
     double lr, tiny;
     bool on;
@@ -43,13 +43,15 @@ static const qp_deck_key_t optim_keys[] = {
      QP_DECK_OPTIONAL},
     {"optim.file", QP_DECK_STRING, FIELD(file), NULL, 0, 0, NULL, "", "A file.",
      QP_DECK_OPTIONAL | QP_DECK_PATH},
+    {"optim.folder", QP_DECK_STRING, FIELD(folder), NULL, 0, 0, NULL, "", "A folder.",
+     QP_DECK_OPTIONAL | QP_DECK_PATH | QP_DECK_FOLDER},
 };
 static const qp_deck_key_t ppo_keys[] = {
     {"ppo.horizon", QP_DECK_INT, FIELD(horizon), NULL, 1, 100, NULL, "steps", "Horizon.",
      QP_DECK_REQUIRED},
 };
 static const qp_deck_group_t job = {"job", "The job.", NULL, job_keys, 4};
-static const qp_deck_group_t optim = {"optim", "The optimiser.", NULL, optim_keys, 6};
+static const qp_deck_group_t optim = {"optim", "The optimiser.", NULL, optim_keys, 7};
 static const qp_deck_group_t ppo = {"ppo", "The policy.", "ppo", ppo_keys, 1};
 static const qp_deck_group_t *const groups[] = {&job, &optim, &ppo};
 
@@ -316,6 +318,7 @@ static void test_reading_files(qp_comm_t *comm)
         CHECK_OK(qp_file_write("empty.cfg", "", 0));
         CHECK(mkfifo("pipe.cfg", 0600) == 0);
         CHECK_OK(qp_file_write("binary.cfg", "a\0b", 3));
+        CHECK(symlink("nowhere", "link.cfg") == 0);
     }
     qp_comm_barrier(comm);
     qp_deck_t *deck = NULL;
@@ -330,6 +333,20 @@ static void test_reading_files(qp_comm_t *comm)
     qp_deck_destroy(&deck);
     CHECK_FAILS(qp_deck_read(comm, "good.cfg", groups, 3, absent, 1, &deck), QP_INPUT,
                 "--set optim.file: no such file: goo*.cfg");
+    static const char *const wrong[][2] = {
+        {"optim.file=.", "optim.file: .: is a folder, expected a file"},
+        {"optim.file=link.cfg", "optim.file: link.cfg: is a link to what is not there"},
+        {"optim.file=good.cfg/x", "optim.file: good.cfg/x: Not a directory"},
+        {"optim.folder=good.cfg", "optim.folder: good.cfg: is a file, expected a folder"},
+        {"optim.folder=pipe.cfg", "optim.folder: pipe.cfg: is a pipe, expected a folder"},
+        {"optim.folder=none", "optim.folder: no such file: none"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_FAILS(qp_deck_read(comm, "good.cfg", groups, 3, wrong[i], 1, &deck), QP_INPUT,
+                    wrong[i][1]);
+    const char *const here[] = {"optim.folder=."};
+    CHECK_OK(qp_deck_read(comm, "good.cfg", groups, 3, here, 1, &deck));
+    qp_deck_destroy(&deck);
     const char *const broken[] = {"optim.file=\"good.cfg\\nx\""};
     CHECK_FAILS(qp_deck_read(comm, "good.cfg", groups, 3, broken, 1, &deck), QP_INPUT,
                 "optim.file: the name \"good.cfg\\nx\" holds a control character");

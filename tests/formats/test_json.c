@@ -2,6 +2,8 @@
  * types are checked. */
 #include <string.h>
 
+#include "base/mem.h"
+#include "base/str.h"
 #include "formats/json.h"
 #include "testing.h"
 
@@ -21,6 +23,8 @@ static void test_numbers_of_python(void)
                          0);
     int64_t i = 0;
     double x = 0.0;
+    json_t *value = NULL;
+    const char *text = NULL;
     CHECK(json_is_real(json_object_get(root, "big")));
     CHECK_OK(qp_json_number(root, "big", 0.0, &x));
     CHECK(x > 0.99e30 && x < 1.01e30);
@@ -28,9 +32,11 @@ static void test_numbers_of_python(void)
     CHECK(i == INT64_MAX && json_is_real(json_object_get(root, "over")));
     CHECK_FAILS(qp_json_int(root, "over", 0, 0, INT64_MAX, &i), QP_INPUT,
                 "over is 9.2233720368547");
-    CHECK_FAILS(qp_json_number(root, "nan", 0.0, &x), QP_INPUT,
-                "nan is \"NaN\", expected a number");
-    CHECK_FAILS(qp_json_number(root, "low", 0.0, &x), QP_INPUT, "low is \"-Infinity\"");
+    CHECK_FAILS(qp_json_number(root, "nan", 0.0, &x), QP_INPUT, "nan is NaN, expected a number");
+    CHECK_FAILS(qp_json_number(root, "low", 0.0, &x), QP_INPUT, "low is -1e400, expected");
+    CHECK_FAILS(qp_json_want(root, "inf", JSON_OBJECT, &value), QP_INPUT,
+                "inf is [Infinity,-Infinity,1e999], expected an object");
+    CHECK_FAILS(qp_json_string(root, "nan", "", &text), QP_INPUT, "nan is NaN, expected a string");
     CHECK(json_array_size(json_object_get(root, "inf")) == 3);
     CHECK(strcmp(json_string_value(json_object_get(root, "x")), "NaN 1e999") == 0);
     json_decref(root);
@@ -64,6 +70,48 @@ static void test_texts_of_python(void)
     json_decref(root);
 }
 
+/* A value on one line; what a user wrote as a text stays one. */
+static void test_lines(void)
+{
+    static const struct {
+        const char *text, *line;
+    } rows[] = {
+        {"[ 1.1, NaN ]", "[1.1,NaN]"},
+        {"-Infinity", "-Infinity"},
+        {"{\"a\": \"NaN\", \"b\": 1e999}", "{\"a\":\"NaN\",\"b\":1e999}"},
+        {"\"\\\"\\u0000NaN\"", "\"\\\"\\u0000NaN\""},
+        {"[\"\\u0000x\", NaN]", "[\"\\u0000x\",NaN]"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        json_t *root = parse(rows[i].text, 0);
+        char *line = qp_json_line(root);
+        CHECK_MSG(strcmp(line, rows[i].line) == 0, "%s: %s", rows[i].text, line);
+        qp_free(line);
+        json_decref(root);
+    }
+}
+
+/* Text as it stands: numbers keep every digit, and members their own writing. */
+static void test_compact(void)
+{
+    static const char text[] =
+        "{ \"a\" : 123456789012345678901234567890 ,\n\"b, \\\"c\": [1.10,\t1e400,"
+        " NaN], \"d\": {\"e\": -0}, \"\\u00e9\": \"x  y\" }";
+    static const char *const pieces[] = {"\"a\":123456789012345678901234567890",
+                                         "\"b, \\\"c\":[1.10,1e400,null]", "\"d\":{\"e\":-0}",
+                                         "\"\\u00e9\":\"x  y\""};
+    qp_str_t line = {0};
+    const char *piece;
+    size_t n_piece, at = 0, i = 0;
+    qp_json_compact(text, strlen(text), &line);
+    CHECK(line.data[0] == '{' && line.data[line.n - 1] == '}');
+    for (; qp_json_next_piece(line.data + 1, line.n - 2, &at, &piece, &n_piece); i++)
+        CHECK_MSG(i < 4 && n_piece == strlen(pieces[i]) && memcmp(piece, pieces[i], n_piece) == 0,
+                  "%zu: %.*s", i, (int)n_piece, piece);
+    CHECK(i == 4);
+    qp_str_fini(&line);
+}
+
 static void test_damage(void)
 {
     static const char *const wrong[] = {"",        "{",         "{\"a\": 01}", "{\"a\": \"\\x\"}",
@@ -76,7 +124,37 @@ static void test_damage(void)
                     "w.json:1: ");
         CHECK_MSG(root == NULL, "%s", wrong[i]);
     }
+    CHECK_FAILS(qp_json_parse(NULL, "{\"a\" 1}", 7, 0, &root), QP_INPUT, "':' expected near '1'");
     CHECK_FAILS(qp_json_parse_object("w.json", "[]", 2, 0, &root), QP_INPUT, "is no JSON object");
+}
+
+/* Lists, objects and both in turn, at the limit and one beyond; brackets in strings do not nest. */
+static void test_depth(void)
+{
+    static const char *const pairs[][2] = {{"[", "]"}, {"{\"a\":", "}"}, {"[{\"a\":[", "]}]"}};
+    static const int levels[] = {1, 1, 3};
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        for (int beyond = 0; beyond < 2; beyond++) {
+            const int n = QP_JSON_MAX_DEPTH / levels[i] + beyond;
+            qp_str_t text = {0};
+            json_t *root = NULL;
+            for (int k = 0; k < n; k++)
+                qp_str_puts(&text, pairs[i][0]);
+            qp_str_puts(&text, "\"[[{{\\\"[\"");
+            for (int k = 0; k < n; k++)
+                qp_str_puts(&text, pairs[i][1]);
+            const qp_json_nesting_t nesting = qp_json_nesting(text.data, text.n);
+            CHECK(nesting.deepest == (int64_t)n * levels[i] && nesting.depth == 0 &&
+                  nesting.lowest == 0);
+            if (beyond)
+                CHECK_FAILS(qp_json_parse("d.json", text.data, text.n, 0, &root), QP_INPUT,
+                            "d.json: nested deeper than 2047 lists and objects");
+            else
+                CHECK_OK(qp_json_parse("d.json", text.data, text.n, 0, &root));
+            json_decref(root);
+            qp_str_fini(&text);
+        }
+    }
 }
 
 static void test_types(void)
@@ -113,7 +191,10 @@ int main(void)
 {
     test_numbers_of_python();
     test_texts_of_python();
+    test_lines();
+    test_compact();
     test_damage();
+    test_depth();
     test_types();
     return qp_test_end();
 }

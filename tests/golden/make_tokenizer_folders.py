@@ -51,6 +51,12 @@ def cases():
                            special: {"eos_token": "<|im_end|>"}}}
     yield {**sp, "files": {config: {**llama, "pad_token": "[PAD]", "additional_special_tokens": ["<extra>"]}}}
     yield {**sp, "files": {config: {"add_bos_token": True}, added: im}}
+    further = [("additional_special_tokens", "additional_special_tokens"), ("extra_special_tokens",) * 2,
+               ("extra_special_tokens", "additional_special_tokens")]
+    for model, own in [("spm.model", bos), ("smollm.json", {"tokenizer_class": "PreTrainedTokenizerFast"})]:
+        for key, beside in further:
+            yield {"model": model, "files": {config: own, special: {beside: ["<extra>", "<a>"]}}}
+            yield {"model": model, "files": {config: {**own, key: ["<extra>"]}, special: {beside: ["<a>"]}}}
     yield {**sp, "files": {config: bos, "config.json": {"model_type": "mistral"}}}
     # tokenizer.json, which LlamaTokenizer reads in part
     yield {"model": "llama2.json", "files": {config: llama}}

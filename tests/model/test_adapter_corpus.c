@@ -142,11 +142,13 @@ static void fill(tensors_t *t, int at, double value)
     t->tensor[at].data = data;
 }
 
-/* A number as Python writes it, of which json.h makes a text where it is not finite. */
+/* A number as Python writes it, finite or not. */
 static double number(const json_t *value)
 {
-    return json_is_string(value) ? strtod(json_string_value(value), NULL)
-                                 : json_number_value(value);
+    char *text = qp_json_line(value);
+    const double x = json_is_number(value) ? json_number_value(value) : strtod(text, NULL);
+    qp_free(text);
+    return x;
 }
 
 static void change_one(tensors_t *t, int at, const json_t *change)

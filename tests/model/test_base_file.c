@@ -76,6 +76,9 @@ static void test_quantise_is_round_to_nearest(void)
 #define SHAPE                                                                     \
     "\"hidden_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, " \
     "\"intermediate_size\": 96, \"vocab_size\": 100"
+#define LLAMA3                                                                                  \
+    "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0, \"low_freq_factor\": 1.0, " \
+    "\"high_freq_factor\": 4.0"
 #define LLAMA "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", " SHAPE
 
 static void test_config_defaults_and_spellings(void)
@@ -99,6 +102,11 @@ static void test_config_defaults_and_spellings(void)
     CHECK(c.rope_scaling == QP_ROPE_LLAMA3 && c.rope_factor == 8.0 && c.rope_theta == 5e5);
     CHECK(c.rope_original_max_position == 8192 && c.pad_token_id == -1);
     CHECK(c.eos.n == 2 && c.eos.id[0] == 7 && c.eos.id[1] == 8);
+    CHECK_OK(qp_llama_config_from_json("c", LLAMA ", " LLAMA3 "}}", &c));
+    CHECK(c.rope_original_max_position == 2048);
+    CHECK_OK(qp_llama_config_from_json(
+        "c", LLAMA ", \"original_max_position_embeddings\": null, " LLAMA3 "}}", &c));
+    CHECK(c.rope_original_max_position == 2048);
     CHECK_OK(qp_llama_config_from_json(
         "c", LLAMA ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", &c));
     CHECK(c.rope_scaling == QP_ROPE_LINEAR && c.rope_factor == 2.0);
@@ -141,6 +149,15 @@ static void test_config_refusals(void)
         {LLAMA ", \"eos_token_id\": 100}", "eos_token_id is 100, the model has tokens 0 to 99"},
         {LLAMA ", \"eos_token_id\": [\"2\"]}", "eos_token_id is \"2\", expected a token id"},
         {"{\"model_type\": \"llama\"}", "num_hidden_layers is missing"},
+        {"{\"model_type\": \"mistral\", " SHAPE "}", "num_key_value_heads is missing: the default"},
+        {LLAMA ", \"original_max_position_embeddings\": 512, " LLAMA3 "}}",
+         "original_max_position_embeddings is 512, but none stands there for the rope type"},
+        {LLAMA ", \"original_max_position_embeddings\": 512, " LLAMA3
+               ", \"original_max_position_embeddings\": 256}}",
+         "original_max_position_embeddings is 512, and 256 for the rope type"},
+        {LLAMA ", \"rms_norm_eps\": Infinity}", "rms_norm_eps is Infinity, expected"},
+        {LLAMA ", \"head_dim\": NaN}", "head_dim is NaN, expected"},
+        {LLAMA ", \"hidden_act\": -Infinity}", "hidden_act is -Infinity, expected"},
     };
     qp_llama_config_t c;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
@@ -434,6 +451,9 @@ static void test_synthetic(void)
     qp_free(rows);
     qp_source_close(&source);
     CHECK_FAILS(qp_source_synthetic("9b", 1, &source), QP_INPUT, "shape \"9b\" is unknown");
+    static const char *const lists[] = {"", "tiny,", ",tiny", "tiny,,n_layer=1"};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        CHECK_FAILS(qp_source_synthetic(lists[i], 1, &source), QP_INPUT, "shape \"\" is unknown");
     CHECK_FAILS(qp_source_synthetic("n_head=3", 1, &source), QP_INPUT,
                 "shape: n_head 3 is no multiple of n_kv_head 2");
     CHECK_FAILS(qp_source_synthetic("n_layers=3", 1, &source), QP_INPUT,

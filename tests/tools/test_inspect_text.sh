@@ -33,6 +33,24 @@ for kind in sft reward prompt; do
 done
 check "samples have their ids" test "$(quipu-inspect --text base.h5 all-sft-train.h5 | grep -c '"id":[01]}$')" -eq 2
 
+# The sides of a pair may have turns of the user of their own: both are shown.
+cat >sides.jsonl <<'E2'
+{"chosen":[{"role":"user","content":"first?"},{"role":"assistant","content":"good"}],"rejected":[{"role":"user","content":"second?"},{"role":"assistant","content":"bad"}]}
+{"prompt":[{"role":"user","content":"same?"}],"chosen":[{"role":"assistant","content":"good"}],"rejected":[{"role":"assistant","content":"bad"}]}
+{"chosen":[{"role":"user","content":"a?"},{"role":"assistant","content":"x"},{"role":"user","content":"b?"},{"role":"assistant","content":"good"}],"rejected":[{"role":"user","content":"a?"},{"role":"assistant","content":"y"},{"role":"user","content":"c?"},{"role":"assistant","content":"bad"}]}
+{"chosen":[{"role":"assistant","content":"good"}],"rejected":[{"role":"user","content":"who?"},{"role":"assistant","content":"bad"}]}
+E2
+printf '%s' '{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}{% if add_generation_prompt %}assistant:{% endif %}' >roles.jinja
+quipu-prep jsonl sides.jsonl --base base.h5 --out sides --eval-fraction 0 --chat-template roles.jinja >log 2>&1
+text sides-reward-train.h5 | sort >sides.txt
+cat >expected.txt <<'E2'
+{"chosen":"assistant: good","rejected":"user: who? assistant: bad","margin":1.0}
+{"chosen":"user: first? assistant: good","rejected":"user: second? assistant: bad","margin":1.0}
+{"prompt":"user: a? assistant:","chosen":" x user: b? assistant: good","rejected":" y user: c? assistant: bad","margin":1.0}
+{"prompt":"user: same? assistant:","chosen":" good","rejected":" bad","margin":1.0}
+E2
+check "both sides of a pair are shown" diff expected.txt sides.txt
+
 fails 2 "is a base, expected a shard" --text base.h5 base.h5
 fails 2 "is a shard, expected a base" --text all-sft-train.h5 all-sft-train.h5
 fails 2 "expected two files" --text base.h5

@@ -40,6 +40,12 @@ expect 2 "config.json: cannot be opened" "$import" "$work" "$base"
 head -c 30000 "$golden/tiny.gguf" >"$work/cut.gguf"
 expect 2 "cut.gguf: the file is truncated" "$import" "$work/cut.gguf" "$base"
 expect 3 "/nowhere" "$import" "$golden/tiny.gguf" /nowhere/base.h5
+for seed in '' 1x -1 1.5 -18446744073709551615; do
+    expect 2 "--seed \"$seed\": expected an integer from 0 to 4294967295" "$import" --synthetic tiny --seed "$seed" "$base"
+done
+for shape in '' 'tiny,' tiny,,n_layer=1; do
+    expect 2 'shape "" is unknown' "$import" --synthetic "$shape" "$base"
+done
 absent "$base" "$base.part"
 
 expect 0 "int8 base of 2 layers" "$import" "$golden/tiny.gguf" "$base"
@@ -88,9 +94,11 @@ expect 0 "written (peft)" "$merge" --to peft "$base" "$golden/adapter" "$work/ad
 merge_adapter() { "$merge" "$@"; }
 mkdir "$work/full" "$work/empty"
 echo x >"$work/full/file"
+ln -s nowhere "$work/link"
 for to in hf peft; do
     expect 2 "full: exists already" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/full"
     expect 2 "file: exists already" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/full/file"
+    expect 2 "link: exists already and is not a folder, but a link" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/link"
     expect 3 "absent/out: cannot be made" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/absent/out"
     expect 0 "written ($to)" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/empty/"
     rm -r "$work/empty"
@@ -99,8 +107,13 @@ done
 for to in base gguf-lora; do
     expect 2 "empty: exists already and is not a file" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/empty"
     expect 3 "absent/out: cannot be made" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/absent/out"
+    expect 2 "link: is a link to nowhere" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/link"
     expect 2 "base.h5: is what is merged" merge_adapter --to "$to" "$base" "$golden/adapter" "$work/./base.h5"
 done
+expect 2 "link: is a link to nowhere" "$import" "$golden/tiny.gguf" "$work/link"
+expect 2 "empty: exists already and is not a file, but a folder" "$import" "$golden/tiny.gguf" "$work/empty"
+expect 3 "absent/out: cannot be made in" "$import" "$golden/tiny.gguf" "$work/absent/out"
+absent "$work/nowhere"
 cp -r "$golden/adapter" "$work/own"
 expect 2 "own: is what is merged" merge_adapter --to peft "$base" "$work/own" "$work/own/"
 expect 2 "fp32.h5: is what is merged" merge_adapter --onto "$work/fp32.h5" "$base" "$golden/adapter" "$work/fp32.h5"

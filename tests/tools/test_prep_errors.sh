@@ -34,15 +34,29 @@ refuses 2 'source "stackexchang": expected one of stackexchange, jsonl' "$prep" 
 refuses 2 'either --base or --tokenizer' "$prep" jsonl x --out o
 refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf
 refuses 2 '--evil: no such option' "$prep" jsonl x "${common[@]}" --evil
-refuses 2 '--eval-fraction 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --eval-fraction 2
+refuses 2 '--eval-fraction "2": expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --eval-fraction 2
 refuses 2 '--kinds "sftt": expected one of sft, reward, prompt' "$prep" jsonl x "${common[@]}" --kinds reward,sftt
+for list in '' ',' 'sft,' ,sft sft,,prompt; do # an empty item is none of the three
+    refuses 2 '--kinds "": expected one of sft, reward, prompt' "$prep" jsonl x "${common[@]}" --kinds "$list"
+done
+wrong_number() { # "what is expected" OPTION VALUES...
+    local value
+    for value in "${@:3}"; do
+        refuses 2 "--$2 \"$value\": expected $1" "$prep" stackexchange x "${common[@]}" "--$2" "$value"
+    done
+}
+wrong_number 'a number from 0 to 1' max-bad '' 1e -1 nan inf 101%
+wrong_number 'a number from 0 to 1' eval-fraction nan 0.5x
+wrong_number 'an integer from 0 to 1000000000' max-tokens '' 1.5 1e3
+wrong_number 'an integer from 0 to 1000000' max-pairs -1 1%
+wrong_number 'an integer from 0 to 4294967295' seed 4294967296 99999999999999999999
 refuses 2 '--pairs "score": expected one of scores, mismatched' "$prep" stackexchange x "${common[@]}" --pairs score
 refuses 2 'nowhere' "$prep" jsonl x --tokenizer nowhere --out o
 refuses 2 'absent.jsonl: cannot be opened' "$prep" jsonl absent.jsonl "${common[@]}"
 "$prep" --help | grep -q '^usage: quipu-prep'
 
 refuses 2 '--out is needed' "$prep" jsonl x --tokenizer hf --out ''
-refuses 2 '--max-bad 2: expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --max-bad 2
+refuses 2 '--max-bad "2": expected a number from 0 to 1' "$prep" jsonl x "${common[@]}" --max-bad 2
 refuses 2 'the argument "x\ny" holds a control character' "$prep" jsonl $'x\ny' "${common[@]}"
 refuses 2 'holds a control character' "$prep" jsonl x --tokenizer hf --out $'o-\n'
 refuses 2 'is a folder, expected a file' "$prep" jsonl hf "${common[@]}"
@@ -70,6 +84,35 @@ printf '[\n {\n  "text": ["list\n },\n {\n  "text": "good"\n },\n {\n  "text": "
 costs '1 skipped: not JSON (first: quote.json: row 3' 4 jsonl quote.json
 costs '1 skipped: not JSON (first: brace.json: row 2' 3 jsonl brace.json
 costs '1 skipped: not JSON (first: lines.json: row 1' 2 jsonl lines.json
+nested() { # N TEXT
+    head -c "$1" /dev/zero | tr '\0' "$2"
+}
+deep="{\"text\": \"deep\", \"x\": $(nested 2047 '[')$(nested 2047 ']')}"
+flat="{\"text\": \"flat\", \"x\": $(nested 2046 '[')$(nested 2046 ']')}"
+printf '%s\n' "$good" "$deep" "$flat" >deep.jsonl
+printf '[%s,\n%s,\n%s]\n' "$good" "$deep" "$flat" >deep.json
+printf '%s\n{"conversations": [{"from": "a\x7fb", "value": "c"}]}\n' "$good" >raw.jsonl
+printf '%s\n{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}\n' "$good" >two.jsonl
+printf '{{ raise_exception("two\\nlines") }}' >two.jinja
+printf '%s\n{\n  "text": "x"\n}\n{\n' "$good" >pretty.jsonl
+printf '%s\n[\n  {"text": "x"},\n  {"text": "y"},\n' "$good" >list.jsonl
+printf '[\n  %s,\n%s\n' "$good" "$good" >cut.json
+printf '[%s,\n%s]\n[%s,\n%s]\n' "$good" "$good" "$good" "$good" >arrays.json
+costs '1 skipped: rows of JSON that nest too deep to be read (first: deep.jsonl:2: nested deeper than 2047 lists' \
+    2 jsonl deep.jsonl
+costs '1 skipped: rows of JSON that nest too deep to be read (first: deep.json: row 2' 2 jsonl deep.json
+# What a row or a template says stays within a line of the log.
+costs '(first: raw.jsonl:2: from is "a\x7fb", expected' 1 jsonl raw.jsonl
+costs 'does not take (first: two.jsonl:2: two.jinja: line 1: two\nlines)' 1 jsonl two.jsonl --chat-template two.jinja
+# Rows over several lines, and an array that does not end: what is there, and what is read.
+array='an array begins in this line and does not end in it: expected JSON lines'
+costs "4 skipped: not JSON (first: pretty.jsonl:2: an object begins in this line and does not end in it: expected JSON lines, a row a line, or one JSON array that is the whole file)" \
+    1 jsonl pretty.jsonl
+costs "3 skipped: not JSON (first: list.jsonl:2: $array" 1 jsonl list.jsonl
+costs '1 skipped: not JSON (first: arrays.json: row 2: something ends in this row that does not begin in it: expected' \
+    2 jsonl arrays.json
+costs '2 skipped: not JSON (first: cut.json:1: the array that begins here does not end with the file: expected' \
+    1 jsonl cut.json
 printf '%s\n' "$good" '{"text": NaN}' '{"prompt": "x", "completion": NaN}' '{"text": "t", "x": NaN}' >nan.jsonl
 costs '4 rows' 2 jsonl nan.jsonl
 printf 'one\n\nb\xe9d\n\ntwo\n' >latin1.txt
@@ -107,6 +150,39 @@ many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4:
     '<row Id="3" PostTypeId="2"/><row Id="3" PostTypeId="2" ParentId="1" Score="abc"/>'
 many_bad '2 skipped: posts with the Id of another (first: bad.xml: post 1)' \
     '<row Id="1" PostTypeId="1" Body="z"/><row Id="1" PostTypeId="1" Body="z"/>'
+damage() { # "what is wrong" row
+    printf '<posts>\n%s\n%s\n</posts>' "$two" "$2" >bad.xml
+    "$prep" stackexchange bad.xml --tokenizer hf --out kept --max-bad 0.5 --eval-fraction 0 >log 2>&1
+    if ! grep -qF "1 skipped: damaged rows (first: bad.xml:4: $1)" log; then
+        printf 'expected "%s", got\n' "$1" >&2
+        cat log >&2
+        exit 1
+    fi
+    grep -q 'prompt: 2 train' log
+    rm kept-*
+}
+damage "Entity 'nbsp' not defined" '<row Id="3" PostTypeId="1" Body="a&nbsp;b"/>'
+damage 'Attribute Id redefined' '<row Id="3" PostTypeId="1" Id="4"/>'
+damage 'a value without quotes' '<row Id=3 PostTypeId="1"/>'
+damage 'an attribute without a value' '<row Id PostTypeId="1"/>'
+damage 'a value with a "<", or without its closing quote' '<row Id="3" PostTypeId="1" Body="a <p>b</p>"/>'
+damage 'an "&" that begins no entity' '<row Id="3" PostTypeId="1" Body="a & b"/>'
+damage 'no space behind a value, or a quote in it' '<row Id="3"PostTypeId="1"/>'
+damage 'the row does not end' '<row Id="3" PostTypeId="1"'
+refuses_behind() { # "what stands there" text
+    printf '<posts>\n%s\n</posts>\n%s\n' "$two" "$2" >bad.xml
+    refuses 2 "bad.xml:5: behind </posts>, after 2 rows, stands $1: expected one dump" \
+        "$prep" stackexchange bad.xml "${common[@]}"
+}
+refuses_behind '<?xml version="1.0"?>' "<?xml version=\"1.0\"?><posts>$row</posts>"
+refuses_behind '<posts>' "<posts>$row</posts>"
+refuses_behind '<row Id="1" PostTypeId="1" Body="q"/>' "$row"
+printf '<posts>\n%s\n</posts>\n<!-- <row/> --><?end?>\n' "$two" >commented.xml
+"$prep" stackexchange commented.xml --tokenizer hf --out kept --eval-fraction 0 >log 2>&1
+rm kept-*
+# The end of an element in a damaged row is not the end of the dump.
+printf '<posts>\n%s\n<row Id="3" PostTypeId="1" Body="<p>a</p>"/>\n' "$two" >cut.xml
+refuses 2 'the XML ends early, after 3 rows' "$prep" stackexchange cut.xml "${common[@]}"
 printf '<rss></rss>' >bad.xml
 refuses 2 'bad.xml: no <row> in it' "$prep" stackexchange bad.xml "${common[@]}"
 printf '<posts>\n<row Id="1" PostTypeId="1" Body=""/></posts>' >bad.xml
@@ -161,6 +237,18 @@ refuses 2 'cut.jsonl.gz: the gzip stream is cut' "$prep" jsonl cut.jsonl.gz "${c
 
 # places to write to
 refuses 3 'nowhere/o' "$prep" stackexchange whole.xml.gz --tokenizer hf --out nowhere/o
+for source in jsonl text; do # before anything is read
+    refuses 3 'nowhere/o' "$prep" "$source" absent --tokenizer hf --out nowhere/o
+    refuses 3 'fifo/o' "$prep" "$source" absent --tokenizer hf --out fifo/o
+done
+for name in k-sft-train.h5 k-reward-eval.h5 k-sft-train.h5.part; do
+    mkdir "$name"
+    refuses 2 "$name: exists already and is not a file, but a folder" "$prep" jsonl absent --tokenizer hf --out k
+    rmdir "$name"
+done
+mkdir k-sft-eval-00002-of-00002.h5
+refuses 2 'k-sft-eval-00002-of-00002.h5: exists already' mpirun --oversubscribe -n 2 "$prep" jsonl absent --tokenizer hf --out k
+rmdir k-sft-eval-00002-of-00002.h5
 touch o-sft-train-00001-of-00002.h5
 found=0
 "$prep" jsonl bad.jsonl "${common[@]}" >log 2>&1 || found=$?

@@ -5,6 +5,9 @@
 #define USER "<|im_start|>user\n"
 #define ASSISTANT "<|im_end|>\n<|im_start|>assistant\n"
 
+#define U "{\"role\": \"user\", \"content\": \"u\"}"
+#define A(text) "{\"role\": \"assistant\", \"content\": \"" text "\"}"
+
 /* --- conversations ---------------------------------------------------------------------------- */
 
 static void run_on_conversations(void)
@@ -65,10 +68,32 @@ static void check_conversations(qp_comm_t *comm, const qp_tokenizer_t *t)
     EXPECT(comm, t, "prompt", "talk-prompt-train.h5", USER "q1" ASSISTANT);
 }
 
-/* --- pairs ------------------------------------------------------------------------------------ */
+/* Templates that mark what is learnt: rows for which no mark is reached, whatever they write. */
+static void run_on_marks(void)
+{
+    write_file("marks.jinja",
+               "{% for m in messages %}{% if m.role == 'user' %}{% if 'mute' not in m.content %}{{ "
+               "m.content }}{% endif %}{% elif m.content != 'no' %}{% generation %}{{ m.content "
+               "}}{% endgeneration %}{% endif %}{% endfor %}");
+    write_file(
+        "marks.jsonl",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, " A(
+            "yes") "]}\n"
+                   "{\"messages\": [{\"role\": \"user\", \"content\": \"b\"}, " A(
+                       "no") "]}\n"
+                             "{\"messages\": [{\"role\": \"user\", \"content\": \"mute\"}, " A(
+                                 "no") "]}\n"
+                                       "{\"prompt\": [{\"role\": \"user\", \"content\": \"c\"}], "
+                                       "\"chosen\": [" A("yes") "], \"rejected\": [" A(
+                                           "no") "]}\n");
+    CHECK(run("", "jsonl marks.jsonl --tokenizer hf --out marks --eval-fraction 0 --max-bad 0 "
+                  "--chat-template marks.jinja") == 0);
+    CHECK(n_logged("] 3 skipped: conversations of which the chat template marks nothing as learnt "
+                   "(first: marks.jsonl:2)\n") == 1);
+    CHECK(n_logged("] sft: 1 train and 0 eval samples") == 1);
+}
 
-#define U "{\"role\": \"user\", \"content\": \"u\"}"
-#define A(text) "{\"role\": \"assistant\", \"content\": \"" text "\"}"
+/* --- pairs ------------------------------------------------------------------------------------ */
 
 static void run_on_pairs(void)
 {
@@ -324,6 +349,7 @@ int main(void)
 {
     qp_tokenizer_t *tokenizer = make_tokenizer();
     run_on_conversations();
+    run_on_marks();
     run_on_pairs();
     run_on_files();
     run_on_models(tokenizer);

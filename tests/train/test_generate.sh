@@ -141,6 +141,46 @@ check "messages: the answers of their text" test "$(sed 's/.*"completion"/"compl
     "$(sed 's/.*"completion"/"completion"/' runs/text/answers.jsonl)"
 check "messages: all answered" test "$(wc -l <runs/messages/answers.jsonl)" -eq 3
 
+# Rows as others write them: the same prompt, whatever form it has, a row a line or all in one array.
+cat >forms.jsonl <<'ROWS'
+{"conversations": [{"from": "human", "value": "malt?"}, {"from": "gpt", "value": "hop"}]}
+{"messages": [{"role": "user", "content": "malt?"}, {"role": "assistant", "content": "hop"}], "tools": "[]"}
+{"instruction": "malt?", "input": "", "output": "hop"}
+{"instruction": "", "input": "malt?", "history": [], "system": null}
+ROWS
+{ echo '['; paste -sd, forms.jsonl | sed 's/,{"/,\n  {\n"/g'; echo ']'; } >forms.json
+for form in forms.jsonl forms.json; do
+    quipu_on 2 $form --set generate.do_sample=false --set prompts.input=$form --set prompts.chat_template=chat.jinja
+    check "$form: ends well" test "$code" -eq 0
+    check "$form: the answers of their text" test "$(sed 's/.*"completion"/"completion"/' "runs/$form/answers.jsonl" | sort -u)" = \
+        "$(sed 's/.*"completion"/"completion"/' runs/text/answers.jsonl)"
+    check "$form: all answered" test "$(wc -l <"runs/$form/answers.jsonl")" -eq 4
+done
+check "rows of an array are lines of the same answers" cmp -s runs/forms.jsonl/answers.jsonl runs/forms.json/answers.jsonl
+cat >plain.jsonl <<'ROWS'
+{"instruction": "malt?", "input": "hop", "output": "cask"}
+{"prompt": "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nmalt?\n\n### Input:\nhop\n\n### Response:\n"}
+ROWS
+quipu_on 1 plain --set generate.do_sample=false --set prompts.input=plain.jsonl
+check "Alpaca without a template: its own prompt" test \
+    "$(sed 's/.*"completion"/"completion"/' runs/plain/answers.jsonl | sort -u | wc -l)" -eq 1
+
+# What is not read comes back as it stood, all in one line; keys of the answer are replaced.
+cat >kept.json <<'ROWS'
+[{ "id": 123456789012345678901234567890, "big": 9007199254740993, "x": [1.10, 1e400, -0],
+   "none": NaN, "text": "a  \u00e9, \"b\"", "completion": "old", "stopped": 7, "prompt": "malt?" }]
+ROWS
+quipu_on 2 kept --set prompts.input=kept.json
+check "unread keys stay as they stand" grep -qF '{"id":123456789012345678901234567890,"big":9007199254740993,"x":[1.10,1e400,-0],"none":null,"text":"a  \u00e9, \"b\"","prompt":"malt?","completion":' \
+    runs/kept/answers.jsonl
+check "one answer, said once" test "$(grep -o '"completion":' runs/kept/answers.jsonl | wc -l)" -eq 1
+
+ln -s nowhere broken
+for place in broken runs; do
+    quipu_on 2 "$place" --dry-run --set "prompts.output=$place"
+    check "answers to $place: exit code 2, before any work" test "$code" -eq 2
+    check "answers to $place: says so" logged "prompts.output: $place: "
+done
 quipu_on 2 nowhere --dry-run --set prompts.output=nowhere/answers.jsonl
 check "answers to nowhere: exit code 3, before any work" test "$code" -eq 3
 check "answers to nowhere: says so" logged "nowhere/answers.jsonl"
@@ -164,7 +204,21 @@ refused "half a character" "prompts.jsonl:1: not JSON: holds half of a surrogate
 gzip -c <text.jsonl | head -c 30 >prompts.jsonl
 refused "a cut file" "prompts.jsonl: the gzip stream is cut"
 printf '{"prompt": "x"}\nhello\n' >prompts.jsonl
-refused "not JSON" "prompts.jsonl:2: not JSON"
+refused "not JSON" "prompts.jsonl:2: not JSON: invalid token near 'hello'"
+printf '[{"prompt": "x"}, {"prompt": }]' >prompts.jsonl
+refused "a damaged row of an array" "prompts.jsonl: row 2: not JSON: "
+printf '[ ]' >prompts.jsonl
+refused "an empty array" "prompts.jsonl: holds no prompt"
+for row in '{"text": "x"}' '{"chosen": "x", "rejected": "y"}' '{"prompt": null}' '["x"' 5; do
+    printf '{"prompt": "x"}\n%s\n' "$row" >prompts.jsonl
+    refused "no prompt in $row" "prompts.jsonl:2: "
+done
+printf '{"prompt": [{"role": "assistant", "content": "x"}]}\n' >prompts.jsonl
+refused "a prompt that is an answer" "prompts.jsonl:1: prompt ends with a turn of the assistant"
+printf '{"messages": [{"role": "assistant", "content": "x"}]}\n' >prompts.jsonl
+refused "nothing but an answer" "prompts.jsonl:1: messages: there is nothing to answer"
+printf '{"instruction": "x", "system": "y"}\n' >prompts.jsonl
+refused "a system prompt without a template" "prompts.jsonl:1: history or system, and the model has no chat template"
 : >prompts.jsonl
 refused "no prompt" "prompts.jsonl: holds no prompt"
 end_test

@@ -119,14 +119,50 @@ check "the checkpoint of step 10 is written" test -f "$folder/step-000010.h5"
 check "what stood under its name is kept" compgen -G "$folder/step-000010.h5.aside*" >/dev/null
 mkfifo pipe
 mkdir folder
+logged_both() { grep -F -- "$1" log | grep -qF -- "$2"; }
 for key in base.file data.train data.eval lora.init; do
     alone wrong --dry-run --set $key=pipe
     check "$key names a pipe: exit code 2 (got $code)" test "$code" -eq 2
+    check "$key names a pipe: says so" logged_both "$key: pipe: " "a pipe"
     alone wrong --dry-run --set $key=folder
     check "$key names a folder: exit code 2 (got $code)" test "$code" -eq 2
+    check "$key names a folder: says so" logged_both "$key: folder: " " folder"
     alone wrong --dry-run --set "$key=\"a\\nb\""
     check "$key holds a newline: named" logged 'the name "a\nb" holds a control character'
 done
+alone wrong --dry-run --set lora.init=deck.cfg
+check "lora.init names a file: says so" logged "lora.init: deck.cfg: is a file, expected a folder"
+
+# Where a run writes: what is in the way is said before the work, in a dry run too.
+ln -s nowhere broken
+in_the_way() { # in_the_way MESSAGE EXIT-CODE KEY=VALUE
+    for dry in --dry-run ""; do
+        alone wrong ${dry:+"$dry"} --set "$3"
+        check "$3 $dry: exit code $2 (got $code)" test "$code" -eq "$2"
+        check "$3 $dry: says \"$1\"" logged "$1"
+    done
+}
+in_the_way "job.output: broken: is a link to nowhere" 2 job.output=broken
+in_the_way "job.output: broken: is a link to nowhere" 2 job.output=broken/far/away/
+in_the_way "job.output: deck.cfg: exists already and is not a folder, but a file" 2 job.output=deck.cfg
+in_the_way "job.output: /proc/quipu/wrong: cannot be made in /proc: " 3 job.output=/proc/quipu
+ln -s nowhere runs/linked
+in_the_way "job.output: runs/linked: is a link to nowhere" 2 job.name=linked
+for name in quipu.log used.cfg metrics.csv samples.jsonl curves.svg; do
+    mkdir -p "runs/under-$name/$name"
+    in_the_way "runs/under-$name/$name: exists already and is not a file, but a folder" 2 "job.name=under-$name"
+done
+for name in checkpoints adapter; do
+    mkdir -p "runs/under-$name"
+    : >"runs/under-$name/$name"
+    in_the_way "runs/under-$name/$name: exists already and is not a folder, but a file" 2 "job.name=under-$name"
+done
+check "nothing was made" not test -e nowhere
+check "nothing is left behind" not compgen -G 'runs/*/.quipu-*'
+alone fresh --dry-run --set job.output=new/and/deep
+check "folders that are to be made are no hindrance" test "$code" -eq 0
+check "a dry run makes none" not test -e new
+
 for tool in "quipu-inspect" "quipu-import --out x.h5" "quipu-merge base.h5 lora" "quipu"; do
     for argument in pipe folder $'a\nb'; do
         code=0

@@ -102,6 +102,27 @@ touch -d '-2 minutes' runs/empty/lock
 quipu_on 1 empty --set optim.steps=2
 check "an empty lock is nobody's" test "$code" -eq 0
 
+# What is no lock of a run is named, not removed, and at once.
+no_lock() { # no_lock NAME WHAT: runs/NAME/lock is WHAT
+    for dry in --dry-run ""; do
+        quipu_on 2 "$1" ${dry:+"$dry"}
+        check "$2 $dry: exit code 2 (got $code)" test "$code" -eq 2
+        check "$2 $dry: says what to do" logged "runs/$1/lock: is $2, not the lock of a run: remove it, if no run"
+        check "$2 $dry: does not wait" not logged "whether it still moves"
+    done
+    check "$2: is left alone" test -e "runs/$1/lock" -o -L "runs/$1/lock"
+}
+mkdir -p runs/as-folder/lock runs/as-pipe runs/as-link runs/garbage runs/half runs/control
+mkfifo runs/as-pipe/lock
+ln -s nowhere runs/as-link/lock
+head -c 300 /dev/urandom >runs/garbage/lock
+printf 'host faraway\npid 1\n' >runs/half/lock
+printf 'host far\033[31maway\npid 1\njob no job\nsince then\n' >runs/control/lock
+no_lock as-folder "a folder"
+no_lock as-pipe "a pipe"
+no_lock as-link "a link"
+for name in garbage half control; do no_lock "$name" "a file of something else"; done
+
 # Two starts at once on what a dead run has left: one of them runs.
 other_lock race "$(uname -n)" "$place" 999999999 5 0
 for i in 1 2 3; do

@@ -41,6 +41,9 @@ for wrong in 'use_dora": true' 'lora_alpha": "16"' 'layers_pattern": "layers"'; 
         --set reward_model.adapter=odd
 done
 refused "no such adapter" 'reward_model.adapter: no such file: absent' --set reward_model.adapter=absent
+refused "an adapter that is a file" 'reward_model.adapter: ppo.cfg: is a file, expected a folder' \
+    --set reward_model.adapter=ppo.cfg
+refused "a base that is a folder" 'reward_model.base: odd: is a folder, expected a file' --set reward_model.base=odd
 refused "another tokenizer" 'reward_model.base: other.h5 has tokenizer' --set reward_model.base=other.h5
 refused "no such base" 'absent.h5' --set reward_model.base=absent.h5
 refused "a base of another shape" 'reward_model.adapter: ' --set reward_model.base=wide.h5

@@ -73,6 +73,22 @@ static void test_defaults_and_checks(void)
     CHECK_FAILS(read_text("", name, 1, &s), QP_INPUT, "must be a folder's name");
     CHECK_FAILS(read_text("checkpoint = { walltime = \"soon\"; };\n", NULL, 0, &s), QP_INPUT,
                 "\"soon\" is neither");
+    static const char *const none[] = {"0", "0:00", "00:00:00", "0-0", "0-00:00:00", "0.0"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        char *set = qp_format("checkpoint.walltime=%s", none[i]);
+        const char *const sets[] = {set};
+        CHECK_FAILS(read_text("", sets, 1, &s), QP_INPUT, "checkpoint.walltime: \"0");
+        CHECK_FAILS(read_text("", sets, 1, &s), QP_INPUT, "\" must be longer than 0");
+        qp_free(set);
+    }
+    const char *const no_margin[] = {"checkpoint.walltime_margin=0", "checkpoint.walltime=1:00:00"};
+    if (CHECK_OK(read_text("", no_margin, 2, &s))) {
+        CHECK(s.checkpoint.walltime_seconds == 3600.0);
+        CHECK(s.checkpoint.walltime_margin_seconds == 0.0);
+        qp_settings_fini(&s);
+    }
+    const char *const overfull[] = {"checkpoint.walltime=1:60:00"};
+    CHECK_FAILS(read_text("", overfull, 1, &s), QP_INPUT, "\"1:60:00\" is neither");
     CHECK_FAILS(read_text("lora = { rr = 8; };\n", NULL, 0, &s), QP_INPUT, "deck.cfg:5");
 }
 
@@ -111,8 +127,10 @@ static void test_adapter_to_start_from(void)
         CHECK(s.lora.r == 5 && s.lora.alpha == 6.0);
         qp_settings_fini(&s);
     }
-    const char *const nothing[] = {"lora.init=/dev/null"};
-    CHECK_FAILS(read_text("", nothing, 1, &s), QP_INPUT, "/dev/null: is no PEFT adapter folder");
+    const char *const nothing[] = {"lora.init=/dev/null"}, *const empty[] = {"lora.init=/dev"};
+    CHECK_FAILS(read_text("", nothing, 1, &s), QP_INPUT,
+                "lora.init: /dev/null: is a device, expected a folder");
+    CHECK_FAILS(read_text("", empty, 1, &s), QP_INPUT, "/dev: is no PEFT adapter folder");
     qp_free(init);
 }
 
@@ -121,7 +139,7 @@ static void test_deck_of_input(const char *path)
     /* The files a deck names are made by the user: anything that exists stands for them here. */
     static const char reward[] = "reward_model = { adapter = ";
     const char *sets[] = {"base.file=/dev/null", "lora.init=tests/golden/formats/adapter",
-                          "reward_model.adapter=/dev/null"};
+                          "reward_model.adapter=/dev"};
     void *text = NULL;
     size_t n_bytes;
     qp_settings_t s;

@@ -119,21 +119,36 @@ static void set_text(json_t *row, const char *key, const char *text, size_t n)
     json_object_set_new(row, key, json_stringn(n > 0 ? text : "", n));
 }
 
-/* Keys as quipu-prep's source "jsonl" reads them. */
-static qp_error_t fill_row(const shard_t *s, int64_t i, sequence_t *side, json_t *row)
+static bool same_prompt(const sequence_t *a, const sequence_t *b)
+{
+    const size_t n = a->n_prompt;
+    return n == b->n_prompt && (n == 0 || memcmp(a->whole.data, b->whole.data, n) == 0);
+}
+
+/* Keys as quipu-prep's source "jsonl" reads them: what has no prompt, or none in common, is shown
+ * whole. */
+static void set_texts(const shard_t *s, const sequence_t *side, json_t *row)
 {
     static const char *const of_pair[] = {"chosen", "rejected"};
+    const bool is_pair = s->n_side > 1, is_prompt = strcmp(s->kind, "prompt") == 0;
+    const bool has_prompt =
+        is_prompt || (is_pair ? same_prompt(&side[0], &side[1]) : side[0].n_prompt > 0);
+    const size_t from = has_prompt ? side[0].n_prompt : 0;
+    if (has_prompt)
+        set_text(row, "prompt", side[0].whole.data, from);
+    for (int64_t k = 0; k < s->n_side && !is_prompt; k++)
+        set_text(row,
+                 is_pair      ? of_pair[k]
+                 : has_prompt ? "completion"
+                              : "text",
+                 side[k].whole.data + from, side[k].whole.n - from);
+}
+
+static qp_error_t fill_row(const shard_t *s, int64_t i, sequence_t *side, json_t *row)
+{
     for (int64_t k = 0; k < s->n_side; k++)
         QP_TRY(read_sequence(s, i * s->n_side + k, &side[k]));
-    const bool is_text = strcmp(s->kind, "sft") == 0 && side[0].n_prompt == 0;
-    if (!is_text)
-        set_text(row, "prompt", side[0].whole.data, side[0].n_prompt);
-    for (int64_t k = 0; k < s->n_side && strcmp(s->kind, "prompt") != 0; k++)
-        set_text(row,
-                 s->n_side > 1 ? of_pair[k]
-                 : is_text     ? "text"
-                               : "completion",
-                 side[k].whole.data + side[k].n_prompt, side[k].whole.n - side[k].n_prompt);
+    set_texts(s, side, row);
     if (s->n_side > 1) {
         float margin;
         QP_TRY(qp_h5_read(s->file, "/margin", QP_F32, i, 1, &margin));

@@ -205,8 +205,14 @@ static qp_error_t split_html(share_t *share, prep_text_t html)
 {
     qp_str_t markdown = {0};
     qp_error_t error = qp_markdown_from_html(html.data, html.n, &markdown);
-    if (error == NULL && markdown.n > 0)
+    if (error != NULL) {
+        const prep_origin_t page = next_document(share, html);
+        if (is_mine(share, page.id))
+            prep_tally_skip(prep_sink_tally(share->sink), PREP_BAD_HTML, &page, error->message);
+        qp_error_destroy(&error);
+    } else if (markdown.n > 0) {
         error = split_markdown(share, (prep_text_t){markdown.data, markdown.n});
+    }
     qp_str_fini(&markdown);
     return error;
 }

@@ -103,7 +103,9 @@ typedef struct {
     bool taken;
     char damage[128];
     int64_t line, n_row;
-    bool in_comment, ended;
+    bool in_comment;
+    qp_str_t root; /* name of the element that all rows stand in */
+    bool ended;    /* behind it */
     qp_str_t text;
     qp_error_t error;
 } walk_t;
@@ -134,16 +136,33 @@ static void on_element(void *owner, const xmlChar *name, const xmlChar *prefix, 
     walk->error = walk->take(walk->owner, &walk->row);
 }
 
+/* What the parser says of common damage, in plain words. */
+static const struct {
+    const char *begin, *words;
+} plain_words[] = {
+    {"AttValue: \" or ' expected", "a value without quotes"},
+    {"Specification mandates value", "an attribute without a value"},
+    {"Unescaped '<' not allowed", "a value with a \"<\", or without its closing quote"},
+    {"xmlParseEntityRef: no name", "an \"&\" that begins no entity"},
+    {"EntityRef: expecting ';'", "an entity without its \";\""},
+    {"attributes construct error", "no space behind a value, or a quote in it"},
+    {"error parsing attribute name", "something that is no attribute"},
+};
+
 static void on_trouble(void *owner, xmlErrorPtr found)
 {
     walk_t *walk = ((xmlParserCtxtPtr)owner)->_private;
     if (walk->damage[0] != '\0' || found->level < XML_ERR_ERROR)
         return;
     const char *message = found->message != NULL ? found->message : "malformed XML";
+    for (size_t i = 0; i < sizeof plain_words / sizeof *plain_words; i++)
+        if (qp_has_prefix(message, plain_words[i].begin))
+            message = plain_words[i].words;
     snprintf(walk->damage, sizeof walk->damage, "%.*s", (int)strcspn(message, "\r\n"), message);
 }
 
-/* Cuts a text behind the tag that it begins with; false: the tag does not end. */
+/* Cuts a text behind the tag that it begins with; false: the tag does not end. Where a value does
+ * not end before the next "<", that one is put back: it is for the parser to say what is wrong. */
 static bool cut_behind_tag(qp_str_t *text)
 {
     char quote = '\0';
@@ -158,7 +177,9 @@ static bool cut_behind_tag(qp_str_t *text)
             quote = c;
         }
     }
-    return false;
+    if (quote != '\0')
+        qp_str_putc(text, '<');
+    return quote != '\0';
 }
 
 /* The text of a row, from behind its "<" to before the next one. */
@@ -208,6 +229,32 @@ static bool begins(prep_text_t piece, const char *with)
     return piece.n >= n && memcmp(piece.data, with, n) == 0;
 }
 
+/* The name behind "<" or "</". */
+static prep_text_t name_of_tag(prep_text_t piece)
+{
+    prep_text_t name = {piece.data + begins(piece, "/"), 0};
+    const char *end = piece.data + piece.n;
+    while (name.data + name.n < end && strchr(" \t\r\n/>", name.data[name.n]) == NULL)
+        name.n++;
+    return name;
+}
+
+static bool is_named(prep_text_t name, const char *as)
+{
+    return name.n == strlen(as) && memcmp(name.data, as, name.n) == 0;
+}
+
+static qp_error_t refuse_behind_end(const walk_t *walk, prep_text_t piece)
+{
+    const char *end = memchr(piece.data, '>', piece.n);
+    const size_t n = end != NULL ? (size_t)(end - piece.data) + 1 : piece.n;
+    return QP_ERROR(QP_INPUT,
+                    "%s:%lld: behind </%s>, after %lld rows, stands <%.*s: expected one dump, and "
+                    "nothing behind it (question ids of two sites overlap)",
+                    walk->path, (long long)walk->line, walk->root.data, (long long)walk->n_row,
+                    (int)(n < 40 ? n : 40), piece.data);
+}
+
 /* What stands between two "<". */
 static qp_error_t take_piece(walk_t *walk, prep_text_t piece)
 {
@@ -216,11 +263,18 @@ static qp_error_t take_piece(walk_t *walk, prep_text_t piece)
         walk->in_comment = memmem(piece.data, piece.n, "-->", 3) == NULL;
         return NULL;
     }
-    if (begins(piece, "row") && piece.n > 3 && strchr(" \t\r\n/>", piece.data[3]) != NULL)
-        return take_row(walk, piece);
-    if (begins(piece, "?xml"))
+    const prep_text_t name = name_of_tag(piece);
+    const bool closes = begins(piece, "/"), declares = is_named(name, "?xml");
+    const bool opens = !closes && !begins(piece, "?") && !begins(piece, "!");
+    if (walk->ended && (opens || declares))
+        return refuse_behind_end(walk, piece);
+    if (declares)
         return check_encoding(walk, piece);
-    walk->ended = walk->ended || (begins(piece, "/") && !begins(piece, "/row"));
+    if (opens && is_named(name, "row"))
+        return take_row(walk, piece);
+    if (opens && walk->root.n == 0 && walk->n_row == 0)
+        qp_str_append(&walk->root, name.data, name.n);
+    walk->ended = walk->ended || (closes && walk->root.n > 0 && is_named(name, walk->root.data));
     return NULL;
 }
 
@@ -272,6 +326,7 @@ qp_error_t prep_dump_read(const char *path, qp_error_t (*take)(void *owner, cons
     qp_error_t error = walk_file(&walk, reader);
     xmlFreeParserCtxt(walk.parser);
     qp_str_fini(&walk.text);
+    qp_str_fini(&walk.root);
     qp_reader_close(&reader);
     return error;
 }

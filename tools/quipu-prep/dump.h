@@ -21,7 +21,7 @@ prep_text_t prep_dump_attribute(const dump_row_t *row, const char *name);
 /**
  * Hands every row to \a take, in order. Each stands for itself: what is damaged in one does not
  * reach the next. Control characters, as bytes and as references, and bytes that are no UTF-8 are
- * dropped. No row, another encoding, or a file that is cut: QP_INPUT.
+ * dropped. No row, another encoding, a file that is cut, or more behind the end: QP_INPUT.
  */
 qp_error_t prep_dump_read(const char *path, qp_error_t (*take)(void *owner, const dump_row_t *row),
                           void *owner);

@@ -17,6 +17,7 @@ typedef struct {
     int rank, n_rank;
     int64_t n_row; /* over all files */
     bool has_template;
+    bool cut_array; /* the file at hand begins with an array and does not end with it */
     prep_sink_t *sink;
 } walk_t;
 
@@ -61,17 +62,50 @@ static bool next_row(walk_t *walk, prep_origin_t *origin)
 
 enum { ROW_FLAGS = QP_JSON_REFUSE_SURROGATES | QP_JSON_NAN_IS_NULL };
 
-static qp_error_t take_row_text(walk_t *walk, prep_text_t line, prep_origin_t *origin)
+/* What a row begins and does not end, or the other way round: the file is written in another way.
+ * NULL: nothing. */
+static const char *what_is_open(const walk_t *walk, prep_text_t text, bool is_line)
+{
+    const qp_json_nesting_t end = qp_json_nesting(text.data, text.n);
+    const prep_text_t row = prep_trim(text);
+    const char first = row.n > 0 ? row.data[0] : '\0';
+    if (end.in_string || (first != '{' && first != '['))
+        return NULL;
+    if (end.lowest < 0)
+        return "something ends in this row that does not begin in it";
+    if (!is_line || end.depth == 0)
+        return NULL;
+    if (first == '{')
+        return "an object begins in this line and does not end in it";
+    return walk->cut_array ? "the array that begins here does not end with the file"
+                           : "an array begins in this line and does not end in it";
+}
+
+/* A text that cannot be parsed. */
+static void skip_text(walk_t *walk, prep_text_t text, const prep_origin_t *origin, qp_error_t error)
+{
+    const bool too_deep = qp_json_nesting(text.data, text.n).deepest > QP_JSON_MAX_DEPTH;
+    const char *open = too_deep ? NULL : what_is_open(walk, text, origin->unit == NULL);
+    char *detail = open == NULL
+                       ? qp_strdup(error->message)
+                       : qp_format("%s: expected JSON lines, a row a line, or one JSON array that "
+                                   "is the whole file",
+                                   open);
+    prep_tally_skip(prep_sink_tally(walk->sink), too_deep ? PREP_TOO_DEEP : PREP_NOT_JSON, origin,
+                    detail);
+    qp_free(detail);
+    qp_error_destroy(&error);
+}
+
+static qp_error_t take_row_text(walk_t *walk, prep_text_t text, prep_origin_t *origin)
 {
     json_t *json = NULL;
-    qp_error_t error = qp_json_parse("row", line.data, line.n, ROW_FLAGS, &json);
-    if (error == NULL) {
-        error = take_row(walk, json, origin);
-    } else { /* "row:1: what is wrong", or without the line in the row */
-        prep_tally_skip(prep_sink_tally(walk->sink), PREP_NOT_JSON, origin,
-                        strchr(error->message, ' ') + 1);
-        qp_error_destroy(&error);
+    qp_error_t error = qp_json_parse(NULL, text.data, text.n, ROW_FLAGS, &json);
+    if (error != NULL) {
+        skip_text(walk, text, origin, error);
+        return NULL;
     }
+    error = take_row(walk, json, origin);
     json_decref(json);
     return error;
 }
@@ -103,33 +137,16 @@ done:
  */
 static bool next_element(prep_text_t inside, size_t *at, prep_text_t *element)
 {
-    const size_t begin = *at;
-    int64_t depth = 0;
-    bool in_string = false;
-    if (begin >= inside.n)
+    if (!qp_json_next_piece(inside.data, inside.n, at, &element->data, &element->n))
         return false;
-    for (; *at < inside.n; ++*at) {
-        const char c = inside.data[*at];
-        if (in_string) {
-            *at += c == '\\';
-            in_string = c != '"';
-        } else if (c == ',' && depth <= 0) {
-            break;
-        } else {
-            in_string = c == '"';
-            depth += (c == '{' || c == '[') - (c == '}' || c == ']');
-        }
-    }
-    const size_t end = *at < inside.n ? *at : inside.n;
-    *element = prep_trim((prep_text_t){inside.data + begin, end - begin});
-    *at = end + 1;
+    *element = prep_trim(*element);
     return true;
 }
 
 static bool is_json(prep_text_t text)
 {
     json_t *json = NULL;
-    qp_error_t error = qp_json_parse("row", text.data, text.n, ROW_FLAGS, &json);
+    qp_error_t error = qp_json_parse(NULL, text.data, text.n, ROW_FLAGS, &json);
     const bool is = error == NULL;
     qp_error_destroy(&error);
     json_decref(json);
@@ -208,13 +225,15 @@ static qp_error_t read_rows(walk_t *walk, const char *path)
     void *data = NULL;
     size_t n = 0;
     QP_TRY(begins_array(path, &begins));
+    walk->cut_array = false;
     if (!begins)
         return read_lines(walk, path);
     QP_TRY(qp_reader_whole(path, &data, &n));
     const prep_text_t text = prep_trim((prep_text_t){data, n});
-    qp_error_t error = text.n >= 2 && text.data[text.n - 1] == ']'
-                           ? take_array(walk, path, (prep_text_t){text.data + 1, text.n - 2})
-                           : read_lines(walk, path); /* a damaged line is the first */
+    walk->cut_array = text.n < 2 || text.data[text.n - 1] != ']';
+    qp_error_t error = walk->cut_array /* or a damaged line is the first */
+                           ? read_lines(walk, path)
+                           : take_array(walk, path, (prep_text_t){text.data + 1, text.n - 2});
     qp_free(data);
     return error;
 }

@@ -83,26 +83,29 @@ enum { PREP_N_UNIT = PREP_DOCUMENTS + 1 };
  * used as they stand, and count against --max-bad; the others give nothing to learn, or were not
  * asked for.
  */
-#define PREP_SKIPS(X)                                                                 \
-    X(PREP_NOT_JSON, true, "not JSON")                                                \
-    X(PREP_NO_FORM, true, "rows of no known form")                                    \
-    X(PREP_WRONG_TYPE, true, "rows with a value of the wrong type")                   \
-    X(PREP_BAD_ROLE, true, "conversations with an unknown role")                      \
-    X(PREP_NO_TEMPLATE, true, "conversations that the chat template does not take")   \
-    X(PREP_NOT_UTF8, true, "documents that are not UTF-8")                            \
-    X(PREP_NOT_XML, true, "damaged rows")                                             \
-    X(PREP_BAD_POST, true, "posts with an attribute missing or wrong")                \
-    X(PREP_REPEATED, true, "posts with the Id of another")                            \
-    X(PREP_BEYOND_MODEL, true, "samples with a token that the model does not have")   \
-    X(PREP_OTHER_POSTS, false, "posts that are neither question nor answer")          \
-    X(PREP_ORPHANS, false, "answers without their question")                          \
-    X(PREP_EMPTY_QUESTIONS, false, "questions without text")                          \
-    X(PREP_EMPTY_ANSWERS, false, "answers without text")                              \
-    X(PREP_EMPTY_ROWS, false, "rows or documents without text")                       \
-    X(PREP_NO_ANSWER, false, "conversations without an answer, or with an empty one") \
-    X(PREP_NO_TARGET, false, "samples in which nothing is learnt")                    \
-    X(PREP_EQUAL_ANSWERS, false, "pairs of equal answers")                            \
-    X(PREP_UNWANTED, false, "rows of a kind that --kinds leaves out")                 \
+#define PREP_SKIPS(X)                                                                             \
+    X(PREP_NOT_JSON, true, "not JSON")                                                            \
+    X(PREP_TOO_DEEP, true, "rows of JSON that nest too deep to be read")                          \
+    X(PREP_NO_FORM, true, "rows of no known form")                                                \
+    X(PREP_WRONG_TYPE, true, "rows with a value of the wrong type")                               \
+    X(PREP_BAD_ROLE, true, "conversations with an unknown role")                                  \
+    X(PREP_NO_TEMPLATE, true, "conversations that the chat template does not take")               \
+    X(PREP_NOT_UTF8, true, "documents that are not UTF-8")                                        \
+    X(PREP_NOT_XML, true, "damaged rows")                                                         \
+    X(PREP_BAD_POST, true, "posts with an attribute missing or wrong")                            \
+    X(PREP_BAD_HTML, true, "posts or pages whose HTML cannot be read to its end")                 \
+    X(PREP_REPEATED, true, "posts with the Id of another")                                        \
+    X(PREP_BEYOND_MODEL, true, "samples with a token that the model does not have")               \
+    X(PREP_OTHER_POSTS, false, "posts that are neither question nor answer")                      \
+    X(PREP_ORPHANS, false, "answers without their question")                                      \
+    X(PREP_EMPTY_QUESTIONS, false, "questions without text")                                      \
+    X(PREP_EMPTY_ANSWERS, false, "answers without text")                                          \
+    X(PREP_EMPTY_ROWS, false, "rows or documents without text")                                   \
+    X(PREP_NO_ANSWER, false, "conversations without an answer, or with an empty one")             \
+    X(PREP_NOT_MARKED, false, "conversations of which the chat template marks nothing as learnt") \
+    X(PREP_NO_TARGET, false, "samples in which nothing is learnt")                                \
+    X(PREP_EQUAL_ANSWERS, false, "pairs of equal answers")                                        \
+    X(PREP_UNWANTED, false, "rows of a kind that --kinds leaves out")                             \
     X(PREP_TOO_LONG, false, "samples longer than --max-tokens")
 
 #define PREP_SKIP_ENUM(id, bad, text) id,
@@ -211,8 +214,9 @@ void prep_sequence_split(const prep_sequence_t *prompt, prep_sequence_t *sequenc
 typedef struct prep_sink prep_sink_t;
 
 /**
- * Refuses (QP_INPUT) when shards of another rank count stand under the same prefix. Collective; the
- * model must outlive the sink.
+ * Refuses (QP_INPUT) when shards of another rank count stand under the same prefix, or folders in
+ * the places of the shards; QP_IO where no shard can be made. Collective; the model must outlive
+ * the sink.
  */
 qp_error_t prep_sink_create(qp_comm_t *comm, const prep_options_t *options,
                             const prep_model_t *model, const char *source, prep_sink_t **sink);

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "formats/json.h"
+#include "text/alpaca.h"
 #include "text/messages.h"
 
 void prep_row_fini(prep_row_t *row)
@@ -108,32 +109,13 @@ static qp_error_t append_list(const json_t *json, const char *key, prep_row_t *r
     return error;
 }
 
-/* The schemas of tools, as a list or as its text; and what else the template is given. */
-static qp_error_t read_context(const json_t *json, prep_chat_t *chat)
-{
-    const json_t *tools = qp_json_get(json, "tools");
-    const json_t *variables = qp_json_get(json, "chat_template_kwargs");
-    if (json_is_string(tools) &&
-        !is_blank((prep_text_t){json_string_value(tools), json_string_length(tools)}))
-        QP_TRY(qp_json_parse("tools", json_string_value(tools), json_string_length(tools), 0,
-                             &chat->tools));
-    else if (!json_is_string(tools))
-        chat->tools = json_incref((json_t *)tools);
-    if (chat->tools != NULL && !json_is_array(chat->tools))
-        return qp_json_wrong("tools", chat->tools, "a list");
-    if (variables != NULL && !json_is_object(variables))
-        return qp_json_wrong("chat_template_kwargs", variables, "an object");
-    chat->variables = json_incref((json_t *)variables);
-    return NULL;
-}
-
 static qp_error_t begin_chat(const json_t *json, int n_answer, prep_row_t *row)
 {
     row->is_chat = true;
     row->chat.prompt = json_array();
     for (int i = 0; i < n_answer; i++)
         row->chat.answer[i] = json_array();
-    return read_context(json, &row->chat);
+    return qp_messages_context(json, &row->chat.tools, &row->chat.variables);
 }
 
 /* A value that is a list of turns, or a string: what this role says. */
@@ -262,78 +244,25 @@ static qp_error_t read_sharegpt(const json_t *json, prep_row_t *row)
 
 /* --- Alpaca ----------------------------------------------------------------------------------- */
 
-typedef struct {
-    prep_text_t instruction, input, output, system;
-    const json_t *history; /* pairs of earlier instruction and output, or NULL */
-} alpaca_t;
-
-static qp_error_t read_alpaca(const json_t *json, alpaca_t *a)
-{
-    QP_TRY(read_string(json, "instruction", NULL, &a->instruction));
-    QP_TRY(read_string(json, "input", "", &a->input));
-    QP_TRY(read_string(json, "output", NULL, &a->output));
-    QP_TRY(read_string(json, "system", "", &a->system));
-    a->history = qp_json_get(json, "history");
-    if (a->history != NULL && !json_is_array(a->history))
-        return qp_json_wrong("history", a->history, "a list of pairs");
-    return NULL;
-}
-
-/* The prompt of the Alpaca models, where the model has no template of its own. */
-static void build_alpaca(const alpaca_t *a, qp_str_t *prompt)
-{
-    const bool has_input = !is_blank(a->input);
-    qp_str_printf(prompt,
-                  "Below is an instruction that describes a task%s. Write a response that "
-                  "appropriately completes the request.\n\n### Instruction:\n",
-                  has_input ? ", paired with an input that provides further context" : "");
-    qp_str_append(prompt, a->instruction.data, a->instruction.n);
-    if (has_input) {
-        qp_str_puts(prompt, "\n\n### Input:\n");
-        qp_str_append(prompt, a->input.data, a->input.n);
-    }
-    qp_str_puts(prompt, "\n\n### Response:\n");
-}
-
 static qp_error_t read_alpaca_text(const json_t *json, prep_row_t *row)
 {
-    alpaca_t a = {0};
-    QP_TRY(read_alpaca(json, &a));
-    if (json_array_size(a.history) > 0 || !is_blank(a.system)) {
+    bool has_more = false;
+    QP_TRY(read_string(json, "output", NULL, &row->answer[0]));
+    qp_error_t error = qp_alpaca_text(json, &row->built, &has_more);
+    if (has_more)
         row->why = PREP_NO_TEMPLATE;
-        return QP_ERROR(QP_INPUT, "history or system, and the model has no chat template");
-    }
-    build_alpaca(&a, &row->built);
     row->prompt = (prep_text_t){row->built.data, row->built.n};
-    row->answer[0] = a.output;
-    return NULL;
+    return error;
 }
 
 static qp_error_t read_alpaca_chat(const json_t *json, prep_row_t *row)
 {
-    static const char *const roles[] = {"user", "assistant"};
-    alpaca_t a = {0};
-    const json_t *pair;
-    size_t i;
-    QP_TRY(read_alpaca(json, &a));
+    prep_text_t output = {0};
     QP_TRY(begin_chat(json, 1, row));
     json_t *messages = row->chat.answer[0];
-    if (!is_blank(a.system))
-        push(messages, "system", a.system);
-    json_array_foreach(a.history, i, pair) for (size_t k = 0; k < 2; k++)
-    {
-        const json_t *said = json_array_get(pair, k);
-        if (!json_is_string(said) || json_array_size(pair) != 2)
-            return qp_json_wrong("history", pair, "pairs of instruction and output");
-        push(messages, roles[k], (prep_text_t){json_string_value(said), json_string_length(said)});
-    }
-    qp_str_append(&row->built, a.instruction.data, a.instruction.n);
-    if (!is_blank(a.input)) {
-        qp_str_puts(&row->built, is_blank(a.instruction) ? "" : "\n\n");
-        qp_str_append(&row->built, a.input.data, a.input.n);
-    }
-    push(messages, "user", (prep_text_t){row->built.data, row->built.n});
-    push(messages, "assistant", a.output);
+    QP_TRY(qp_alpaca_messages(json, messages));
+    QP_TRY(read_string(json, "output", NULL, &output));
+    push(messages, "assistant", output);
     if (!qp_messages_answered(messages))
         row->why = PREP_NO_ANSWER;
     return NULL;

@@ -86,6 +86,20 @@ static qp_error_t refuse_leftovers(const prep_sink_t *s)
     return error;
 }
 
+/* What is known of the places of this rank's shards before anything is read. */
+static qp_error_t check_places(const prep_sink_t *s)
+{
+    qp_error_t error = NULL;
+    for (int i = 0; i < PREP_N_KIND * N_SPLIT && error == NULL; i++) {
+        if (!s->options->kind[i / N_SPLIT])
+            continue;
+        char *name = shard_name(s, i / N_SPLIT, i % N_SPLIT);
+        error = qp_shard_writer_check(name);
+        qp_free(name);
+    }
+    return error;
+}
+
 static qp_error_t open_writer(prep_sink_t *s, int kind, int split)
 {
     if (s->writer[kind][split] != NULL)
@@ -110,7 +124,9 @@ qp_error_t prep_sink_create(qp_comm_t *comm, const prep_options_t *options,
     s->source = qp_strdup(source);
     for (int kind = 0; kind < PREP_N_KIND; kind++)
         s->n_of_length[kind] = QP_NEW("prep", int64_t, N_LENGTH);
-    qp_error_t error = qp_comm_rank(comm) == 0 ? refuse_leftovers(s) : NULL;
+    qp_error_t error = check_places(s);
+    if (error == NULL && qp_comm_rank(comm) == 0)
+        error = refuse_leftovers(s);
     error = qp_comm_agree(comm, error);
     if (error != NULL)
         prep_sink_destroy(&s);
@@ -309,13 +325,28 @@ qp_error_t prep_sink_pair(prep_sink_t *s, const prep_origin_t *origin, float mar
     return add_completions(s, PREP_REWARD, origin, margin, prompt, answer);
 }
 
-static qp_error_t encode_conversation(prep_sink_t *s, int kind, const prep_chat_t *chat)
+static bool learns(const prep_sequence_t *sequence)
 {
+    for (int64_t i = 0; i < sequence->learnt.n; i++)
+        if (sequence->learnt.id[i] != 0)
+            return true;
+    return false;
+}
+
+/* Fills the sequences; *marked: in each the template marks what the assistant writes. */
+static qp_error_t encode_conversation(prep_sink_t *s, int kind, const prep_chat_t *chat,
+                                      bool *marked)
+{
+    *marked = true;
     if (kind == PREP_PROMPT)
         return prep_encode_chat_prompt(s->model, chat, &s->sequence[0]);
     const int n = (int)kind_sequences[kind];
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         QP_TRY(prep_encode_chat(s->model, chat, i, &s->sequence[i]));
+        *marked = *marked && learns(&s->sequence[i]);
+    }
+    if (!*marked)
+        return NULL;
     if (json_array_size(chat->prompt) > 0) {
         QP_TRY(prep_encode_chat_prompt(s->model, chat, &s->prompt));
         prep_sequence_split(&s->prompt, s->sequence, n);
@@ -335,9 +366,14 @@ qp_error_t prep_sink_chat(prep_sink_t *s, const prep_origin_t *origin, prep_kind
         prep_tally_skip(&s->tally, PREP_NO_TEMPLATE, origin, s->model->no_chat);
         return NULL;
     }
-    qp_error_t error = encode_conversation(s, kind, chat);
-    if (error == NULL)
+    bool marked;
+    qp_error_t error = encode_conversation(s, kind, chat, &marked);
+    if (error == NULL && marked)
         return add(s, kind, origin, kind == PREP_REWARD ? 1.0f : 0.0f);
+    if (error == NULL) {
+        prep_tally_skip(&s->tally, PREP_NOT_MARKED, origin, NULL);
+        return NULL;
+    }
     if (error->code != QP_INPUT)
         return error;
     prep_tally_skip(&s->tally, PREP_NO_TEMPLATE, origin, error->message);

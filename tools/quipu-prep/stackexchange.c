@@ -55,11 +55,11 @@ static bool is_mine(const dump_t *dump, int64_t question)
     return question % dump->n_rank == dump->rank;
 }
 
-static void skip_post(const dump_t *dump, prep_skip_t why, int64_t id)
+static void skip_post(const dump_t *dump, prep_skip_t why, int64_t id, const char *detail)
 {
     const prep_origin_t origin = {
         .id = id, .path = dump->options->file[0], .unit = "post", .number = id};
-    prep_tally_skip(dump->tally, why, &origin, NULL);
+    prep_tally_skip(dump->tally, why, &origin, detail);
 }
 
 /* --- first pass: XML to Markdown -------------------------------------------------------------- */
@@ -162,11 +162,16 @@ static qp_error_t take_row(void *owner, const dump_row_t *row)
     dump->tally->count[PREP_DROPPED] += mine ? row->n_dropped : 0;
     if (type != QUESTION && type != ANSWER) {
         if (mine)
-            skip_post(dump, PREP_OTHER_POSTS, post.id);
+            skip_post(dump, PREP_OTHER_POSTS, post.id, NULL);
         return NULL;
     }
-    QP_TRY(read_text(dump, row, type == QUESTION, &dump->markdown));
-    return keep_post(dump, post);
+    error = read_text(dump, row, type == QUESTION, &dump->markdown);
+    if (error == NULL)
+        return keep_post(dump, post);
+    if (mine)
+        skip_post(dump, PREP_BAD_HTML, post.id, error->message);
+    qp_error_destroy(&error);
+    return NULL;
 }
 
 /* --- second pass: question by question -------------------------------------------------------- */
@@ -210,7 +215,7 @@ static void sort_posts(dump_t *dump)
             dump->post[n - 1].question != post->question)
             dump->post[n++] = *post;
         else if (is_mine(dump, post->question))
-            skip_post(dump, PREP_REPEATED, post->id);
+            skip_post(dump, PREP_REPEATED, post->id, NULL);
     }
     dump->n_post = n;
 }
@@ -385,12 +390,12 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
     dump->tally->count[PREP_ANSWERS] += n_post - (question->id == question->question);
     if (question->id != question->question) {
         for (int64_t i = 0; i < n_post; i++)
-            skip_post(dump, PREP_ORPHANS, post[i].id);
+            skip_post(dump, PREP_ORPHANS, post[i].id, NULL);
         return NULL;
     }
     dump->tally->count[PREP_QUESTIONS]++;
     if (question->n_bytes == 0) {
-        skip_post(dump, PREP_EMPTY_QUESTIONS, question->id);
+        skip_post(dump, PREP_EMPTY_QUESTIONS, question->id, NULL);
         return NULL;
     }
     prep_origin_t origin = {.id = question->id,
@@ -413,7 +418,7 @@ static qp_error_t emit_question(dump_t *dump, const post_t *post, int64_t n_post
             prompt = prep_question(text);
             origin.group = prep_group(text);
         } else if (text.n == 0)
-            skip_post(dump, PREP_EMPTY_ANSWERS, post[i].id);
+            skip_post(dump, PREP_EMPTY_ANSWERS, post[i].id, NULL);
         else
             answer[n_answer++] = (answer_t){.text = text,
                                             .id = post[i].id,
