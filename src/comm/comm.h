@@ -107,16 +107,15 @@ void qp_tree_sum_f32(qp_comm_t *comm, float *data, int64_t n);
 void qp_tree_sum_f64(qp_comm_t *comm, double *data, int64_t n);
 
 /**
- * The same sum in the background: begin() hands segments of one array to a helper thread in the
- * same order on every rank; wait() returns when all begun segments are done. Data must not be
- * touched in between. Collective as a whole. Used to overlap the gradient reduction with backward.
+ * The same sum on a communicator of its own, for one helper thread: it may run beside anything else
+ * on \a comm, and sleeps between polls, so that the computing threads keep their cores. Create and
+ * destroy are collective.
  */
-typedef struct qp_reducer qp_reducer_t;
-qp_error_t qp_reducer_create(qp_comm_t *comm,
-                             qp_reducer_t **reducer); /* own duplicate communicator */
-void qp_reducer_begin(qp_reducer_t *reducer, float *data, int64_t n);
-void qp_reducer_wait(qp_reducer_t *reducer);
-void qp_reducer_destroy(qp_reducer_t **reducer);
+typedef struct qp_tree_group qp_tree_group_t;
+qp_error_t qp_tree_group_create(qp_comm_t *comm, qp_tree_group_t **group);
+void qp_tree_group_sum_f32(qp_tree_group_t *group, float *data, int64_t n);
+/** Nulls; NULL allowed. */
+void qp_tree_group_destroy(qp_tree_group_t **group);
 
 /* --- cores ------------------------------------------------------------------------------------ */
 

@@ -55,7 +55,7 @@ static inline qp_mat_t qp_mat_rows(qp_mat_t m, int64_t first, int64_t n_row)
     return m;
 }
 
-typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA } qp_backend_t;
+typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA, QP_BACKEND_CHECK } qp_backend_t;
 
 typedef struct {
     int backend;     /**< qp_backend_t */
@@ -85,8 +85,10 @@ typedef struct qp_device {
                                 node-shared memory, qp_device_from_host() works */
 } qp_device_t;
 
-/** An ordered stream of ops on a device; ops on one queue run in order. CPU ops are done on return.
- */
+/** A point in the work of a queue; see ops.h. Backends define it. */
+typedef struct qp_event qp_event_t;
+
+/** An ordered stream of ops on a device; ops on one queue run in order. Backends extend it. */
 typedef struct qp_queue {
     qp_device_t *device;
 } qp_queue_t;
@@ -119,8 +121,9 @@ qp_queue_t *qp_device_queue(qp_device_t *device);
 /** "cpu: 2 threads, AVX-512 VNNI BF16, oneDNN 2.6.3, bf16"; owned by the device. */
 const char *qp_device_describe(const qp_device_t *device);
 
-/** A host block (node-shared memory) as a device address; only if host_addressable. */
+/** A host block (node-shared memory) as a device address, and back; only if host_addressable. */
 qp_dptr_t qp_device_from_host(const qp_device_t *device, void *host);
+void *qp_device_to_host(const qp_device_t *device, qp_dptr_t p);
 
 /** dtype of activations in products: bf16 or fp32 by config.compute. */
 static inline qp_dtype_t qp_device_dtype(const qp_device_t *device)

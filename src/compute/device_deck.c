@@ -7,10 +7,12 @@ static const qp_deck_key_t keys[] = {
      .type = QP_DECK_CHOICE,
      .offset = offsetof(qp_device_config_t, backend),
      .value = "\"auto\"",
-     .choices = "auto|cpu|cuda",
+     .choices = "auto|cpu|cuda|check",
      .unit = "",
-     .help = "Where the model computes; auto is cpu: this version has no CUDA backend and refuses "
-             "cuda.",
+     .help =
+         "Where the model computes; auto is cpu: this version has no CUDA backend and refuses "
+         "cuda. check is a tool for developers: the CPU, late and in another order, with device "
+         "memory that only ops can read.",
      .flags = QP_DECK_RESTART_OK},
     {.path = "device.compute",
      .type = QP_DECK_CHOICE,

@@ -1,9 +1,18 @@
 /**
  * \file ops.h
  * The op table. Model and training code call these slots and nothing else; each backend fills one
- * const table, all slots required. Every op is asynchronous on its queue (the CPU's are done on
- * return), takes device addresses only, and allocates nothing after its first call at a given size
- * (backends keep growing scratch). "mat" sizes in comments are [rows, cols].
+ * const table, all slots required. "mat" sizes in comments are [rows, cols].
+ *
+ * The contract, which the backend "check" enforces (compute/check/):
+ * - A slot with a queue only puts work into it and may return before any of it is done. Work of one
+ *   queue is done in order; two queues know of each other by events alone.
+ * - Whatever a slot is given by pointer (descriptors, the host arrays in them, what upload() reads)
+ *   is read before it returns. Exceptions say so: upload_async(), download_async().
+ * - Device memory is read and written by ops only. New memory holds undefined bytes, and so does
+ *   what discard() was told of.
+ * - download(), synchronize(), event_synchronize() and slots that return numbers wait; nothing else
+ *   does. An error of work that was queued is returned by the next slot that waits.
+ * - Nothing is allocated by ops but scratch, which grows to the largest pass and then stays.
  *
  * T is the number of tokens of a ragged batch, D = d_model, V = n_vocab, H = n_head, G = n_kv_head,
  * E = head_dim. Sums are in fp32 whatever the storage. Results do not depend on the number of
@@ -39,18 +48,15 @@ typedef struct {
 } qp_linear_mode_t;
 
 /**
- * One frozen linear y = x W^T + bias. Storage belongs to the base (one arena); the views are filled
- * by weight_bind() and the contents by weight_pack().
+ * One frozen linear y = x W^T + bias. How it lies in its storage (of weight_bytes(), part of the
+ * base's one block) is the backend's own matter.
  */
 typedef struct {
     qp_weight_kind_t kind;
     int64_t n_out, n_in;
+    bool has_bias;
     qp_linear_mode_t mode;
-    qp_dptr_t data;    /**< packed or plain weights */
-    qp_dptr_t scale;   /**< [n_out] fp32, absmax / 127 of each row; int8 kinds */
-    qp_dptr_t row_sum; /**< [n_out] int32 sums of the int8 rows; int8 kinds */
-    qp_dptr_t col_sum; /**< [n_in] int32 sums of the int8 columns; QP_WEIGHT_INT8 */
-    qp_dptr_t bias;    /**< [n_out] fp32 or none */
+    qp_dptr_t storage;
 } qp_weight_t;
 
 /* --- ragged batches on the device ------------------------------------------------------------- */
@@ -91,6 +97,7 @@ typedef struct {
 } qp_kv_t;
 
 typedef struct {
+    int64_t n_seq;              /**< as of the batch */
     const int32_t *n_past;      /**< host [n_seq]: tokens already in the cache before this batch */
     const int32_t *block_table; /**< host [n_seq, table_ld] block numbers */
     int64_t table_ld;
@@ -168,23 +175,50 @@ typedef struct qp_ops {
     /** Bytes that the backend's own scratch will grow to, for the memory plan; about, from above.
      */
     size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size);
+    /** Memory of the device that is free, and all of it. */
+    void (*memory_info)(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes);
+    /** Aligned to 64 bytes at least; undefined contents. */
     qp_error_t (*alloc)(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
-    void (*release)(qp_device_t *device, qp_dptr_t *p); /**< nulls; {0} allowed */
+    /** Waits for all work that was queued before. Nulls; {0} allowed. */
+    void (*release)(qp_device_t *device, qp_dptr_t *p);
+    /** Host memory that the device reads and writes by itself (pinned). */
+    qp_error_t (*host_alloc)(qp_device_t *device, const char *label, size_t bytes, void **out);
+    void (*host_release)(qp_device_t *device, void *p);
+
+    /* --- queues and events -------------------------------------------------------------------- */
+    qp_error_t (*queue_create)(qp_device_t *device, qp_queue_t **queue);
+    /** Waits for its work. Nulls; NULL allowed. */
+    void (*queue_destroy)(qp_queue_t **queue);
+    qp_error_t (*synchronize)(qp_queue_t *q);
+    qp_error_t (*event_create)(qp_device_t *device, qp_event_t **event);
+    void (*event_destroy)(qp_event_t **event);
+    /** The event stands for all work of the queue so far; it may be recorded again. */
+    qp_error_t (*event_record)(qp_queue_t *q, qp_event_t *event);
+    /** What is queued in q from here on waits for the event as it is recorded now. */
+    qp_error_t (*event_wait)(qp_queue_t *q, qp_event_t *event);
+    /** The host waits. An event that was never recorded has come. */
+    qp_error_t (*event_synchronize)(qp_event_t *event);
+
+    /* --- copies ------------------------------------------------------------------------------- */
+    /** \a from may be overwritten or freed on return. */
     qp_error_t (*upload)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
-    qp_error_t (*download)(qp_queue_t *q, void *to, qp_dptr_t from,
-                           size_t bytes); /**< synchronous */
+    /** \a from (of host_alloc()) stays as it is until the queue has got there. */
+    qp_error_t (*upload_async)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
+    /** Waits. */
+    qp_error_t (*download)(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
+    /** \a to (of host_alloc()) holds the bytes when the queue has got there. */
+    qp_error_t (*download_async)(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
     qp_error_t (*copy)(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes);
     qp_error_t (*zero)(qp_queue_t *q, qp_dptr_t p, size_t bytes);
-    qp_error_t (*synchronize)(qp_queue_t *q);
+    /** What is there is of no use to anybody any more. */
+    qp_error_t (*discard)(qp_queue_t *q, qp_dptr_t p, size_t bytes);
 
     /* --- frozen linears ----------------------------------------------------------------------- */
-    /** Bytes that data + scale + row_sum + col_sum + bias take (each aligned to 64). */
-    size_t (*weight_bytes)(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
-    /** Points the views of \a w (kind, n_out, n_in set; \a has_bias) into \a storage. */
-    void (*weight_bind)(qp_weight_t *w, bool has_bias, qp_dptr_t storage);
+    /** Bytes of w's storage (kind, n_out, n_in and has_bias are set). */
+    size_t (*weight_bytes)(const qp_device_t *device, const qp_weight_t *w);
     /**
-     * Fills w from host memory: plain [n_out, n_in] in the kind's stored type (fp32, bf16, int8),
-     * scale [n_out] (int8 kinds; NULL otherwise), bias [n_out] fp32 or NULL.
+     * Fills w's storage from host memory: plain [n_out, n_in] in the kind's stored type (fp32,
+     * bf16, int8), scale [n_out] (int8 kinds; NULL otherwise), bias [n_out] fp32 or NULL.
      */
     qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
@@ -279,25 +313,22 @@ typedef struct qp_ops {
     /**
      * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's
      * warpers. The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING};
-     * ties and order by token id, so the draw does not depend on the other rows. token [N] int32;
-     * logprob [N] fp32 is of the unwarped (temperature 1) distribution, of all tokens. sample,
-     * position: host [N]. forbid: host [N], 1: the row must not draw sampling->forbidden (their
-     * logits are overwritten); NULL: every row may.
+     * ties and order by token id, so the draw does not depend on the other rows. token [N] int32,
+     * or -1 where a logit is NaN or infinite; logprob [N] fp32 is of the unwarped (temperature 1)
+     * distribution, of all tokens. sample, position: [N] uint32. forbid: [N] uint32, 1: the row
+     * must not draw sampling->forbidden (their logits are overwritten); none: every row may.
      */
     qp_error_t (*sample)(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position, const uint8_t *forbid);
+                         qp_dptr_t sample, qp_dptr_t position, qp_dptr_t forbid);
 
     /* --- optimiser, flat fp32 arrays ---------------------------------------------------------- */
     /** Sum of squares in a fixed order; a NaN or infinity in x makes the result non-finite.
-     * Synchronous. */
+     * Waits. */
     qp_error_t (*sum_squares)(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out);
     /** AdamW (decoupled decay, torch's order of operations); also writes bf16 copy if not none. */
     qp_error_t (*adamw)(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_dptr_t grad,
                         qp_dptr_t m, qp_dptr_t v, int64_t n, const qp_adamw_t *hyper);
 } qp_ops_t;
-
-/** The backend of the CPU. */
-extern const qp_ops_t qp_ops_cpu;
 
 #endif

@@ -92,9 +92,8 @@ size_t qp_base_lay_out(qp_base_t *base, int64_t n_position, qp_dptr_t start)
         layer->post_norm = qp_arena_vector(&arena, config->d_model);
         for (int g = 0; g < QP_N_GROUP; g++) {
             qp_weight_t *w = &layer->group[g];
-            bool has_bias = qp_group_has_bias(config, (qp_group_t)g);
-            size_t bytes = ops->weight_bytes(w->kind, w->n_out, w->n_in, has_bias);
-            ops->weight_bind(w, has_bias, qp_arena_take(&arena, bytes));
+            w->has_bias = qp_group_has_bias(config, (qp_group_t)g);
+            w->storage = qp_arena_take(&arena, ops->weight_bytes(base->device, w));
         }
     }
     return arena.used_bytes;

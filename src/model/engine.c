@@ -25,6 +25,15 @@ static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
     }
 }
 
+/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid */
+static size_t descriptor_bytes(const qp_engine_t *engine)
+{
+    return 3 * qp_descriptor_bytes(engine->max_token) + qp_descriptor_bytes(engine->max_seq + 1) +
+           qp_descriptor_bytes(engine->max_seq) +
+           qp_descriptor_bytes(engine->max_seq * engine->table_ld) +
+           3 * qp_descriptor_bytes(engine->config.max_active);
+}
+
 static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64_t r,
                       qp_dptr_t start)
 {
@@ -38,14 +47,8 @@ static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64
     engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
     engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
     engine->rstd = qp_arena_vector(&arena, n_seq);
-    engine->token = qp_arena_vector(&arena, n);
-    engine->position = qp_arena_vector(&arena, n);
-    engine->sample = qp_arena_vector(&arena, n);
-    engine->cu_seqlens = qp_arena_vector(&arena, engine->max_seq + 1);
-    engine->drawn = qp_arena_vector(&arena, n_seq);
-    engine->logprob = qp_arena_vector(&arena, n_seq);
-    engine->map.n_past_device = qp_arena_vector(&arena, engine->max_seq);
-    engine->map.block_table_device = qp_arena_vector(&arena, engine->max_seq * engine->table_ld);
+    engine->result = qp_arena_vector(&arena, 2 * n_seq);
+    engine->descriptor.device = qp_arena_take(&arena, descriptor_bytes(engine));
     return arena.used_bytes;
 }
 
@@ -66,9 +69,9 @@ static void allocate_host(qp_engine_t *engine)
     engine->host_table = QP_NEW("engine", int32_t, engine->max_seq * engine->table_ld);
     engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
-    engine->draw_forbid = QP_NEW("engine", uint8_t, n_seq);
-    engine->host_drawn = QP_NEW("engine", int32_t, n_seq);
-    engine->host_logprob = QP_NEW("engine", float, n_seq);
+    engine->draw_forbid = QP_NEW("engine", uint32_t, n_seq);
+    engine->host_result = QP_NEW("engine", int32_t, 2 * n_seq);
+    qp_descriptor_init(&engine->descriptor, engine->descriptor.device, descriptor_bytes(engine));
     engine->map.n_past = engine->host_past;
     engine->map.block_table = engine->host_table;
     engine->map.table_ld = engine->table_ld;
@@ -160,11 +163,12 @@ void qp_engine_destroy(qp_engine_t **out)
         engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
-    void *host[] = {
-        engine->slot,        engine->free_block,    engine->n_holder,     engine->draw_slot,
-        engine->host_token,  engine->host_position, engine->host_sample,  engine->host_cu_seqlens,
-        engine->host_past,   engine->host_table,    engine->draw_sample,  engine->draw_position,
-        engine->draw_forbid, engine->host_drawn,    engine->host_logprob, engine->kv};
+    void *host[] = {engine->slot,        engine->free_block,      engine->n_holder,
+                    engine->draw_slot,   engine->host_token,      engine->host_position,
+                    engine->host_sample, engine->host_cu_seqlens, engine->host_past,
+                    engine->host_table,  engine->draw_sample,     engine->draw_position,
+                    engine->draw_forbid, engine->host_result,     engine->kv};
+    qp_descriptor_fini(&engine->descriptor);
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         qp_free(host[i]);
     QP_FREE(*out);

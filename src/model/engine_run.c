@@ -81,6 +81,7 @@ static qp_error_t build_batch(qp_engine_t *engine)
                 add_tokens(engine, slot, slot->n_past, n - 1);
             slot->n_past = n;
         }
+    engine->map.n_seq = engine->n_seq;
     engine->map.n_decode = engine->n_draw;
     return NULL;
 }
@@ -89,30 +90,24 @@ static qp_error_t build_batch(qp_engine_t *engine)
 
 static qp_error_t upload_batch(qp_engine_t *engine)
 {
-    const qp_ops_t *ops = engine->flow.ops;
-    qp_queue_t *q = engine->flow.q;
-    int64_t n_token = engine->n_token, n_seq = engine->n_seq;
-    const struct {
-        qp_dptr_t to;
-        const void *from;
-        int64_t n;
-    } array[] = {
-        {engine->token, engine->host_token, n_token},
-        {engine->position, engine->host_position, n_token},
-        {engine->sample, engine->host_sample, n_token},
-        {engine->cu_seqlens, engine->host_cu_seqlens, n_seq + 1},
-        {engine->map.n_past_device, engine->host_past, n_seq},
-        {engine->map.block_table_device, engine->host_table, n_seq * engine->table_ld},
-    };
-    for (size_t i = 0; i < sizeof array / sizeof *array; i++)
-        QP_TRY(ops->upload(q, array[i].to, array[i].from, qp_bytes(array[i].n, sizeof(int32_t))));
-    engine->flow.batch = (qp_ragged_t){.n_token = n_token,
-                                       .n_seq = n_seq,
-                                       .cu_seqlens_host = engine->host_cu_seqlens,
-                                       .cu_seqlens = engine->cu_seqlens,
-                                       .position = engine->position,
-                                       .sample = engine->sample};
-    return NULL;
+    qp_descriptor_t *d = &engine->descriptor;
+    const int64_t n_token = engine->n_token, n_seq = engine->n_seq, n_draw = engine->n_draw;
+    qp_descriptor_clear(d);
+    engine->token = qp_descriptor_put(d, engine->host_token, n_token);
+    engine->flow.batch =
+        (qp_ragged_t){.n_token = n_token,
+                      .n_seq = n_seq,
+                      .cu_seqlens_host = engine->host_cu_seqlens,
+                      .cu_seqlens = qp_descriptor_put(d, engine->host_cu_seqlens, n_seq + 1),
+                      .position = qp_descriptor_put(d, engine->host_position, n_token),
+                      .sample = qp_descriptor_put(d, engine->host_sample, n_token)};
+    engine->map.n_past_device = qp_descriptor_put(d, engine->host_past, n_seq);
+    engine->map.block_table_device =
+        qp_descriptor_put(d, engine->host_table, n_seq * engine->table_ld);
+    engine->draw_sample_at = qp_descriptor_put(d, engine->draw_sample, n_draw);
+    engine->draw_position_at = qp_descriptor_put(d, engine->draw_position, n_draw);
+    engine->draw_forbid_at = qp_descriptor_put(d, engine->draw_forbid, n_draw);
+    return qp_descriptor_send(d, engine->flow.q);
 }
 
 /* Logits of the last token of every active sequence. */
@@ -145,30 +140,38 @@ static qp_error_t draw(qp_engine_run_t *run)
                               .top_k = config->do_sample ? config->top_k : 0,
                               .top_p = config->do_sample ? (float)config->top_p : 1.0f,
                               .forbidden = run->eos};
-    size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
-    QP_TRY(ops->sample(q, engine->drawn, engine->logprob,
+    const size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
+    QP_TRY(ops->sample(q, engine->result, qp_dptr_at(engine->result, bytes),
                        qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
-                       engine->draw_sample, engine->draw_position, engine->draw_forbid));
-    QP_TRY(ops->download(q, engine->host_drawn, engine->drawn, bytes));
-    return ops->download(q, engine->host_logprob, engine->logprob, bytes);
+                       engine->draw_sample_at, engine->draw_position_at, engine->draw_forbid_at));
+    return ops->download(q, engine->host_result, engine->result, 2 * bytes);
 }
 
 /* Hands the drawn tokens to their requests. */
-static void accept(qp_engine_run_t *run)
+static qp_error_t accept(qp_engine_run_t *run)
 {
     qp_engine_t *engine = run->engine;
     for (int64_t s = 0; s < engine->n_draw; s++) {
         qp_slot_t *slot = engine->draw_slot[s];
         qp_request_t *request = slot->request;
-        request->token[request->n_token] = engine->host_drawn[s];
-        request->logprob[request->n_token] = engine->host_logprob[s];
+        const int32_t drawn = engine->host_result[s];
+        if (drawn < 0)
+            return QP_ERROR(QP_INPUT,
+                            "answer %u, position %u: the model gives a logit that is NaN or "
+                            "infinite (weights that are broken, or training that has diverged: a "
+                            "smaller optim.lr may help)",
+                            engine->draw_sample[s], engine->draw_position[s]);
+        request->token[request->n_token] = drawn;
+        memcpy(&request->logprob[request->n_token], &engine->host_result[engine->n_draw + s],
+               sizeof(float));
         request->n_token++;
-        request->stopped = qp_eos_has(run->eos, engine->host_drawn[s]);
+        request->stopped = qp_eos_has(run->eos, drawn);
         slot->active =
             !request->stopped && request->n_token < qp_engine_longest_answer(engine, request);
         if (!slot->active)
             run->n_active--;
     }
+    return NULL;
 }
 
 static qp_error_t answer_all(qp_engine_run_t *run)
@@ -179,7 +182,7 @@ static qp_error_t answer_all(qp_engine_run_t *run)
         QP_TRY(build_batch(engine));
         QP_TRY(forward(engine));
         QP_TRY(draw(run));
-        accept(run);
+        QP_TRY(accept(run));
     }
     return NULL;
 }

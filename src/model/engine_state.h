@@ -3,6 +3,7 @@
 #define QP_MODEL_ENGINE_STATE_H
 
 #include "model/engine.h"
+#include "model/descriptor.h"
 #include "model/layer.h"
 
 enum { QP_KV_BLOCK_LEN = 32 };
@@ -33,15 +34,16 @@ struct qp_engine {
     qp_kv_t *kv; /**< [n_layer] */
     qp_kv_map_t map;
     qp_layer_state_t state;
-    qp_mat_t residual;                 /**< [max_token, D] fp32 */
-    qp_mat_t hidden;                   /**< [max_active, D] C */
-    qp_mat_t logits;                   /**< [max_active, V] fp32 */
-    qp_dptr_t rstd;                    /**< [max_active] */
-    qp_dptr_t token, position, sample; /**< [max_token] */
-    qp_dptr_t cu_seqlens;              /**< [max_seq + 1] */
-    qp_dptr_t drawn, logprob;          /**< [max_active] */
-    qp_slot_t *slot;                   /**< [max_active] */
-    int32_t *free_block;               /**< [n_block] stack */
+    qp_mat_t residual;          /**< [max_token, D] fp32 */
+    qp_mat_t hidden;            /**< [max_active, D] C */
+    qp_mat_t logits;            /**< [max_active, V] fp32 */
+    qp_dptr_t rstd;             /**< [max_active] */
+    qp_descriptor_t descriptor; /**< of the batch: what follows, and flow.batch and map */
+    qp_dptr_t token;            /**< [n_token] */
+    qp_dptr_t draw_sample_at, draw_position_at, draw_forbid_at; /**< [n_draw] */
+    qp_dptr_t result;    /**< [2 max_active]: n_draw drawn tokens, then their log-probabilities */
+    qp_slot_t *slot;     /**< [max_active] */
+    int32_t *free_block; /**< [n_block] stack */
     int64_t n_free_block;
     int32_t *n_holder; /**< [n_block] slots that a block is part of */
     /* the batch, host: first the last token of every active slot, then what else is new */
@@ -52,9 +54,8 @@ struct qp_engine {
     int32_t *host_cu_seqlens;              /**< [max_seq + 1] */
     int32_t *host_past, *host_table;       /**< [max_seq], [max_seq, table_ld] */
     uint32_t *draw_sample, *draw_position; /**< [max_active] */
-    uint8_t *draw_forbid;                  /**< [max_active] 1: EOS would come too early */
-    int32_t *host_drawn;                   /**< [max_active] */
-    float *host_logprob;                   /**< [max_active] */
+    uint32_t *draw_forbid;                 /**< [max_active] 1: EOS would come too early */
+    int32_t *host_result;                  /**< [2 max_active] the result */
 };
 
 /* --- engine_blocks.c: a block is part of several slots where no slot writes to it any more -----

@@ -23,8 +23,7 @@ static void pick_rows(qp_workspace_t *ws, const qp_model_batch_t *batch)
             continue;
         ws->has_logprob |= batch->target[t] >= 0;
         ws->has_value |= batch->valued != NULL && batch->valued[t];
-        ws->host_row[n] = (int32_t)t;
-        ws->host_target[n++] = batch->target[t];
+        ws->host_row[n++] = (int32_t)t;
     }
     ws->n_picked = n;
 }
@@ -57,26 +56,18 @@ static qp_error_t picked_in_f32(const qp_workspace_t *ws, qp_mat_t *whole)
 
 /* Draws the mask of what the scalar head reads, if there is dropout. */
 static qp_error_t draw_head_mask(qp_workspace_t *ws, const qp_adapter_t *adapter,
-                                 const qp_model_batch_t *batch, const qp_pass_t *pass)
+                                 const qp_pass_t *pass)
 {
-    const qp_ops_t *ops = ws->flow.ops;
-    const size_t bytes = qp_bytes(ws->n_picked, sizeof(int32_t));
     const qp_ragged_t rows = {
         .n_token = ws->n_picked, .position = ws->picked_position, .sample = ws->picked_sample};
     qp_philox_key_t key = pass->key;
     ws->head_mask = (qp_mask_t){0};
     if (!pass->training || adapter->head_dropout == 0.0f)
         return NULL;
-    for (int64_t i = 0; i < ws->n_picked; i++)
-        ws->host_back[i] = batch->position[ws->host_row[i]];
-    QP_TRY(ops->upload(ws->flow.q, ws->picked_position, ws->host_back, bytes));
-    for (int64_t i = 0; i < ws->n_picked; i++)
-        ws->host_back[i] = (int32_t)batch->sample[ws->host_row[i]];
-    QP_TRY(ops->upload(ws->flow.q, ws->picked_sample, ws->host_back, bytes));
     key.site = QP_SITE_VALUE_DROPOUT;
     ws->head_mask = (qp_mask_t){ws->head_bits, 1.0f / (1.0f - adapter->head_dropout)};
-    return ops->dropout(ws->flow.q, ws->head_bits, ws->hidden.n_col, adapter->head_dropout, &key,
-                        &rows);
+    return ws->flow.ops->dropout(ws->flow.q, ws->head_bits, ws->hidden.n_col, adapter->head_dropout,
+                                 &key, &rows);
 }
 
 /* Element \a offset of the head's segment of a flat array of the adapter. */
@@ -86,49 +77,65 @@ static qp_dptr_t head_at(const qp_adapter_t *adapter, qp_dptr_t array, int64_t o
                       qp_bytes(adapter->layer_first[adapter->n_layer] + offset, sizeof(float)));
 }
 
+/* Where a head says what it says. */
+static qp_dptr_t result_at(const qp_workspace_t *ws, int result)
+{
+    return qp_dptr_at(ws->result, qp_bytes(result * ws->n_picked, sizeof(float)));
+}
+
 static qp_error_t lm_head(qp_workspace_t *ws, bool backward, bool with_entropy)
 {
     const qp_flow_t *flow = &ws->flow;
-    return flow->ops->lm_head(flow->q, ws->logprob, with_entropy ? ws->entropy : (qp_dptr_t){0},
+    return flow->ops->lm_head(flow->q, result_at(ws, QP_RESULT_LOGPROB),
+                              with_entropy ? result_at(ws, QP_RESULT_ENTROPY) : (qp_dptr_t){0},
                               backward ? picked_gradient(ws) : (qp_mat_t){0},
                               qp_mat_rows(ws->picked, 0, ws->n_picked), ws->base->lm_head,
                               ws->target);
 }
 
-/* values = hidden w; the bias, one number, is added on the host */
+/* values = hidden w; the bias, one number, goes along and is added on the host */
 static qp_error_t scalar_head(qp_workspace_t *ws, const qp_adapter_t *adapter)
 {
     const qp_flow_t *flow = &ws->flow;
     const int64_t d_model = ws->hidden.n_col;
     qp_mat_t whole;
     QP_TRY(picked_in_f32(ws, &whole));
+    if (adapter->head == QP_HEAD_VALUE)
+        QP_TRY(flow->ops->copy(flow->q, result_at(ws, QP_N_RESULT),
+                               head_at(adapter, adapter->param, d_model), sizeof(float)));
     return flow->ops->matmul(flow->q, 1.0f, whole, false,
                              qp_mat(head_at(adapter, adapter->param, 0), QP_F32, 1, d_model), true,
-                             0.0f, qp_mat(ws->value, QP_F32, ws->n_picked, 1), (qp_mask_t){0});
+                             0.0f, qp_mat(result_at(ws, QP_RESULT_VALUE), QP_F32, ws->n_picked, 1),
+                             (qp_mask_t){0});
 }
 
-/* Numbers of the picked rows to where \a wanted asks for them in the batch, zero elsewhere. */
-static qp_error_t read_rows(const qp_workspace_t *ws, const qp_model_batch_t *batch, qp_dptr_t from,
-                            bool of_targets, float bias, float *to)
+/* One number of each picked row to where \a batch asks for it, zero elsewhere. */
+static void spread(const qp_workspace_t *ws, const qp_model_batch_t *batch, qp_result_t result,
+                   float bias, float *to)
 {
-    QP_TRY(ws->flow.ops->download(ws->flow.q, ws->host_real, from,
-                                  qp_bytes(ws->n_picked, sizeof(float))));
+    const float *from = ws->host_real + result * ws->n_picked;
     for (int64_t i = 0; i < ws->n_picked; i++) {
         const int32_t t = ws->host_row[i];
-        if (of_targets ? batch->target[t] >= 0 : batch->valued[t] != 0)
-            to[t] = ws->host_real[i] + bias;
+        if (result == QP_RESULT_VALUE ? batch->valued[t] != 0 : batch->target[t] >= 0)
+            to[t] = from[i] + bias;
     }
-    return NULL;
 }
 
-static qp_error_t read_values(const qp_workspace_t *ws, const qp_adapter_t *adapter,
-                              const qp_model_batch_t *batch, float *value)
+/* Waits for all that heads said of the picked rows, and hands it out. */
+static qp_error_t read_results(qp_workspace_t *ws, const qp_adapter_t *adapter,
+                               const qp_model_batch_t *batch, const qp_model_outputs_t *outputs)
 {
-    float bias = 0.0f;
-    if (adapter->head == QP_HEAD_VALUE)
-        QP_TRY(ws->flow.ops->download(
-            ws->flow.q, &bias, head_at(adapter, adapter->param, ws->hidden.n_col), sizeof bias));
-    return read_rows(ws, batch, ws->value, false, bias, value);
+    const bool biased = ws->has_value && adapter->head == QP_HEAD_VALUE;
+    const int64_t n = QP_N_RESULT * ws->n_picked;
+    QP_TRY(ws->flow.ops->download(ws->flow.q, ws->host_real, ws->result,
+                                  qp_bytes(n + 1, sizeof(float))));
+    if (ws->has_logprob && outputs->logprob != NULL)
+        spread(ws, batch, QP_RESULT_LOGPROB, 0.0f, outputs->logprob);
+    if (ws->has_logprob && outputs->entropy != NULL)
+        spread(ws, batch, QP_RESULT_ENTROPY, 0.0f, outputs->entropy);
+    if (ws->has_value && outputs->value != NULL)
+        spread(ws, batch, QP_RESULT_VALUE, biased ? ws->host_real[n] : 0.0f, outputs->value);
+    return NULL;
 }
 
 static void clear(const qp_model_outputs_t *outputs, int64_t n_token)
@@ -139,45 +146,40 @@ static void clear(const qp_model_outputs_t *outputs, int64_t n_token)
             memset(all[i], 0, qp_bytes(n_token, sizeof(float)));
 }
 
-static qp_error_t run_heads(qp_workspace_t *ws, const qp_role_t *role,
-                            const qp_model_batch_t *batch, const qp_pass_t *pass, bool backward,
-                            const qp_model_outputs_t *outputs)
+static qp_error_t run_heads(qp_workspace_t *ws, const qp_role_t *role, const qp_pass_t *pass,
+                            bool backward, bool with_entropy)
 {
-    const qp_ops_t *ops = ws->flow.ops;
-    qp_queue_t *q = ws->flow.q;
-    const size_t bytes = qp_bytes(ws->n_picked, sizeof(int32_t));
-    QP_TRY(ops->upload(q, ws->row, ws->host_row, bytes));
-    QP_TRY(ops->upload(q, ws->target, ws->host_target, bytes));
-    QP_TRY(ops->gather_rows(q, qp_mat_rows(ws->picked, 0, ws->n_picked), qp_model_hidden(ws),
-                            ws->row));
-    if (ws->has_logprob) {
-        QP_TRY(lm_head(ws, backward, outputs->entropy != NULL));
-        if (outputs->logprob != NULL)
-            QP_TRY(read_rows(ws, batch, ws->logprob, true, 0.0f, outputs->logprob));
-        if (outputs->entropy != NULL)
-            QP_TRY(read_rows(ws, batch, ws->entropy, true, 0.0f, outputs->entropy));
-    }
-    if (ws->has_value) {
-        QP_TRY(draw_head_mask(ws, role->adapter, batch, pass));
-        QP_TRY(scalar_head(ws, role->adapter));
-        if (outputs->value != NULL)
-            QP_TRY(read_values(ws, role->adapter, batch, outputs->value));
-    }
-    return NULL;
+    QP_TRY(ws->flow.ops->gather_rows(ws->flow.q, qp_mat_rows(ws->picked, 0, ws->n_picked),
+                                     qp_model_hidden(ws), ws->row));
+    if (ws->has_logprob)
+        QP_TRY(lm_head(ws, backward, with_entropy));
+    if (!ws->has_value)
+        return NULL;
+    QP_TRY(draw_head_mask(ws, role->adapter, pass));
+    return scalar_head(ws, role->adapter);
+}
+
+/* Everything but reading what the heads say. */
+static qp_error_t run_outputs(qp_workspace_t *ws, const qp_role_t *role,
+                              const qp_model_batch_t *batch, const qp_pass_t *pass, bool backward,
+                              bool with_entropy)
+{
+    QP_ASSERT(batch->n_token <= ws->max_token);
+    pick_rows(ws, batch);
+    QP_ASSERT(!ws->has_value || (role->adapter != NULL && role->adapter->head != QP_HEAD_NONE));
+    if (ws->n_picked == 0)
+        return NULL;
+    QP_TRY(qp_model_forward_picked(ws, role, batch, pass));
+    return run_heads(ws, role, pass, backward, with_entropy);
 }
 
 qp_error_t qp_model_outputs(qp_workspace_t *ws, const qp_role_t *role,
                             const qp_model_batch_t *batch, const qp_pass_t *pass, bool backward,
                             const qp_model_outputs_t *outputs)
 {
-    QP_ASSERT(batch->n_token <= ws->max_token);
     clear(outputs, batch->n_token);
-    pick_rows(ws, batch);
-    QP_ASSERT(!ws->has_value || (role->adapter != NULL && role->adapter->head != QP_HEAD_NONE));
-    if (ws->n_picked == 0)
-        return NULL;
-    QP_TRY(qp_model_forward(ws, role, batch, pass));
-    return run_heads(ws, role, batch, pass, backward, outputs);
+    QP_TRY(run_outputs(ws, role, batch, pass, backward, outputs->entropy != NULL));
+    return ws->n_picked == 0 ? NULL : read_results(ws, role->adapter, batch, outputs);
 }
 
 /* --- KL over the vocabulary ------------------------------------------------------------------- */
@@ -201,47 +203,50 @@ qp_error_t qp_model_kl(qp_workspace_t *ws, const qp_model_batch_t *batch, float 
     memset(kl, 0, qp_bytes(batch->n_token, sizeof *kl));
     if (ws->n_picked == 0)
         return NULL;
-    QP_TRY(ws->flow.ops->lm_kl(ws->flow.q, ws->entropy, kept_rows(ws),
+    const qp_dptr_t at = result_at(ws, QP_RESULT_ENTROPY);
+    QP_TRY(ws->flow.ops->lm_kl(ws->flow.q, at, kept_rows(ws),
                                qp_mat_rows(ws->picked, 0, ws->n_picked), ws->base->lm_head));
-    return read_rows(ws, batch, ws->entropy, true, 0.0f, kl);
+    QP_TRY(ws->flow.ops->download(ws->flow.q, ws->host_real + QP_RESULT_ENTROPY * ws->n_picked, at,
+                                  qp_bytes(ws->n_picked, sizeof(float))));
+    spread(ws, batch, QP_RESULT_ENTROPY, 0.0f, kl);
+    return NULL;
 }
 
 /* --- backward --------------------------------------------------------------------------------- */
 
-/* Gradients of an output at the picked rows to the device: of those that the head was asked for. */
-static qp_error_t upload_picked(qp_workspace_t *ws, const qp_model_batch_t *batch, qp_dptr_t to,
-                                bool of_targets, const float *from)
+/* Gradients of an output at the picked rows, of those that the head was asked for; their sum. */
+static qp_dptr_t put_gradient(qp_workspace_t *ws, const qp_model_batch_t *batch, bool of_targets,
+                              const float *from)
 {
-    for (int64_t i = 0; i < ws->n_picked; i++) {
+    void *room;
+    const int64_t n = ws->n_picked;
+    const qp_dptr_t at = qp_descriptor_take(&ws->gradient, of_targets ? n : n + 1, &room);
+    float *to = room;
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; i++) {
         const int32_t t = ws->host_row[i];
-        const bool asked = of_targets ? batch->target[t] >= 0 : batch->valued[t] != 0;
-        ws->host_real[i] = asked ? from[t] : 0.0f;
+        to[i] = (of_targets ? batch->target[t] >= 0 : batch->valued[t] != 0) ? from[t] : 0.0f;
+        sum += (double)to[i];
     }
-    return ws->flow.ops->upload(ws->flow.q, to, ws->host_real,
-                                qp_bytes(ws->n_picked, sizeof(float)));
+    if (!of_targets)
+        to[n] = (float)sum;
+    return at;
 }
 
-/* Gradients of the scalar head itself; dvalue gets its values on the device. */
-static qp_error_t scalar_head_backward(qp_workspace_t *ws, const qp_adapter_t *adapter,
-                                       const qp_model_batch_t *batch, const float *dvalue)
+/* Gradients of the scalar head itself. */
+static qp_error_t scalar_head_backward(qp_workspace_t *ws, const qp_adapter_t *adapter)
 {
     const qp_flow_t *flow = &ws->flow;
     const int64_t n = ws->n_picked, d_model = ws->hidden.n_col;
     qp_mat_t whole;
-    double sum = 0.0;
-    QP_TRY(upload_picked(ws, batch, ws->dvalue, false, dvalue));
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)ws->host_real[i];
     QP_TRY(picked_in_f32(ws, &whole));
     QP_TRY(flow->ops->matmul(flow->q, 1.0f, qp_mat(ws->dvalue, QP_F32, n, 1), true, whole, false,
                              1.0f, qp_mat(head_at(adapter, adapter->grad, 0), QP_F32, 1, d_model),
                              (qp_mask_t){0}));
     if (adapter->head != QP_HEAD_VALUE)
         return NULL;
-    const qp_dptr_t at = qp_dptr_at(ws->dvalue, qp_bytes(n, sizeof(float)));
-    const float bias = (float)sum;
-    QP_TRY(flow->ops->upload(flow->q, at, &bias, sizeof bias));
-    return flow->ops->axpby(flow->q, 1.0f, qp_mat(at, QP_F32, 1, 1), 1.0f,
+    const qp_dptr_t sum = qp_dptr_at(ws->dvalue, qp_bytes(n, sizeof(float)));
+    return flow->ops->axpby(flow->q, 1.0f, qp_mat(sum, QP_F32, 1, 1), 1.0f,
                             qp_mat(head_at(adapter, adapter->grad, d_model), QP_F32, 1, 1));
 }
 
@@ -271,14 +276,8 @@ static qp_error_t spread_gradient(qp_workspace_t *ws, qp_mat_t *dhidden)
     qp_mat_t picked = picked_gradient(ws);
     picked.n_row++;
     *dhidden = qp_flow_mat(flow, flow->scratch.dout, d_model);
-    for (int64_t t = 0; t < flow->batch.n_token; t++) /* most get the zero row */
-        ws->host_back[t] = (int32_t)ws->n_picked;
-    for (int64_t i = 0; i < ws->n_picked; i++)
-        ws->host_back[ws->host_row[i]] = (int32_t)i;
     QP_TRY(flow->ops->zero(flow->q, qp_mat_rows(picked, ws->n_picked, 1).data,
                            qp_bytes(d_model, qp_dtype_bytes(flow->dtype))));
-    QP_TRY(flow->ops->upload(flow->q, ws->back, ws->host_back,
-                             qp_bytes(flow->batch.n_token, sizeof(int32_t))));
     return flow->ops->gather_rows(flow->q, *dhidden, picked, ws->back);
 }
 
@@ -297,10 +296,14 @@ qp_error_t qp_model_outputs_backward(qp_workspace_t *ws, const qp_role_t *role,
         return NULL;
     }
     QP_ASSERT(batch->n_token == flow->batch.n_token);
-    if (has_value)
-        QP_TRY(scalar_head_backward(ws, role->adapter, batch, dvalue));
+    qp_descriptor_clear(&ws->gradient);
     if (has_logprob)
-        QP_TRY(upload_picked(ws, batch, ws->dlogprob, true, dlogprob));
+        ws->dlogprob = put_gradient(ws, batch, true, dlogprob);
+    if (has_value)
+        ws->dvalue = put_gradient(ws, batch, false, dvalue);
+    QP_TRY(qp_descriptor_send(&ws->gradient, flow->q));
+    if (has_value)
+        QP_TRY(scalar_head_backward(ws, role->adapter));
     QP_TRY(combine_gradients(ws, role->adapter, has_logprob, has_value));
     QP_TRY(spread_gradient(ws, &dhidden));
     return qp_model_backward(ws, role, dhidden, pass);
@@ -311,15 +314,18 @@ qp_error_t qp_model_outputs_backward(qp_workspace_t *ws, const qp_role_t *role,
 qp_error_t qp_model_step(qp_workspace_t *ws, const qp_role_t *role, const qp_model_batch_t *batch,
                          const qp_pass_t *pass, float weight, double *loss_sum, float *logprob)
 {
-    float *own = logprob == NULL ? ws->host_logprob : logprob;
-    const qp_model_outputs_t outputs = {.logprob = own};
+    const qp_model_outputs_t outputs = {.logprob = logprob};
     *loss_sum = 0.0;
-    QP_TRY(qp_model_outputs(ws, role, batch, pass, weight != 0.0f, &outputs));
-    for (int64_t i = 0; i < ws->n_picked; i++)
-        *loss_sum -= (double)own[ws->host_row[i]];
-    if (weight == 0.0f)
-        return NULL;
+    clear(&outputs, batch->n_token);
+    QP_TRY(run_outputs(ws, role, batch, pass, weight != 0.0f, false));
     for (int64_t t = 0; t < batch->n_token; t++)
         ws->host_weight[t] = -weight;
-    return qp_model_outputs_backward(ws, role, batch, pass, ws->host_weight, NULL);
+    if (weight != 0.0f)
+        QP_TRY(qp_model_outputs_backward(ws, role, batch, pass, ws->host_weight, NULL));
+    if (ws->n_picked == 0)
+        return NULL;
+    QP_TRY(read_results(ws, role->adapter, batch, &outputs)); /* the first thing to wait for */
+    for (int64_t i = 0; i < ws->n_picked; i++)
+        *loss_sum -= (double)ws->host_real[QP_RESULT_LOGPROB * ws->n_picked + i];
+    return NULL;
 }

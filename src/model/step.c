@@ -6,6 +6,13 @@
 qp_error_t qp_model_forward(qp_workspace_t *ws, const qp_role_t *role,
                             const qp_model_batch_t *batch, const qp_pass_t *pass)
 {
+    ws->n_picked = 0;
+    return qp_model_forward_picked(ws, role, batch, pass);
+}
+
+qp_error_t qp_model_forward_picked(qp_workspace_t *ws, const qp_role_t *role,
+                                   const qp_model_batch_t *batch, const qp_pass_t *pass)
+{
     qp_flow_t *flow = &ws->flow;
     const qp_base_t *base = ws->base;
     QP_ASSERT(role->base == base);

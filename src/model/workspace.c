@@ -67,6 +67,17 @@ static void lay_out_layers(qp_workspace_t *ws, const bool target[QP_N_LINEAR], q
             ws->backward ? qp_arena_mat(arena, QP_F32, ws->max_token, d_model) : ws->state[0].mid;
 }
 
+/* token, position, sample, cu_seqlens; row, back, target and the identities of the picked rows */
+static size_t descriptor_bytes(int64_t n)
+{
+    return 8 * qp_descriptor_bytes(n) + qp_descriptor_bytes(n + 1);
+}
+
+static size_t gradient_bytes(int64_t n)
+{
+    return qp_descriptor_bytes(n) + qp_descriptor_bytes(n + 1);
+}
+
 static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_t r,
                       qp_dptr_t start)
 {
@@ -77,21 +88,10 @@ static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_
     ws->hidden = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
     ws->picked = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
     ws->rstd = qp_arena_vector(&arena, n);
-    ws->token = qp_arena_vector(&arena, n);
-    ws->position = qp_arena_vector(&arena, n);
-    ws->sample = qp_arena_vector(&arena, n);
-    ws->cu_seqlens = qp_arena_vector(&arena, n + 1);
-    ws->row = qp_arena_vector(&arena, n);
-    ws->back = qp_arena_vector(&arena, n);
-    ws->target = qp_arena_vector(&arena, n);
-    ws->logprob = qp_arena_vector(&arena, n);
-    ws->entropy = qp_arena_vector(&arena, n);
-    ws->value = qp_arena_vector(&arena, n);
-    ws->dlogprob = qp_arena_vector(&arena, n);
-    ws->dvalue = qp_arena_vector(&arena, n + 1);
+    ws->result = qp_arena_vector(&arena, QP_N_RESULT * n + 1);
+    ws->descriptor.device = qp_arena_take(&arena, descriptor_bytes(n));
+    ws->gradient.device = qp_arena_take(&arena, gradient_bytes(n));
     if (ws->backward) {
-        ws->picked_sample = qp_arena_vector(&arena, n);
-        ws->picked_position = qp_arena_vector(&arena, n);
         ws->head_bits = qp_arena_take(
             &arena, qp_bytes(n * qp_mask_words(ws->base->config.d_model), sizeof(uint64_t)));
     }
@@ -146,11 +146,10 @@ qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lo
     }
     (*ws)->storage_bytes = bytes;
     lay_out(*ws, target, lora ? lora->r : 0, (*ws)->storage);
+    qp_descriptor_init(&(*ws)->descriptor, (*ws)->descriptor.device, descriptor_bytes(max_token));
+    qp_descriptor_init(&(*ws)->gradient, (*ws)->gradient.device, gradient_bytes(max_token));
     (*ws)->host_row = QP_NEW("workspace", int32_t, max_token);
-    (*ws)->host_target = QP_NEW("workspace", int32_t, max_token);
-    (*ws)->host_back = QP_NEW("workspace", int32_t, max_token);
-    (*ws)->host_real = QP_NEW("workspace", float, max_token + 1);
-    (*ws)->host_logprob = QP_NEW("workspace", float, max_token);
+    (*ws)->host_real = QP_NEW("workspace", float, QP_N_RESULT *max_token + 1);
     (*ws)->host_weight = QP_NEW("workspace", float, max_token);
     return NULL;
 }
@@ -163,11 +162,10 @@ void qp_workspace_destroy(qp_workspace_t **ws)
     device->ops->release(device, &(*ws)->storage);
     QP_FREE((*ws)->input);
     QP_FREE((*ws)->state);
+    qp_descriptor_fini(&(*ws)->descriptor);
+    qp_descriptor_fini(&(*ws)->gradient);
     QP_FREE((*ws)->host_row);
-    QP_FREE((*ws)->host_target);
-    QP_FREE((*ws)->host_back);
     QP_FREE((*ws)->host_real);
-    QP_FREE((*ws)->host_logprob);
     QP_FREE((*ws)->host_weight);
     QP_FREE(*ws);
 }
@@ -186,24 +184,44 @@ qp_error_t qp_model_check_batch(const qp_base_t *base, const qp_model_batch_t *b
     return NULL;
 }
 
+/* The rows that heads read, and for each row of the batch its place among them. */
+static void put_picked(qp_workspace_t *ws, const qp_model_batch_t *batch)
+{
+    qp_descriptor_t *d = &ws->descriptor;
+    const int64_t n = ws->n_picked;
+    void *target, *back, *sample, *position;
+    ws->row = qp_descriptor_put(d, ws->host_row, n);
+    ws->target = qp_descriptor_take(d, n, &target);
+    ws->back = qp_descriptor_take(d, batch->n_token, &back);
+    ws->picked_sample = qp_descriptor_take(d, n, &sample);
+    ws->picked_position = qp_descriptor_take(d, n, &position);
+    for (int64_t t = 0; t < batch->n_token; t++) /* most get the zero row */
+        ((int32_t *)back)[t] = (int32_t)n;
+    for (int64_t i = 0; i < n; i++) {
+        const int32_t t = ws->host_row[i];
+        ((int32_t *)back)[t] = (int32_t)i;
+        ((int32_t *)target)[i] = batch->target[t];
+        ((uint32_t *)sample)[i] = batch->sample[t];
+        ((int32_t *)position)[i] = batch->position[t];
+    }
+}
+
 qp_error_t qp_workspace_upload(qp_workspace_t *ws, const qp_model_batch_t *batch)
 {
-    const qp_ops_t *ops = ws->flow.ops;
-    qp_queue_t *q = ws->flow.q;
+    qp_descriptor_t *d = &ws->descriptor;
     QP_ASSERT(batch->n_token > 0 && batch->n_token <= ws->max_token);
     QP_ASSERT(batch->n_seq > 0 && batch->n_seq <= batch->n_token);
     QP_TRY(qp_model_check_batch(ws->base, batch));
-    size_t bytes = qp_bytes(batch->n_token, sizeof(int32_t));
-    QP_TRY(ops->upload(q, ws->token, batch->token, bytes));
-    QP_TRY(ops->upload(q, ws->position, batch->position, bytes));
-    QP_TRY(ops->upload(q, ws->sample, batch->sample, bytes));
-    QP_TRY(ops->upload(q, ws->cu_seqlens, batch->cu_seqlens,
-                       qp_bytes(batch->n_seq + 1, sizeof(int32_t))));
-    ws->flow.batch = (qp_ragged_t){.n_token = batch->n_token,
-                                   .n_seq = batch->n_seq,
-                                   .cu_seqlens_host = batch->cu_seqlens,
-                                   .cu_seqlens = ws->cu_seqlens,
-                                   .position = ws->position,
-                                   .sample = ws->sample};
-    return NULL;
+    qp_descriptor_clear(d);
+    ws->token = qp_descriptor_put(d, batch->token, batch->n_token);
+    ws->flow.batch =
+        (qp_ragged_t){.n_token = batch->n_token,
+                      .n_seq = batch->n_seq,
+                      .cu_seqlens_host = batch->cu_seqlens,
+                      .cu_seqlens = qp_descriptor_put(d, batch->cu_seqlens, batch->n_seq + 1),
+                      .position = qp_descriptor_put(d, batch->position, batch->n_token),
+                      .sample = qp_descriptor_put(d, batch->sample, batch->n_token)};
+    if (ws->n_picked > 0)
+        put_picked(ws, batch);
+    return qp_descriptor_send(d, ws->flow.q);
 }

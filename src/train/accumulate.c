@@ -3,14 +3,14 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "compute/collectives.h"
 
 enum { MAX_DEPTH = 64 };
 
 struct qp_accumulator {
     qp_comm_t *comm;
     qp_adapter_t *adapter;
-    qp_reducer_t *reducer; /* NULL on one rank */
-    float *staging;        /* [n_param] when device memory is not host memory */
+    qp_collectives_t *collectives; /* NULL on one rank */
     int n_saved_max;
     int n_saved; /* partial sums on the stack now */
     qp_dptr_t saved[MAX_DEPTH];
@@ -48,11 +48,9 @@ qp_error_t qp_accumulator_create(qp_comm_t *comm, qp_adapter_t *adapter, int64_t
     QP_ASSERT(a->n_saved_max <= MAX_DEPTH);
     for (int i = 0; i < a->n_saved_max && error == NULL; i++)
         error = device->ops->alloc(device, "gradient sums", bytes, &a->saved[i]);
-    if (!device->host_addressable)
-        a->staging = qp_alloc("gradient sums", bytes);
     error = qp_comm_agree(comm, error);
     if (error == NULL && qp_comm_size(comm) > 1)
-        error = qp_reducer_create(comm, &a->reducer);
+        error = qp_collectives_create(comm, device, adapter->n_param, &a->collectives);
     if (error != NULL)
         qp_accumulator_destroy(&a);
     *accumulator = a;
@@ -64,10 +62,9 @@ void qp_accumulator_destroy(qp_accumulator_t **accumulator)
     qp_accumulator_t *a = *accumulator;
     if (a == NULL)
         return;
-    qp_reducer_destroy(&a->reducer);
+    qp_collectives_destroy(&a->collectives);
     for (int i = 0; i < a->n_saved_max; i++)
         a->adapter->device->ops->release(a->adapter->device, &a->saved[i]);
-    qp_free(a->staging);
     QP_FREE(*accumulator);
 }
 
@@ -88,20 +85,6 @@ static qp_error_t merge(qp_accumulator_t *a, int n_merge, int64_t first, int64_t
     return NULL;
 }
 
-/* The host address at which other ranks' sums arrive: the gradient itself, or its staging copy. */
-static qp_error_t host_segment(qp_accumulator_t *a, int64_t first, int64_t n, float **host)
-{
-    qp_device_t *device = a->adapter->device;
-    qp_mat_t gradient = slice(a->adapter->grad, first, n);
-    if (device->host_addressable) {
-        *host = (float *)gradient.data.address;
-        return NULL;
-    }
-    *host = a->staging + first;
-    return device->ops->download(qp_device_queue(device), *host, gradient.data,
-                                 qp_bytes(n, sizeof(float)));
-}
-
 static void keep_first_error(qp_accumulator_t *a, qp_error_t error)
 {
     if (a->error == NULL)
@@ -118,14 +101,12 @@ static void send_layers(void *owner, int64_t layer)
     for (; a->next_layer >= layer; a->next_layer--) {
         int64_t first = layer_first[a->next_layer];
         int64_t n = layer_first[a->next_layer + 1] - first;
-        float *host = NULL;
         if (n == 0)
             continue;
         keep_first_error(a, merge(a, a->n_saved, first, n));
-        if (a->reducer == NULL)
-            continue;
-        keep_first_error(a, host_segment(a, first, n, &host));
-        qp_reducer_begin(a->reducer, host, n);
+        if (a->collectives != NULL)
+            a->collectives->ops->sum_begin(a->collectives, qp_device_queue(a->adapter->device),
+                                           slice(a->adapter->grad, first, n).data, n);
     }
 }
 
@@ -159,18 +140,15 @@ qp_error_t qp_accumulate(qp_accumulator_t *a, int64_t n_leaf, const qp_pass_t *p
                          void *owner)
 {
     const qp_adapter_t *adapter = a->adapter;
-    qp_device_t *device = adapter->device;
     int64_t first, end;
     qp_tree_range(n_leaf, qp_comm_size(a->comm), qp_comm_rank(a->comm), &first, &end);
     a->n_saved = 0;
     a->next_layer = adapter->n_layer; /* the scalar head's segment */
     keep_first_error(a, run_leaves(a, first, end, pass, leaf, owner));
     send_layers(a, 0);
-    if (a->reducer != NULL)
-        qp_reducer_wait(a->reducer);
-    if (a->reducer != NULL && a->staging != NULL)
-        keep_first_error(a, device->ops->upload(qp_device_queue(device), adapter->grad, a->staging,
-                                                qp_bytes(adapter->n_param, sizeof(float))));
+    if (a->collectives != NULL)
+        keep_first_error(
+            a, a->collectives->ops->sum_wait(a->collectives, qp_device_queue(adapter->device)));
     qp_error_t error = a->error;
     a->error = NULL;
     return error;

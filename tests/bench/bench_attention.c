@@ -139,8 +139,11 @@ static void bench_decode(const bench_t *b, qp_dtype_t dtype)
     for (int l = 0; l < N_LAYER; l++)
         kv[l] = make_cache(b, dtype);
     qp_ragged_t batch = {.n_token = N_DECODE, .n_seq = N_DECODE, .cu_seqlens_host = cu_seqlens};
-    qp_kv_map_t map = {
-        .n_past = n_past, .block_table = table, .table_ld = TABLE, .n_decode = N_DECODE};
+    qp_kv_map_t map = {.n_seq = N_DECODE,
+                       .n_past = n_past,
+                       .block_table = table,
+                       .table_ld = TABLE,
+                       .n_decode = N_DECODE};
     qp_attention_t a = {H, G, E, 0.125f};
     qp_mat_t qkv = random_mat(b, b->dtype, N_DECODE, (H + 2 * G) * E);
     qp_mat_t out = random_mat(b, b->dtype, N_DECODE, H * E);

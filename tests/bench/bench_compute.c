@@ -148,8 +148,8 @@ static double linear(qp_device_t *device, qp_weight_kind_t kind, qp_linear_mode_
                   .y = new_matrix(device, dtype, t, n_out),
                   .backward = backward};
     qp_dptr_t storage;
-    must(ops->alloc(device, "bench", ops->weight_bytes(kind, n_out, n_in, false), &storage));
-    ops->weight_bind(&l.w, false, storage);
+    must(ops->alloc(device, "bench", ops->weight_bytes(device, &l.w), &storage));
+    l.w.storage = storage;
     void *plain = some_weights();
     float *scale = QP_NEW("bench", float, n_out);
     must(ops->weight_pack(qp_device_queue(device), &l.w, plain, int8 ? scale : NULL, NULL));

@@ -119,30 +119,21 @@ static void test_sizes(qp_comm_t *comm)
     }
 }
 
-/* Segments of one array in the background give the bits of the sum in the foreground, step after
- * step. */
-static void test_background_sum(qp_comm_t *comm)
+/* A group sums as its parent does, beside it. */
+static void test_group(qp_comm_t *comm)
 {
-    enum { N = 50000, N_SEGMENT = 100, N_STEP = 3 };
-    float *here = QP_NEW("test", float, N), *there = QP_NEW("test", float, N);
-    qp_reducer_t *reducer = NULL;
-    if (CHECK_OK(qp_comm_agree(comm, qp_reducer_create(comm, &reducer)))) {
-        qp_reducer_wait(reducer); /* nothing begun */
-        for (int step = 0; step < N_STEP; step++) {
-            for (int64_t i = 0; i < N; i++)
-                here[i] = there[i] = leaf_value(qp_comm_rank(comm) + 10 * step, i);
-            for (int64_t s = N_SEGMENT - 1; s >= 0; s--)
-                qp_reducer_begin(reducer, there + s * (N / N_SEGMENT), N / N_SEGMENT);
-            qp_tree_sum_f32(comm, here, N); /* both at once: two communicators */
-            qp_reducer_wait(reducer);
-            CHECK(memcmp(here, there, N * sizeof *here) == 0);
-        }
-        qp_reducer_begin(reducer, there, N); /* destroy finishes what was begun */
+    enum { N = 5000 };
+    float here[N], there[N];
+    qp_tree_group_t *group = NULL;
+    if (CHECK_OK(qp_comm_agree(comm, qp_tree_group_create(comm, &group)))) {
+        for (int64_t i = 0; i < N; i++)
+            here[i] = there[i] = leaf_value(qp_comm_rank(comm), i);
+        qp_tree_sum_f32(comm, here, N);
+        qp_tree_group_sum_f32(group, there, N);
+        CHECK(memcmp(here, there, sizeof here) == 0);
     }
-    qp_reducer_destroy(&reducer);
-    CHECK(reducer == NULL);
-    qp_free(here);
-    qp_free(there);
+    qp_tree_group_destroy(&group);
+    CHECK(group == NULL);
 }
 
 int main(void)
@@ -153,7 +144,7 @@ int main(void)
             test_ranges_partition_the_leaves();
         test_sum_over_ranks_is_the_tree(comm);
         test_sizes(comm);
-        test_background_sum(comm);
+        test_group(comm);
     }
     qp_comm_destroy(&comm);
     return qp_test_end();

@@ -50,7 +50,7 @@ static inline double tolerance(tol_t kind, qp_dtype_t dtype)
 static inline qp_device_t *open_compute(qp_compute_t compute, int threads)
 {
     qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = threads};
+        .backend = QP_BACKEND_AUTO, .compute = (int)compute, .threads = threads};
     qp_device_t *device = NULL;
     CHECK_OK(qp_device_open(&config, 0, 1, &device));
     return device;
@@ -64,7 +64,7 @@ static inline qp_device_t *open_device(int threads)
 /** Whether this machine multiplies bf16 at all; where not, its ops never see bf16 operands. */
 static inline bool has_bf16(void)
 {
-    qp_device_config_t config = {.backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_BF16};
+    qp_device_config_t config = {.backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_BF16};
     qp_device_t *device = NULL;
     qp_error_t error = qp_device_open(&config, 0, 1, &device);
     const bool has = error == NULL;
@@ -82,20 +82,64 @@ typedef struct {
 
 enum { ROW_GAP = 3 };
 
+/** Waits for a device's queue: before another device touches what it works on. */
+static inline void settle(qp_device_t *device)
+{
+    CHECK_OK(device->ops->synchronize(qp_device_queue(device)));
+}
+
+/** Bytes from the device, to be freed. */
+static inline void *download_bytes(qp_device_t *device, qp_dptr_t from, size_t bytes)
+{
+    void *to = qp_alloc("test", bytes);
+    CHECK_OK(device->ops->download(qp_device_queue(device), to, from, bytes));
+    return to;
+}
+
+static inline size_t tensor_bytes(const tensor_t *t)
+{
+    return qp_bytes(t->m.n_row * t->m.ld, qp_dtype_bytes(t->m.dtype));
+}
+
+static inline double element_of(const void *data, qp_dtype_t dtype, int64_t at)
+{
+    return dtype == QP_F32 ? (double)((const float *)data)[at]
+                           : (double)qp_bf16_to_f32(((const uint16_t *)data)[at]);
+}
+
+static inline void put_element(void *data, qp_dtype_t dtype, int64_t at, double value)
+{
+    if (dtype == QP_F32)
+        ((float *)data)[at] = (float)value;
+    else
+        ((uint16_t *)data)[at] = qp_f32_to_bf16((float)value);
+}
+
+/** One element, by way of the device. */
 static inline double get_element(const tensor_t *t, int64_t i, int64_t j)
 {
-    size_t at = (size_t)(i * t->m.ld + j);
-    return t->m.dtype == QP_F32 ? (double)((float *)t->m.data.address)[at]
-                                : (double)qp_bf16_to_f32(((uint16_t *)t->m.data.address)[at]);
+    float whole;
+    CHECK_OK(t->device->ops->download(qp_device_queue(t->device), &whole,
+                                      qp_mat_cols(qp_mat_rows(t->m, i, 1), j, 1).data,
+                                      qp_dtype_bytes(t->m.dtype)));
+    return element_of(&whole, t->m.dtype, 0);
 }
 
 static inline void set_element(tensor_t *t, int64_t i, int64_t j, double value)
 {
-    size_t at = (size_t)(i * t->m.ld + j);
-    if (t->m.dtype == QP_F32)
-        ((float *)t->m.data.address)[at] = (float)value;
-    else
-        ((uint16_t *)t->m.data.address)[at] = qp_f32_to_bf16((float)value);
+    float whole;
+    put_element(&whole, t->m.dtype, 0, value);
+    CHECK_OK(t->device->ops->upload(qp_device_queue(t->device),
+                                    qp_mat_cols(qp_mat_rows(t->m, i, 1), j, 1).data, &whole,
+                                    qp_dtype_bytes(t->m.dtype)));
+    settle(t->device);
+}
+
+/** All of the tensor, with what lies between its rows. */
+static inline void set_all(tensor_t *t, const void *host)
+{
+    CHECK_OK(t->device->ops->upload(qp_device_queue(t->device), t->m.data, host, tensor_bytes(t)));
+    settle(t->device);
 }
 
 /** A tensor full of NaN. */
@@ -106,9 +150,11 @@ static inline tensor_t make_tensor(qp_device_t *device, qp_dtype_t dtype, int64_
     CHECK_OK(device->ops->alloc(device, "test", qp_bytes(n_row * t.m.ld, qp_dtype_bytes(dtype)),
                                 &t.m.data));
     t.x = QP_NEW("test", double, n_row *n_col);
-    for (int64_t i = 0; i < n_row; i++)
-        for (int64_t j = 0; j < t.m.ld; j++)
-            set_element(&t, i, j, NAN);
+    void *host = qp_alloc("test", tensor_bytes(&t));
+    for (int64_t i = 0; i < n_row * t.m.ld; i++)
+        put_element(host, dtype, i, NAN);
+    set_all(&t, host);
+    qp_free(host);
     return t;
 }
 
@@ -116,12 +162,16 @@ static inline tensor_t make_tensor(qp_device_t *device, qp_dtype_t dtype, int64_
 static inline void fill_normal(tensor_t *t, uint32_t site, double scale)
 {
     qp_philox_key_t key = {.seed = 7, .site = site};
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
     for (int64_t i = 0; i < t->m.n_row; i++)
         for (int64_t j = 0; j < t->m.n_col; j++) {
             uint64_t index = (uint64_t)(i * t->m.n_col + j);
-            set_element(t, i, j, scale * (double)qp_philox_normal(&key, index));
-            t->x[index] = get_element(t, i, j);
+            put_element(host, t->m.dtype, i * t->m.ld + j,
+                        scale * (double)qp_philox_normal(&key, index));
+            t->x[index] = element_of(host, t->m.dtype, i * t->m.ld + j);
         }
+    set_all(t, host);
+    qp_free(host);
 }
 
 static inline tensor_t make_normal(qp_device_t *device, qp_dtype_t dtype, int64_t n_row,
@@ -135,9 +185,11 @@ static inline tensor_t make_normal(qp_device_t *device, qp_dtype_t dtype, int64_
 static inline void free_tensor(tensor_t *t)
 {
     bool untouched = true;
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
     for (int64_t i = 0; i < t->m.n_row; i++)
         for (int64_t j = t->m.n_col; j < t->m.ld; j++)
-            untouched = untouched && isnan(get_element(t, i, j));
+            untouched = untouched && isnan(element_of(host, t->m.dtype, i * t->m.ld + j));
+    qp_free(host);
     CHECK_MSG(untouched, "an op wrote between the rows");
     t->device->ops->release(t->device, &t->m.data);
     QP_FREE(t->x);
@@ -147,12 +199,15 @@ static inline void free_tensor(tensor_t *t)
 static inline double tensor_error(const tensor_t *t, const double *expected)
 {
     double difference = 0.0, norm = 0.0;
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
     for (int64_t i = 0; i < t->m.n_row; i++)
         for (int64_t j = 0; j < t->m.n_col; j++) {
-            double e = expected[i * t->m.n_col + j], d = get_element(t, i, j) - e;
+            double e = expected[i * t->m.n_col + j],
+                   d = element_of(host, t->m.dtype, i * t->m.ld + j) - e;
             difference += d * d;
             norm += e * e;
         }
+    qp_free(host);
     return sqrt(difference / (norm + 1e-300));
 }
 
@@ -167,13 +222,29 @@ static inline double tensor_error(const tensor_t *t, const double *expected)
 /** True when rows [first, first + n) of a equal the first n rows of b, bit for bit. */
 static inline bool same_rows(const tensor_t *a, int64_t first, const tensor_t *b, int64_t n)
 {
-    size_t width = qp_dtype_bytes(a->m.dtype);
+    const size_t width = qp_dtype_bytes(a->m.dtype);
+    char *left = download_bytes(a->device, a->m.data, tensor_bytes(a));
+    char *right = download_bytes(b->device, b->m.data, tensor_bytes(b));
+    bool same = true;
+    for (int64_t i = 0; i < n && same; i++)
+        same = memcmp(left + (size_t)((first + i) * a->m.ld) * width,
+                      right + (size_t)(i * b->m.ld) * width, (size_t)a->m.n_col * width) == 0;
+    qp_free(left);
+    qp_free(right);
+    return same;
+}
+
+/** Copies n rows of another tensor of the same type and as many columns. */
+static inline void copy_rows(tensor_t *to, int64_t to_row, const tensor_t *from, int64_t from_row,
+                             int64_t n)
+{
+    settle(from->device);
     for (int64_t i = 0; i < n; i++)
-        if (memcmp((char *)a->m.data.address + (size_t)((first + i) * a->m.ld) * width,
-                   (char *)b->m.data.address + (size_t)(i * b->m.ld) * width,
-                   (size_t)a->m.n_col * width) != 0)
-            return false;
-    return true;
+        CHECK_OK(to->device->ops->copy(qp_device_queue(to->device),
+                                       qp_mat_rows(to->m, to_row + i, 1).data,
+                                       qp_mat_rows(from->m, from_row + i, 1).data,
+                                       qp_bytes(to->m.n_col, qp_dtype_bytes(to->m.dtype))));
+    settle(to->device);
 }
 
 static inline qp_dptr_t upload_bytes(qp_device_t *device, const void *from, size_t bytes)
@@ -181,6 +252,7 @@ static inline qp_dptr_t upload_bytes(qp_device_t *device, const void *from, size
     qp_dptr_t p = {0};
     CHECK_OK(device->ops->alloc(device, "test", bytes, &p));
     CHECK_OK(device->ops->upload(qp_device_queue(device), p, from, bytes));
+    settle(device);
     return p;
 }
 

@@ -14,7 +14,7 @@ static void test_auto_is_cpu(void)
     const qp_device_config_t config = {.backend = QP_BACKEND_AUTO};
     qp_device_t *device = NULL;
     CHECK_OK(qp_device_open(&config, 0, 1, &device));
-    CHECK(device->config.backend == QP_BACKEND_CPU && device->ops == &qp_ops_cpu);
+    CHECK(device->config.backend == QP_BACKEND_CPU && strcmp(device->ops->name, "cpu") == 0);
     CHECK(device->host_addressable && device->config.threads >= 1);
     CHECK(qp_device_queue(device)->device == device);
     CHECK(strstr(qp_device_describe(device), "oneDNN") != NULL);
@@ -34,7 +34,7 @@ static void test_cuda_is_refused(void)
 {
     const qp_device_config_t config = {.backend = QP_BACKEND_CUDA};
     qp_device_t *device = NULL;
-    CHECK_FAILS(qp_device_open(&config, 0, 1, &device), QP_INPUT, "no CUDA backend");
+    CHECK_FAILS(qp_device_open(&config, 0, 1, &device), QP_INPUT, "was built without it");
     CHECK(device == NULL);
 }
 

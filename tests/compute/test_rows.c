@@ -1,4 +1,4 @@
-/* QP_TEST: isa=AVX2
+/* QP_TEST: isa=AVX2 check=0
  * Elementwise and row ops of the CPU backend against plain double-precision twins. */
 #include "cpu_testing.h"
 

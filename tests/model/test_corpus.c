@@ -330,7 +330,7 @@ static void try_case(const json_t *c, tally_t *tally)
 int main(void)
 {
     const qp_device_config_t device = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = 1};
+        .backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_FP32, .threads = 1};
     void *text = NULL;
     size_t n_bytes, i;
     json_t *c;

@@ -1,4 +1,4 @@
-/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16 check=0,1,2
  * Generation: against the plain forward pass, and independent of what is decoded together, to the
  * bit. */
 #include <math.h>

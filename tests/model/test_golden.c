@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,4 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: ranks=1,2,4 isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16 check=0,1,2
  * Tiny models against transformers and PEFT in fp32: logits, loss, every LoRA gradient, and 50
  * steps of training; each on every rank of a node-shared base. Goldens: tests/golden/make_model.py.
  */

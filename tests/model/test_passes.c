@@ -1,4 +1,4 @@
-/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16
+/* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16 check=0,1,2
  * Forward and backward as functions: batching, recomputation, dropout, finite differences, the
  * distances of the cheaper precisions. */
 #include <math.h>

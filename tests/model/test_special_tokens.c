@@ -352,7 +352,7 @@ static void test_gguf(void)
 int main(void)
 {
     const qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = 1};
+        .backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_FP32, .threads = 1};
     CHECK_OK(qp_comm_create(&comm));
     CHECK_OK(qp_device_open(&config, 0, 1, &device));
     folder = qp_format("%s/hf", qp_test_folder());

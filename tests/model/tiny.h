@@ -148,7 +148,7 @@ static inline void tiny_setup_with_head(const tiny_t *tiny, qp_precision_t preci
 {
     const qp_head_config_t head_config = {.kind = head, .init = QP_HEAD_LINEAR};
     char path[300] = "";
-    qp_device_config_t device = {.backend = QP_BACKEND_CPU, .compute = (int)compute, .threads = 1};
+    qp_device_config_t device = {.backend = QP_BACKEND_AUTO, .compute = (int)compute, .threads = 1};
     memset(s, 0, sizeof *s);
     CHECK_OK(qp_comm_create(&s->comm));
     if (qp_comm_rank(s->comm) == 0) {

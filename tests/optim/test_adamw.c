@@ -84,7 +84,7 @@ static void check_param(state_t *s, const twin_t *twin)
 int main(void)
 {
     const qp_device_config_t device_config = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_AUTO, .threads = 1};
+        .backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_AUTO, .threads = 1};
     static twin_t twin;
     state_t s = {0};
     float host[N];

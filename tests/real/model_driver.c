@@ -71,7 +71,7 @@ static qp_error_t set_up(driver_t *d, const arguments_t *a)
 {
     const char *names[QP_N_LINEAR];
     qp_lora_config_t lora;
-    qp_device_config_t device = {.backend = QP_BACKEND_CPU,
+    qp_device_config_t device = {.backend = QP_BACKEND_AUTO,
                                  .compute = strcmp(a->compute, "fp32") == 0 ? QP_COMPUTE_FP32
                                                                             : QP_COMPUTE_BF16};
     qp_base_config_t base = {

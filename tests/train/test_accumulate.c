@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,2,3,4
+/* QP_TEST: ranks=1,2,3,4 check=0,1,2
  * The gradient of a global batch is the fixed binary tree over its micro-batches, whatever the rank
  * count. */
 #include <math.h>
@@ -33,23 +33,39 @@ typedef struct {
     bool announces_layers;
 } leaves_t;
 
+/* Elements [from, from + n) of the gradient, to the device or from there. */
+static qp_error_t move_gradient(const qp_adapter_t *adapter, int64_t from, int64_t n, bool up,
+                                float *host)
+{
+    qp_queue_t *q = qp_device_queue(adapter->device);
+    const qp_dptr_t at = qp_dptr_at(adapter->grad, qp_bytes(from, sizeof(float)));
+    const size_t bytes = qp_bytes(n, sizeof(float));
+    return up ? adapter->device->ops->upload(q, at, host, bytes)
+              : adapter->device->ops->download(q, host, at, bytes);
+}
+
 static qp_error_t add_leaf(void *owner, int64_t i, const qp_pass_t *pass)
 {
     leaves_t *leaves = owner;
     if (leaves->first + i == leaves->fail_at)
         return QP_ERROR(QP_INPUT, "leaf %lld fails", (long long)(leaves->first + i));
-    float *grad = (float *)leaves->adapter->grad.address;
     for (int64_t layer = N_LAYER; layer >= 0; layer--) {
-        for (int64_t k = layer_first[layer]; k < layer_first[layer + 1]; k++)
-            grad[k] += leaf_gradient(leaves->first + i, k);
+        const int64_t from = layer_first[layer], n = layer_first[layer + 1] - from;
+        float grad[N_PARAM];
+        QP_TRY(move_gradient(leaves->adapter, from, n, false, grad));
+        for (int64_t k = 0; k < n; k++)
+            grad[k] += leaf_gradient(leaves->first + i, from + k);
+        QP_TRY(move_gradient(leaves->adapter, from, n, true, grad));
         if (pass->layer_done != NULL && leaves->announces_layers && layer < N_LAYER)
             pass->layer_done(pass->owner, layer);
     }
     return NULL;
 }
 
-static void check_sum(qp_comm_t *comm, const float *grad, int64_t n_leaf)
+static void check_sum(qp_comm_t *comm, const qp_adapter_t *adapter, int64_t n_leaf)
 {
+    float grad[N_PARAM];
+    CHECK_OK(move_gradient(adapter, 0, N_PARAM, false, grad));
     int size = qp_comm_size(comm);
     bool same_tree = (size & (size - 1)) == 0;
     float magnitude = powf(10.0f, 4.0f) * (float)n_leaf;
@@ -73,14 +89,14 @@ static void test_tree(qp_comm_t *comm, qp_adapter_t *adapter, int64_t n_leaf, bo
         return;
     for (int step = 0; step < 2; step++) { /* twice: nothing is left over from the step before */
         CHECK_OK(qp_accumulate(accumulator, n_leaf, &pass, add_leaf, &leaves));
-        check_sum(comm, (const float *)adapter->grad.address, n_leaf);
+        check_sum(comm, adapter, n_leaf);
     }
     leaves.fail_at = n_leaf - 1;
     qp_error_t error = qp_accumulate(accumulator, n_leaf, &pass, add_leaf, &leaves);
     CHECK_FAILS(qp_comm_agree(comm, error), QP_INPUT, "fails");
     leaves.fail_at = -1;
     CHECK_OK(qp_accumulate(accumulator, n_leaf, &pass, add_leaf, &leaves));
-    check_sum(comm, (const float *)adapter->grad.address, n_leaf);
+    check_sum(comm, adapter, n_leaf);
     qp_accumulator_destroy(&accumulator);
 }
 
@@ -110,7 +126,7 @@ int main(void)
     qp_comm_t *comm = NULL;
     qp_device_t *device = NULL;
     const qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = 1};
+        .backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_FP32, .threads = 1};
     qp_lora_view_t view[] = {{.layer = 0}, {.layer = N_LAYER - 1}};
     CHECK_OK(qp_comm_create(&comm));
     CHECK_OK(qp_device_open(&config, qp_comm_node_rank(comm), qp_comm_node_size(comm), &device));

@@ -1,4 +1,4 @@
-/* QP_TEST: ranks=1,3
+/* QP_TEST: ranks=1,3 check=0,1,2
  * The step loop with a method that computes nothing real: steps whose loss or gradient is not
  * finite on one rank are skipped on all and counted, ten in a row end the run with a checkpoint, an
  * error of one rank ends it on all. */
@@ -55,7 +55,10 @@ static qp_error_t next(void *owner, qp_work_t *work)
 static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
 {
     const fake_t *fake = owner;
-    float *grad = (float *)fake->run->adapter->grad.address;
+    const qp_adapter_t *adapter = fake->run->adapter;
+    qp_queue_t *q = qp_device_queue(adapter->device);
+    float grad[N_PARAM];
+    QP_TRY(adapter->device->ops->download(q, grad, adapter->grad, sizeof grad));
     bool bad = is_last_rank(fake) && fake->step >= fake->bad_first && fake->step < fake->bad_end;
     (void)u;
     (void)i;
@@ -67,7 +70,7 @@ static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass
     value[0] = bad && fake->bad_loss ? NAN : 1.0;
     if (bad && !fake->bad_loss)
         grad[N_PARAM - 1] = INFINITY;
-    return NULL;
+    return adapter->device->ops->upload(q, adapter->grad, grad, sizeof grad);
 }
 
 static void finish(void *owner, const double *total, double *metric)
@@ -185,7 +188,8 @@ static qp_error_t run_loop(qp_comm_t *comm, qp_device_t *device, const char *fol
         *progress = loop->progress;
         *n_update = loop->optim->n_update;
     }
-    memcpy(param, (const float *)f.adapter.param.address, N_PARAM * sizeof(float));
+    CHECK_OK(device->ops->download(qp_device_queue(device), param, f.adapter.param,
+                                   N_PARAM * sizeof(float)));
     qp_loop_destroy(&loop);
     fixture_fini(&f);
     return error;
@@ -241,7 +245,7 @@ static void test_error_of_one_rank(qp_comm_t *comm, qp_device_t *device, const c
 int main(void)
 {
     const qp_device_config_t config = {
-        .backend = QP_BACKEND_CPU, .compute = QP_COMPUTE_FP32, .threads = 1};
+        .backend = QP_BACKEND_AUTO, .compute = QP_COMPUTE_FP32, .threads = 1};
     qp_comm_t *comm = NULL;
     qp_device_t *device = NULL;
     CHECK_OK(qp_comm_create(&comm));

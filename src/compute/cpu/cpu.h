@@ -18,7 +18,7 @@
 #include "base/mem.h"
 #include "compute/cpu/cpu_float.h"
 #include "compute/cpu/cpu_int8.h"
-#include "compute/ops.h"
+#include "compute/ops_list.h"
 
 /**
  * Versions of a leaf function for the baseline, AVX2 and AVX-512, chosen when the program is
@@ -153,6 +153,20 @@ static inline void *qp_cpu_at(const qp_mat_t *m, int64_t row, int64_t col)
     return (char *)m->data.address + (size_t)(row * m->ld + col) * qp_dtype_bytes(m->dtype);
 }
 
+/* --- frozen weights --------------------------------------------------------------------------- */
+
+/** A weight with the parts of its storage; how they lie is told in cpu_weight.h. */
+typedef struct {
+    qp_weight_kind_t kind;
+    int64_t n_out, n_in;
+    qp_linear_mode_t mode;
+    qp_dptr_t data;    /**< packed or plain weights */
+    qp_dptr_t scale;   /**< [n_out] fp32, absmax / 127 of each row; int8 kinds */
+    qp_dptr_t row_sum; /**< [n_out] int32 sums of the int8 rows; int8 kinds */
+    qp_dptr_t col_sum; /**< [n_in] int32 sums of the int8 columns; QP_WEIGHT_INT8 */
+    qp_dptr_t bias;    /**< [n_out] fp32 or none */
+} qp_cpu_weight_t;
+
 /* --- rows in fp32 ----------------------------------------------------------------------------- */
 
 /** Reads n elements of an fp32 or bf16 row; inlined, so that it vectorises in QP_CPU_CLONES. */
@@ -236,63 +250,41 @@ size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, in
 size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
                               qp_dtype_t dtype);
 
-/* --- the functions behind qp_ops_cpu; contracts in ops.h -------------------------------------- */
+/* --- the functions behind qp_ops_cpu; contracts in ops.h. All work is done on return. ----------
+ */
 
 size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size);
+void qp_cpu_memory_info(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
+qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out);
+void qp_cpu_host_release(qp_device_t *device, void *p);
+
+qp_error_t qp_cpu_queue_create(qp_device_t *device, qp_queue_t **queue);
+void qp_cpu_queue_destroy(qp_queue_t **queue);
+qp_error_t qp_cpu_synchronize(qp_queue_t *q);
+qp_error_t qp_cpu_event_create(qp_device_t *device, qp_event_t **event);
+void qp_cpu_event_destroy(qp_event_t **event);
+qp_error_t qp_cpu_event_record(qp_queue_t *q, qp_event_t *event);
+qp_error_t qp_cpu_event_wait(qp_queue_t *q, qp_event_t *event);
+qp_error_t qp_cpu_event_synchronize(qp_event_t *event);
+
 qp_error_t qp_cpu_upload(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
 qp_error_t qp_cpu_download(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
 qp_error_t qp_cpu_copy(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes);
 qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes);
-qp_error_t qp_cpu_synchronize(qp_queue_t *q);
+qp_error_t qp_cpu_discard(qp_queue_t *q, qp_dptr_t p, size_t bytes);
 
-size_t qp_cpu_weight_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias);
-void qp_cpu_weight_bind(qp_weight_t *w, bool has_bias, qp_dptr_t storage);
+size_t qp_cpu_weight_bytes(const qp_device_t *device, const qp_weight_t *w);
 qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
                               const float *scale, const float *bias);
-qp_error_t qp_cpu_linear_forward(qp_queue_t *q, qp_mat_t y, const qp_input_t *x,
-                                 const qp_weight_t *w, qp_mat_t add);
-qp_error_t qp_cpu_linear_backward(qp_queue_t *q, qp_mat_t dx, const qp_input_t *dy,
-                                  const qp_weight_t *w, qp_mat_t add);
-qp_error_t qp_cpu_matmul(qp_queue_t *q, float alpha, qp_mat_t a, bool trans_a, qp_mat_t b,
-                         bool trans_b, float beta, qp_mat_t c, qp_mask_t mask);
 
-qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
-qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
-qp_error_t qp_cpu_combine_rows(qp_queue_t *q, qp_mat_t x, qp_dptr_t scale, qp_dptr_t shift,
-                               qp_dptr_t w);
-qp_error_t qp_cpu_input(qp_queue_t *q, const qp_input_t *x);
-qp_error_t qp_cpu_rmsnorm_backward(qp_queue_t *q, qp_mat_t dx, qp_mat_t dy, qp_mat_t x,
-                                   qp_dptr_t rstd, qp_dptr_t weight, bool accumulate);
-qp_error_t qp_cpu_rope(qp_queue_t *q, qp_mat_t qkv, const qp_attention_t *a, qp_mat_t table,
-                       qp_dptr_t position, bool inverse);
-qp_error_t qp_cpu_dropout(qp_queue_t *q, qp_dptr_t bits, int64_t n_col, float p,
-                          const qp_philox_key_t *key, const qp_ragged_t *batch);
-qp_error_t qp_cpu_axpby(qp_queue_t *q, float alpha, qp_mat_t x, float beta, qp_mat_t y);
-
-qp_error_t qp_cpu_attention_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, qp_mat_t qkv,
-                                    const qp_attention_t *a, const qp_ragged_t *batch);
-qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout, qp_mat_t out,
-                                     qp_dptr_t lse, qp_mat_t qkv, const qp_attention_t *a,
-                                     const qp_ragged_t *batch);
-qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
-                            const qp_ragged_t *batch, const qp_kv_map_t *map);
-qp_error_t qp_cpu_attention_cached(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, const qp_kv_t *kv,
-                                   const qp_attention_t *a, const qp_ragged_t *batch,
-                                   const qp_kv_map_t *map);
-
-qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
-qp_error_t qp_cpu_lm_kl(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
-                        qp_mat_t head);
-qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
-qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
-                         const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position, const uint8_t *forbid);
+#define QP_CPU_DECLARE(name, ...) \
+    qp_error_t qp_cpu_##name(qp_queue_t *q QP_EACH(QP_PARAMETER, __VA_ARGS__));
+QP_QUEUE_OPS(QP_CPU_DECLARE)
 
 qp_error_t qp_cpu_sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out);
-qp_error_t qp_cpu_adamw(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_dptr_t grad,
-                        qp_dptr_t m, qp_dptr_t v, int64_t n, const qp_adamw_t *hyper);
+
+extern const qp_ops_t qp_ops_cpu;
 
 #endif

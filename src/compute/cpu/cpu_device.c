@@ -180,8 +180,88 @@ qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes)
     return NULL;
 }
 
+qp_error_t qp_cpu_discard(qp_queue_t *q, qp_dptr_t p, size_t bytes)
+{
+    (void)q;
+    (void)p;
+    (void)bytes;
+    return NULL;
+}
+
+void qp_cpu_memory_info(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes)
+{
+    (void)device;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
+    *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
+}
+
+qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out)
+{
+    (void)device;
+    *out = qp_alloc(label, bytes);
+    return NULL;
+}
+
+void qp_cpu_host_release(qp_device_t *device, void *p)
+{
+    (void)device;
+    qp_free(p);
+}
+
+/* --- queues: everything is done when an op returns, so that there is nothing to wait for --------
+ */
+
+qp_error_t qp_cpu_queue_create(qp_device_t *device, qp_queue_t **queue)
+{
+    *queue = QP_NEW("device", qp_queue_t, 1);
+    (*queue)->device = device;
+    return NULL;
+}
+
+void qp_cpu_queue_destroy(qp_queue_t **queue)
+{
+    QP_FREE(*queue);
+}
+
 qp_error_t qp_cpu_synchronize(qp_queue_t *q)
 {
     (void)q;
+    return NULL;
+}
+
+struct qp_event {
+    char nothing;
+};
+
+qp_error_t qp_cpu_event_create(qp_device_t *device, qp_event_t **event)
+{
+    (void)device;
+    *event = QP_NEW("device", qp_event_t, 1);
+    return NULL;
+}
+
+void qp_cpu_event_destroy(qp_event_t **event)
+{
+    QP_FREE(*event);
+}
+
+qp_error_t qp_cpu_event_record(qp_queue_t *q, qp_event_t *event)
+{
+    (void)q;
+    (void)event;
+    return NULL;
+}
+
+qp_error_t qp_cpu_event_wait(qp_queue_t *q, qp_event_t *event)
+{
+    (void)q;
+    (void)event;
+    return NULL;
+}
+
+qp_error_t qp_cpu_event_synchronize(qp_event_t *event)
+{
+    (void)event;
     return NULL;
 }

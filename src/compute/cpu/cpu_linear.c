@@ -73,7 +73,7 @@ static void split_outliers(const qp_cpu_linear_t *l, uint8_t *q, float *row, int
 
 void qp_cpu_linear_prepare(const qp_cpu_linear_t *l, int thread, int64_t r)
 {
-    const qp_weight_t *w = l->w;
+    const qp_cpu_weight_t *w = l->w;
     float *row = (float *)(l->rows + (size_t)thread * l->row_bytes);
     void *to = (char *)l->a + (size_t)(r * l->lda) * qp_dtype_bytes(l->dtype);
     qp_cpu_input_row(l->x, r, row);
@@ -110,7 +110,8 @@ static void take_scratch(qp_cpu_linear_t *l)
 /* --- the slots -------------------------------------------------------------------------------- */
 
 /* Type of the product; see qp_linear_mode_t. Weights that are no int8 stay as exact as they are. */
-static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_weight_t *w, bool backward)
+static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
+                                bool backward)
 {
     if (w->kind == QP_WEIGHT_F32)
         return QP_F32;
@@ -119,9 +120,10 @@ static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_weight_t
     return int8 ? QP_U8 : qp_device_dtype(&device->base);
 }
 
-static qp_error_t linear(qp_queue_t *q, qp_mat_t y, const qp_input_t *x, const qp_weight_t *w,
+static qp_error_t linear(qp_queue_t *q, qp_mat_t y, const qp_input_t *x, const qp_weight_t *weight,
                          qp_mat_t add, bool backward)
 {
+    const qp_cpu_weight_t parts = qp_cpu_weight(weight), *w = &parts;
     qp_cpu_device_t *device = qp_cpu_device(q);
     qp_cpu_linear_t l = {.device = device,
                          .w = w,

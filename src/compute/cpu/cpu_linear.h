@@ -12,7 +12,7 @@
  */
 typedef struct {
     qp_cpu_device_t *device;
-    const qp_weight_t *w;
+    const qp_cpu_weight_t *w;
     bool backward;
     int64_t n_row, n_col, k;
     const qp_input_t *x; /**< what a is made of */

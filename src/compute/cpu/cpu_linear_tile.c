@@ -144,7 +144,7 @@ static inline __attribute__((always_inline)) void finish_rows(const plan_t *p, c
                                                               const int64_t n)
 {
     const qp_cpu_linear_t *l = p->l;
-    const qp_weight_t *w = l->w;
+    const qp_cpu_weight_t *w = l->w;
     const bool int8 = is_int8(p);
     const float *scale =
         l->backward || !qp_cpu_weight_is_int8(w) ? NULL : qp_cpu_f32(w->scale) + t->col;

@@ -182,13 +182,13 @@ static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_
 
 qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
-                         const uint32_t *sample, const uint32_t *position, const uint8_t *forbid)
+                         qp_dptr_t sample, qp_dptr_t position, qp_dptr_t forbid)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     QP_ASSERT(logits.dtype == QP_F32 && sampling->temperature >= 0.0f);
     float *weight = qp_cpu_scratch(device, QP_SCRATCH_SAMPLE,
                                    qp_bytes(logits.n_col * device->n_thread, sizeof(float)));
-    qp_error_t error = NULL;
+    const uint32_t *no = qp_dptr_is_null(forbid) ? NULL : qp_cpu_u32(forbid);
 #pragma omp parallel for schedule(dynamic) num_threads(device->n_thread)
     for (int64_t i = 0; i < logits.n_row; i++) {
         row_t row = {.logit = qp_cpu_at(&logits, i, 0),
@@ -196,27 +196,22 @@ qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_m
                      .n = logits.n_col};
         bool good = scan_row(&row);
         const row_t all = row; /* what the log-probability refers to */
-        if (good && forbid != NULL && forbid[i]) {
+        if (good && no != NULL && no[i]) {
             for (int k = 0; k < sampling->forbidden->n; k++)
                 *(float *)qp_cpu_at(&logits, i, sampling->forbidden->id[k]) = -INFINITY;
             good = scan_row(&row);
         }
-        if (!good) {
-            qp_cpu_keep_error(
-                &error, QP_ERROR(QP_INPUT,
-                                 "answer %u, position %u: the model gives a logit that is NaN or "
-                                 "infinite (weights that are broken, or training that has "
-                                 "diverged: a smaller optim.lr may help)",
-                                 sample[i], position[i]));
+        qp_cpu_i32(token)[i] = -1;
+        qp_cpu_f32(logprob)[i] = 0.0f;
+        if (!good)
             continue;
-        }
         qp_philox_key_t row_key = *key;
-        row_key.sample = sample[i];
-        row_key.position = position[i];
+        row_key.sample = qp_cpu_u32(sample)[i];
+        row_key.position = qp_cpu_u32(position)[i];
         row_key.site = QP_SITE_SAMPLING;
         int64_t choice = choose(&row, sampling, &row_key);
         qp_cpu_i32(token)[i] = (int32_t)choice;
         qp_cpu_f32(logprob)[i] = (float)((double)(all.logit[choice] - all.top) - all.log_sum);
     }
-    return error;
+    return NULL;
 }

@@ -1,45 +1,23 @@
 #include "compute/cpu/cpu.h"
 
-#define QP_SLOT(name) .name = qp_cpu_##name
+#define SLOT(name, ...) .name = qp_cpu_##name,
 
-const qp_ops_t qp_ops_cpu = {
-    .name = "cpu",
+const qp_ops_t qp_ops_cpu = {.name = "cpu",
 
-    QP_SLOT(scratch_bytes),
-    QP_SLOT(alloc),
-    QP_SLOT(release),
-    QP_SLOT(upload),
-    QP_SLOT(download),
-    QP_SLOT(copy),
-    QP_SLOT(zero),
-    QP_SLOT(synchronize),
+                             SLOT(scratch_bytes) SLOT(memory_info) SLOT(alloc) SLOT(release)
+                                 SLOT(host_alloc) SLOT(host_release)
 
-    QP_SLOT(weight_bytes),
-    QP_SLOT(weight_bind),
-    QP_SLOT(weight_pack),
-    QP_SLOT(linear_forward),
-    QP_SLOT(linear_backward),
-    QP_SLOT(matmul),
+                                     SLOT(queue_create) SLOT(queue_destroy) SLOT(synchronize)
+                                         SLOT(event_create) SLOT(event_destroy) SLOT(event_record)
+                                             SLOT(event_wait) SLOT(event_synchronize)
 
-    QP_SLOT(embed),
-    QP_SLOT(gather_rows),
-    QP_SLOT(combine_rows),
-    QP_SLOT(input),
-    QP_SLOT(rmsnorm_backward),
-    QP_SLOT(rope),
-    QP_SLOT(dropout),
-    QP_SLOT(axpby),
+                                                 SLOT(upload)
+                                                     .upload_async = qp_cpu_upload,
+                             SLOT(download).download_async = qp_cpu_download,
+                             SLOT(copy) SLOT(zero) SLOT(discard)
 
-    QP_SLOT(attention_forward),
-    QP_SLOT(attention_backward),
-    QP_SLOT(kv_append),
-    QP_SLOT(attention_cached),
+                                 SLOT(weight_bytes) SLOT(weight_pack)
 
-    QP_SLOT(lm_head),
-    QP_SLOT(lm_kl),
-    QP_SLOT(lm_logits),
-    QP_SLOT(sample),
+                                     QP_QUEUE_OPS(SLOT)
 
-    QP_SLOT(sum_squares),
-    QP_SLOT(adamw),
-};
+                                         SLOT(sum_squares)};

@@ -12,7 +12,7 @@ static const qp_dtype_t stored[] = {[QP_WEIGHT_F32] = QP_F32,
                                     [QP_WEIGHT_INT8] = QP_I8,
                                     [QP_WEIGHT_LLM_INT8] = QP_I8};
 
-static size_t data_bytes(const qp_weight_t *w)
+static size_t data_bytes(const qp_cpu_weight_t *w)
 {
     if (qp_cpu_weight_is_int8(w))
         return qp_bytes(w->n_out, (size_t)w->n_in);
@@ -27,38 +27,45 @@ static qp_dptr_t take(qp_dptr_t *storage, size_t bytes)
     return part;
 }
 
-static void bind(qp_weight_t *w, bool has_bias, qp_dptr_t *storage)
+/* The parts, one after another; *end gets the first address behind them. */
+static qp_cpu_weight_t parts_of(const qp_weight_t *w, qp_dptr_t *end)
 {
     const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
-    const bool int8 = qp_cpu_weight_is_int8(w);
-    w->data = take(storage, data_bytes(w));
-    w->scale = take(storage, int8 ? row_bytes : 0);
-    w->row_sum = take(storage, int8 ? row_bytes : 0);
-    w->col_sum = take(storage, w->kind == QP_WEIGHT_INT8 ? qp_bytes(w->n_in, sizeof(int32_t)) : 0);
-    w->bias = take(storage, has_bias ? row_bytes : 0);
+    qp_cpu_weight_t parts = {.kind = w->kind, .n_out = w->n_out, .n_in = w->n_in, .mode = w->mode};
+    const bool int8 = qp_cpu_weight_is_int8(&parts), rotated = w->kind == QP_WEIGHT_INT8;
+    *end = w->storage;
+    parts.data = take(end, data_bytes(&parts));
+    parts.scale = take(end, int8 ? row_bytes : 0);
+    parts.row_sum = take(end, int8 ? row_bytes : 0);
+    parts.col_sum = take(end, rotated ? qp_bytes(w->n_in, sizeof(int32_t)) : 0);
+    parts.bias = take(end, w->has_bias ? row_bytes : 0);
+    return parts;
 }
 
-size_t qp_cpu_weight_bytes(qp_weight_kind_t kind, int64_t n_out, int64_t n_in, bool has_bias)
+qp_cpu_weight_t qp_cpu_weight(const qp_weight_t *w)
 {
-    qp_weight_t w = {.kind = kind, .n_out = n_out, .n_in = n_in};
-    qp_dptr_t end = {0};
-    bind(&w, has_bias, &end);
+    qp_dptr_t end;
+    return parts_of(w, &end);
+}
+
+size_t qp_cpu_weight_bytes(const qp_device_t *device, const qp_weight_t *w)
+{
+    (void)device;
+    qp_weight_t null = *w;
+    qp_dptr_t end;
+    null.storage = (qp_dptr_t){0};
+    (void)parts_of(&null, &end);
     return (size_t)end.address;
 }
 
-void qp_cpu_weight_bind(qp_weight_t *w, bool has_bias, qp_dptr_t storage)
-{
-    bind(w, has_bias, &storage);
-}
-
-static bool is_packed(const qp_cpu_device_t *device, const qp_weight_t *w)
+static bool is_packed(const qp_cpu_device_t *device, const qp_cpu_weight_t *w)
 {
     return device->packed_int8 && qp_cpu_weight_is_int8(w) && w->n_out % PACK == 0 &&
            w->n_in % PACK == 0;
 }
 
 /* Block of outputs [64 o, 64 o + 64) and inputs [64 i, 64 i + 64). */
-static int8_t *block_at(const qp_weight_t *w, int64_t o, int64_t i)
+static int8_t *block_at(const qp_cpu_weight_t *w, int64_t o, int64_t i)
 {
     return (int8_t *)qp_cpu_pointer(w->data) + (o * (w->n_in / PACK) + i) * BLOCK_BYTES;
 }
@@ -107,7 +114,7 @@ QP_CPU_CLONES static void sum_columns(int32_t *restrict sum, const int8_t *restr
 }
 
 /* Panel by panel; the sums come first, for they read it in order, and it is in cache then. */
-static void pack_int8(const qp_cpu_device_t *device, const qp_weight_t *w, const int8_t *from)
+static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, const int8_t *from)
 {
     const bool packed = is_packed(device, w);
 #pragma omp parallel for num_threads(device->n_thread)
@@ -131,13 +138,13 @@ static void pack_int8(const qp_cpu_device_t *device, const qp_weight_t *w, const
 }
 
 /* The strip of floats that output \a first begins. */
-static char *strip_at(const qp_weight_t *w, int64_t first)
+static char *strip_at(const qp_cpu_weight_t *w, int64_t first)
 {
     return (char *)qp_cpu_pointer(w->data) +
            (size_t)(first / QP_CPU_STRIP) * qp_cpu_strip_bytes(stored[w->kind], w->n_in);
 }
 
-static void pack_floats(const qp_cpu_device_t *device, const qp_weight_t *w, const void *from)
+static void pack_floats(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, const void *from)
 {
     const qp_dtype_t dtype = stored[w->kind];
 #pragma omp parallel for num_threads(device->n_thread)
@@ -148,9 +155,10 @@ static void pack_floats(const qp_cpu_device_t *device, const qp_weight_t *w, con
                           qp_cpu_min(w->n_out - first, QP_CPU_STRIP));
 }
 
-qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
+qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *weight, const void *plain,
                               const float *scale, const float *bias)
 {
+    const qp_cpu_weight_t parts = qp_cpu_weight(weight), *w = &parts;
     const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
     QP_ASSERT((scale != NULL) == qp_cpu_weight_is_int8(w));
     QP_ASSERT((bias != NULL) == !qp_dptr_is_null(w->bias));
@@ -236,7 +244,7 @@ QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *res
 
 /* --- panels ----------------------------------------------------------------------------------- */
 
-qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
+qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
                                  qp_dtype_t dtype, bool backward)
 {
     const int64_t k = backward ? w->n_out : w->n_in;
@@ -249,7 +257,7 @@ qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_
 }
 
 /* Packed blocks of int8: those of the transposed matrix. */
-static void copy_packed(const qp_weight_t *w, int64_t first, int64_t n, int8_t *to)
+static void copy_packed(const qp_cpu_weight_t *w, int64_t first, int64_t n, int8_t *to)
 {
     for (int64_t c = 0; c < n / PACK; c++)
         for (int64_t d = 0; d < w->n_out / PACK; d++, to += BLOCK_BYTES)
@@ -257,7 +265,7 @@ static void copy_packed(const qp_weight_t *w, int64_t first, int64_t n, int8_t *
 }
 
 /* Inputs [first, first + n) of plain int8 weights as [n, n_out]. */
-static void transpose_plain(int8_t *to, const qp_weight_t *w, int64_t first, int64_t n)
+static void transpose_plain(int8_t *to, const qp_cpu_weight_t *w, int64_t first, int64_t n)
 {
     const int8_t *data = qp_cpu_pointer(w->data);
     for (int64_t i = 0; i < n; i++)
@@ -267,7 +275,8 @@ static void transpose_plain(int8_t *to, const qp_weight_t *w, int64_t first, int
 
 /* 64 outputs x 64 inputs of what are not packed blocks, row by row; behind the last ones anything.
  */
-static void load_square(void *to, qp_dtype_t dtype, const qp_weight_t *w, int64_t out, int64_t in)
+static void load_square(void *to, qp_dtype_t dtype, const qp_cpu_weight_t *w, int64_t out,
+                        int64_t in)
 {
     if (!qp_cpu_weight_is_int8(w)) {
         const int64_t depth = qp_cpu_strip_depth(dtype), n = qp_cpu_min(w->n_in - in, PACK);
@@ -283,7 +292,7 @@ static void load_square(void *to, qp_dtype_t dtype, const qp_weight_t *w, int64_
 
 /* Rows [row, row + 64) of the strip that column \a col begins, of weights of another form. */
 static void copy_square(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
-                        const qp_weight_t *w, int64_t row, int64_t col, char *to)
+                        const qp_cpu_weight_t *w, int64_t row, int64_t col, char *to)
 {
     _Alignas(64) char square[PACK * PACK * sizeof(float)];
     const int64_t out = panel->backward ? row : col, in = panel->backward ? col : row;
@@ -306,7 +315,7 @@ static void copy_square(const qp_cpu_panel_t *panel, const qp_cpu_device_t *devi
 }
 
 static void copy_strip(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
-                       const qp_weight_t *w, int64_t col, char *to)
+                       const qp_cpu_weight_t *w, int64_t col, char *to)
 {
     const int64_t k = panel->backward ? w->n_out : w->n_in;
     if (w->kind == QP_WEIGHT_BF16 && !panel->backward)
@@ -318,7 +327,7 @@ static void copy_strip(const qp_cpu_panel_t *panel, const qp_cpu_device_t *devic
 }
 
 const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
-                         const qp_weight_t *w, int64_t first, int64_t n, void *buffer)
+                         const qp_cpu_weight_t *w, int64_t first, int64_t n, void *buffer)
 {
     const size_t before = (size_t)(first / PACK) * panel->strip_bytes;
     if (!panel->copied)
@@ -334,7 +343,7 @@ const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *dev
     return buffer;
 }
 
-void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_weight_t *w, int64_t first,
+void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t first,
                           int64_t n, const int32_t *input, int64_t n_input, qp_dtype_t dtype,
                           void *to)
 {

@@ -19,7 +19,10 @@
 
 enum { QP_CPU_PACK = 64 };
 
-static inline bool qp_cpu_weight_is_int8(const qp_weight_t *w)
+/** The parts of a weight. */
+qp_cpu_weight_t qp_cpu_weight(const qp_weight_t *w);
+
+static inline bool qp_cpu_weight_is_int8(const qp_cpu_weight_t *w)
 {
     return w->kind == QP_WEIGHT_INT8 || w->kind == QP_WEIGHT_LLM_INT8;
 }
@@ -37,7 +40,7 @@ typedef struct {
 } qp_cpu_panel_t;
 
 /** What panels of \a w look like in a product of \a dtype. */
-qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_t *w,
+qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
                                  qp_dtype_t dtype, bool backward);
 
 /**
@@ -46,13 +49,13 @@ qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_weight_
  * caller's business.
  */
 const void *qp_cpu_panel(const qp_cpu_panel_t *panel, const qp_cpu_device_t *device,
-                         const qp_weight_t *w, int64_t first, int64_t n, void *buffer);
+                         const qp_cpu_weight_t *w, int64_t first, int64_t n, void *buffer);
 
 /**
  * Rows of a forward panel: to [n_input, n] in bf16 or fp32 holds int8 W[first + j][input[i]] at (i,
  * j).
  */
-void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_weight_t *w, int64_t first,
+void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t first,
                           int64_t n, const int32_t *input, int64_t n_input, qp_dtype_t dtype,
                           void *to);
 

@@ -1,0 +1,43 @@
+/**
+ * \file collectives.h
+ * Sums over ranks of device memory: the second table beside the op table. One backend, "mpi": the
+ * tree of comm.h over host memory, in a helper thread, so that it overlaps with what the device
+ * computes. All slots are collective.
+ */
+#ifndef QP_COMPUTE_COLLECTIVES_H
+#define QP_COMPUTE_COLLECTIVES_H
+
+#include "comm/comm.h"
+#include "compute/ops.h"
+
+typedef struct qp_collectives qp_collectives_t;
+
+typedef struct {
+    const char *name;
+    /**
+     * \a sum at p [n] fp32 over all ranks, in place, with the same bits everywhere: in the order of
+     * qp_tree_sum_f32(). It begins when q's work so far is done, and returns at once. Every rank
+     * begins the same sums in the same order.
+     */
+    void (*sum_begin)(qp_collectives_t *c, qp_queue_t *q, qp_dptr_t p, int64_t n);
+    /** What is queued in q from here on finds all sums that were begun. Returns the first error of
+     * them on this rank. */
+    qp_error_t (*sum_wait)(qp_collectives_t *c, qp_queue_t *q);
+    void (*destroy)(qp_collectives_t *c);
+} qp_collectives_ops_t;
+
+/** What a backend extends (first member of its own struct). */
+struct qp_collectives {
+    const qp_collectives_ops_t *ops;
+};
+
+/** Makes the collectives of a device; sums of at most \a n_max elements are under way at a time. */
+qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
+                                 qp_collectives_t **c);
+/** Finishes what was begun. Nulls; NULL allowed. */
+void qp_collectives_destroy(qp_collectives_t **c);
+
+/** Host bytes that a create with n_max takes, for the memory plan. */
+size_t qp_collectives_host_bytes(const qp_device_t *device, int64_t n_max);
+
+#endif
