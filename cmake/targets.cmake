@@ -1,19 +1,6 @@
 set(QUIPU_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wvla -Werror)
 set(QUIPU_C_WARNINGS ${QUIPU_WARNINGS} -Wstrict-prototypes)
 
-# The build's identity, compiled into every program and written into every output.
-find_package(Git QUIET)
-set(QUIPU_REVISION unknown)
-if(Git_FOUND)
-  execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty
-                  WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} OUTPUT_VARIABLE QUIPU_REVISION
-                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-endif()
-# Only base/version.c sees it, so that a new commit does not compile everything again.
-set_source_files_properties(
-  ${CMAKE_SOURCE_DIR}/src/base/version.c PROPERTIES COMPILE_DEFINITIONS
-  "QUIPU_VERSION=\"${PROJECT_VERSION}\";QUIPU_REVISION=\"${QUIPU_REVISION}\"")
-
 function(quipu_flags target)
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C>:${QUIPU_C_WARNINGS}>
                                            $<$<COMPILE_LANGUAGE:CXX>:${QUIPU_WARNINGS}>)

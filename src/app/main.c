@@ -10,7 +10,6 @@
 #include "base/mem.h"
 #include "base/program.h"
 #include "base/str.h"
-#include "base/version.h"
 #include "comm/comm.h"
 #include "train/train.h"
 
@@ -32,14 +31,7 @@ static const char usage[] =
     "checkpoint: start again to continue.\n";
 
 /* What to do besides running a deck. */
-typedef enum {
-    ACTION_RUN,
-    ACTION_HELP,
-    ACTION_VERSION,
-    ACTION_DECK_HELP,
-    ACTION_DECK_MARKDOWN,
-    ACTION_RUN_FOLDER
-} action_t;
+typedef enum { ACTION_RUN, ACTION_DECK_HELP, ACTION_DECK_MARKDOWN, ACTION_RUN_FOLDER } action_t;
 
 typedef struct {
     action_t action;
@@ -49,58 +41,38 @@ typedef struct {
     int n_set;
 } arguments_t;
 
-static const struct {
-    const char *name;
-    action_t action;
-} action_option[] = {
-    {"--help", ACTION_HELP},
-    {"-h", ACTION_HELP},
-    {"--version", ACTION_VERSION},
-    {"--deck-help", ACTION_DECK_HELP},
-    {"--deck-markdown", ACTION_DECK_MARKDOWN},
-    {"--run-folder", ACTION_RUN_FOLDER},
-};
-enum { N_ACTION_OPTION = sizeof action_option / sizeof action_option[0] };
+/* Options beside the actions. */
+enum { OPTION_DRY_RUN = 'd', OPTION_SET = 's' };
 
-static bool find_action(const char *name, action_t *action)
-{
-    for (int i = 0; i < N_ACTION_OPTION; i++)
-        if (strcmp(name, action_option[i].name) == 0) {
-            *action = action_option[i].action;
-            return true;
-        }
-    return false;
-}
+static const struct option options[] = {{"dry-run", no_argument, NULL, OPTION_DRY_RUN},
+                                        {"set", required_argument, NULL, OPTION_SET},
+                                        {"deck-help", no_argument, NULL, ACTION_DECK_HELP},
+                                        {"deck-markdown", no_argument, NULL, ACTION_DECK_MARKDOWN},
+                                        {"run-folder", no_argument, NULL, ACTION_RUN_FOLDER},
+                                        {0}};
 
+/* Values of --set may hold any text, so names are checked where they are known to be some. */
 static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
 {
-    static const char *const options[] = {"--dry-run",       "--set",        "--deck-help",
-                                          "--deck-markdown", "--run-folder", "--help",
-                                          "--version"};
-    for (int i = 1; i < argc; i++) {
-        const char *argument = argv[i];
-        if (strcmp(argument, "--dry-run") == 0) {
+    for (int option;;) {
+        QP_TRY(qp_program_next("quipu", options, argc, argv, &option));
+        if (option == -1)
+            break;
+        if (option == OPTION_SET && strchr(optarg, '=') == NULL)
+            return QP_ERROR(QP_INPUT, "--set: path=value is expected, found %s", optarg);
+        if (option == OPTION_SET)
+            arguments->sets[arguments->n_set++] = optarg;
+        else if (option == OPTION_DRY_RUN)
             arguments->dry = true;
-        } else if (strcmp(argument, "--set") == 0) {
-            if (i + 1 == argc || strchr(argv[i + 1], '=') == NULL)
-                return QP_ERROR(QP_INPUT, "--set: path=value is expected");
-            arguments->sets[arguments->n_set++] = argv[++i];
-        } else if (find_action(argument, &arguments->action)) {
-            continue;
-        } else if (argument[0] == '-') {
-            const char *nearest =
-                qp_nearest(argument, options, (int)(sizeof options / sizeof *options));
-            return QP_ERROR(QP_INPUT, "%s: no such option%s%s; see quipu --help", argument,
-                            nearest != NULL ? ", did you mean " : "",
-                            nearest != NULL ? nearest : "");
-        } else if (arguments->deck != NULL) {
-            return QP_ERROR(QP_INPUT, "one deck is expected, got %s and %s", arguments->deck,
-                            argument);
-        } else {
-            QP_TRY(qp_program_check_name(argument));
-            arguments->deck = argument;
-        }
+        else
+            arguments->action = (action_t)option;
     }
+    if (argc - optind > 1)
+        return QP_ERROR(QP_INPUT, "one deck is expected, got %s and %s", argv[optind],
+                        argv[optind + 1]);
+    arguments->deck = argv[optind];
+    if (argc > optind)
+        QP_TRY(qp_program_check_name(arguments->deck));
     bool needs_deck = arguments->action == ACTION_RUN || arguments->action == ACTION_RUN_FOLDER;
     if (needs_deck && arguments->deck == NULL)
         return QP_ERROR(QP_INPUT, "a deck is expected; see quipu --help");
@@ -125,12 +97,6 @@ static qp_error_t show(const arguments_t *arguments)
     qp_str_t text = {0};
     qp_error_t error = NULL;
     switch (arguments->action) {
-    case ACTION_HELP:
-        qp_str_puts(&text, usage);
-        break;
-    case ACTION_VERSION:
-        qp_str_printf(&text, "quipu %s\n", qp_version());
-        break;
     case ACTION_DECK_HELP:
         error = qp_deck_help(groups, n_group, arguments->deck, &text);
         break;
@@ -185,6 +151,8 @@ static int run(const arguments_t *arguments, const char *command)
 
 int main(int argc, char **argv)
 {
+    if (qp_program_answers("quipu", usage, argc, argv))
+        return QP_OK;
     arguments_t arguments = {.sets = QP_NEW("arguments", const char *, argc)};
     char *command = join(argc, argv);
     qp_error_t error = parse(argc, argv, &arguments);

@@ -11,13 +11,13 @@
 
 typedef struct {
     uint32_t seed;     /**< job.seed */
-    uint32_t step;     /**< optimiser step (or PPO step), 0 where it has no meaning */
+    uint32_t step;     /**< update of the run, or step that answers are drawn for; 0: no meaning */
     uint32_t sample;   /**< global index of the sequence */
     uint32_t position; /**< token position inside the sequence */
     uint32_t site;     /**< where it is used: see qp_site_t */
 } qp_philox_key_t;
 
-/** Sites; a layer-wise site is QP_SITE_DROPOUT + layer * QP_N_LORA_INPUT + input. */
+/** Sites; that of a layer's dropout is QP_SITE_DROPOUT + layer * QP_N_GROUP + group. */
 typedef enum {
     QP_SITE_PERMUTATION = 1,
     QP_SITE_INIT = 2,

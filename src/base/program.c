@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/mem.h"
 #include "base/str.h"
 #include "base/version.h"
 
@@ -58,17 +59,47 @@ qp_error_t qp_program_number(const char *option, const char *text, double min, d
     return NULL;
 }
 
+/* What stands there instead of an option: none of that name, or one that takes no value. */
+static qp_error_t no_option(const char *name, const struct option *options, const char *argument)
+{
+    enum { MAX_OPTION = 64 };
+    const char *names[MAX_OPTION];
+    int n = 0;
+    for (; options[n].name != NULL && n < MAX_OPTION; n++)
+        names[n] = options[n].name;
+    char *word = qp_format("%.*s", (int)strcspn(argument, "="), argument);
+    const char *bare = word + strspn(word, "-"), *nearest = qp_nearest(bare, names, n);
+    qp_error_t error = nearest != NULL && strcmp(nearest, bare) == 0
+                           ? QP_ERROR(QP_INPUT, "%s: it takes no value; see %s --help", word, name)
+                           : QP_ERROR(QP_INPUT, "%s: no such option%s%s; see %s --help", word,
+                                      nearest != NULL ? ", did you mean --" : "",
+                                      nearest != NULL ? nearest : "", name);
+    qp_free(word);
+    return error;
+}
+
+qp_error_t qp_program_next(const char *name, const struct option *options, int argc, char **argv,
+                           int *option)
+{
+    opterr = 0;
+    *option = getopt_long(argc, argv, ":", options, NULL);
+    if (*option == ':')
+        return QP_ERROR(QP_INPUT, "%s: its value is missing; see %s --help", argv[optind - 1],
+                        name);
+    if (*option == '?')
+        return no_option(name, options, argv[optind - 1]);
+    return NULL;
+}
+
 qp_error_t qp_program_options(const char *name, const struct option *options, int argc, char **argv,
                               qp_error_t (*take)(void *owner, int option), void *owner)
 {
     for (int i = 1; i < argc; i++)
         QP_TRY(qp_program_check_name(argv[i]));
-    opterr = 0;
-    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (option == '?')
-            return QP_ERROR(QP_INPUT, "%s: no such option, or its value is missing; see %s --help",
-                            argv[optind - 1], name);
+    for (int option;;) {
+        QP_TRY(qp_program_next(name, options, argc, argv, &option));
+        if (option == -1)
+            return NULL;
         QP_TRY(take(owner, option));
     }
-    return NULL;
 }

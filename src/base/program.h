@@ -23,6 +23,14 @@ qp_error_t qp_program_number(const char *option, const char *text, double min, d
                              double *value);
 
 /**
+ * The next option: its number in \a options, its value in optarg; -1: there is none left, and
+ * optind is the first argument that is none. "--name=value" and "--name value" are the same.
+ * Unknown (with the nearest name) or without its value: QP_INPUT.
+ */
+qp_error_t qp_program_next(const char *name, const struct option *options, int argc, char **argv,
+                           int *option);
+
+/**
  * Hands every option to \a take, its value in optarg; afterwards optind is the first argument that
  * is none. Unknown, without its value, or with control characters: QP_INPUT naming it.
  */

@@ -1,6 +1,5 @@
 #include "base/str.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,18 +135,6 @@ void qp_str_quote(qp_str_t *s, const char *text)
         qp_str_append(s, shown, qp_escape(*text, shown));
     }
     qp_str_putc(s, '"');
-}
-
-void qp_str_json_number(qp_str_t *s, const char *name, double x)
-{
-    if (s->n > 0 && strchr("{[", s->data[s->n - 1]) == NULL)
-        qp_str_puts(s, ", ");
-    if (name != NULL)
-        qp_str_printf(s, "\"%s\": ", name);
-    if (isfinite(x))
-        qp_str_printf(s, "%.17g", x);
-    else
-        qp_str_puts(s, "null");
 }
 
 bool qp_has_control(const char *text)

@@ -31,12 +31,6 @@ size_t qp_escape(char c, char out[5]);
 /** Appends text as C and decks write it: in double quotes, control characters escaped. */
 void qp_str_quote(qp_str_t *s, const char *text);
 
-/**
- * Appends a number of JSON, behind a comma unless it is the first of its object or array; \a name
- * NULL: without one. JSON has no number that is not finite: null, then.
- */
-void qp_str_json_number(qp_str_t *s, const char *name, double x);
-
 /** Control characters, such as a newline: no name of a file should have any. */
 bool qp_has_control(const char *text);
 

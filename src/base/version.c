@@ -1,6 +1,8 @@
 #include "base/version.h"
 
-/* The build system defines both for this file alone: a new commit compiles one file. */
+/* Both from the build system, for this file alone: a new commit compiles one file. */
+#include "revision.h"
+
 const char *qp_version(void)
 {
     return QUIPU_VERSION " (" QUIPU_REVISION ")";

@@ -1,7 +1,8 @@
 /**
  * \file deck.h
  * The deck: a libconfig file read once by rank 0, parsed by everybody from the same bytes, checked
- * against the schema tables of all modules at once. Only <module>_deck.c files use this header.
+ * against the schema tables of all modules at once. The tables stand in <module>_deck.c files; only
+ * train/settings.c reads a deck.
  */
 #ifndef QP_DECK_DECK_H
 #define QP_DECK_DECK_H
@@ -22,7 +23,7 @@ typedef enum {
     QP_DECK_STRING,  /**< const char *, owned by the deck; NULL when optional and absent */
     QP_DECK_CHOICE,  /**< int: index into choices */
     QP_DECK_STRINGS, /**< qp_deck_strings_t, owned by the deck; a lone string is a list of one */
-    QP_DECK_INTS     /**< qp_deck_ints_t (reserved for ranges "a..b" as [a, b]) */
+    QP_DECK_INTS     /**< qp_deck_ints_t, owned by the deck; a lone integer is a list of one */
 } qp_deck_type_t;
 
 typedef struct {

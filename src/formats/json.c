@@ -334,3 +334,8 @@ qp_error_t qp_json_want(const json_t *object, const char *key, json_type type, j
         return qp_json_wrong(key, *value, names[type]);
     return NULL;
 }
+
+json_t *qp_json_real(double x)
+{
+    return isfinite(x) ? json_real(x) : json_null();
+}

@@ -91,6 +91,9 @@ qp_error_t qp_json_string(const json_t *object, const char *key, const char *oth
 /** A value of this type, which must be there (JSON_TRUE: true or false). */
 qp_error_t qp_json_want(const json_t *object, const char *key, json_type type, json_t **value);
 
+/** A number to be written: JSON has none that is not finite, so null stands for it. */
+json_t *qp_json_real(double x);
+
 /** "is <value>, expected <what>" for a value of any type, cut to a line; for messages of others. */
 qp_error_t qp_json_wrong(const char *key, const json_t *value, const char *expected);
 

@@ -35,13 +35,14 @@ qp_mat_t qp_model_hidden(const qp_workspace_t *ws)
     return qp_flow_mat(&ws->flow, ws->hidden, ws->hidden.n_col);
 }
 
-/* The lowest group with an adapter: in layer 0 nothing below it is computed. */
+/* The lowest group with an adapter: in layer 0 nothing below it is computed. Where the head alone
+ * learns there is none, and the first group ends it. */
 static qp_group_t lowest_group(const qp_adapter_t *adapter)
 {
-    int linear = 0;
-    while (!adapter->target[linear])
-        linear++;
-    return qp_linear_group((qp_linear_t)linear);
+    for (int linear = 0; linear < QP_N_LINEAR; linear++)
+        if (adapter->target[linear])
+            return qp_linear_group((qp_linear_t)linear);
+    return QP_GROUP_DOWN;
 }
 
 static qp_error_t layer_backward(qp_workspace_t *ws, int64_t layer)

@@ -1,11 +1,12 @@
 #include "train/compare.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/moments.h"
+#include "formats/json.h"
 #include "train/rollout.h"
 #include "train/scorer.h"
 
@@ -64,14 +65,9 @@ static void count_answers(const qp_rollout_t *r, qp_answer_statistics_t *s)
 /* Mean of n numbers and its standard error. */
 static double mean_error(const double *x, int64_t n, double *error)
 {
-    double sum = 0.0, sum2 = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    const double mean = sum / (double)n;
-    for (int64_t i = 0; i < n; i++)
-        sum2 += (x[i] - mean) * (x[i] - mean);
-    *error = n > 1 ? sqrt(sum2 / (double)(n - 1) / (double)n) : 0.0;
-    return mean;
+    const qp_moments_t m = qp_moments(x, QP_F64, n);
+    *error = sqrt(m.var / (double)n);
+    return m.mean;
 }
 
 static void count_rewards(const double *reward, qp_answer_statistics_t *s)
@@ -99,8 +95,7 @@ static qp_error_t add_lines(const qp_run_t *run, const qp_answering_t *how, int6
         json_t *line = json_object();
         json_object_set_new(line, "role", json_string(how->name));
         json_object_set_new(line, "answer", json_integer(draw));
-        json_object_set_new(line, "score",
-                            isfinite(reward[q]) ? json_real(reward[q]) : json_null());
+        json_object_set_new(line, "score", qp_json_real(reward[q]));
         QP_TRY(qp_rollout_line(rollout, run->tokenizer, q, line, how->lines));
     }
     return NULL;
@@ -206,19 +201,19 @@ qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int
     return w;
 }
 
-void qp_compare_report(const char *name, const qp_answer_statistics_t *s, qp_str_t *json)
+void qp_compare_report(const char *name, const qp_answer_statistics_t *s, json_t *json)
 {
     qp_log_info("%s: reward %.4f +- %.4f, best of %lld %.4f; %.1f tokens, %.1f%% ended by EOS, "
                 "repetition %.3f",
                 name, s->reward, s->reward_error, (long long)s->n_draw, s->best, s->length,
                 100.0 * s->stopped, s->repetition);
-    qp_str_printf(json, ", \"%s\": {", name);
-    qp_str_json_number(json, "reward_mean", s->reward);
-    qp_str_json_number(json, "reward_error", s->reward_error);
-    qp_str_json_number(json, "best_of", (double)s->n_draw);
-    qp_str_json_number(json, "best_mean", s->best);
-    qp_str_json_number(json, "length_mean", s->length);
-    qp_str_json_number(json, "stopped", s->stopped);
-    qp_str_json_number(json, "repetition", s->repetition);
-    qp_str_putc(json, '}');
+    json_t *of = json_object();
+    json_object_set_new(of, "reward_mean", qp_json_real(s->reward));
+    json_object_set_new(of, "reward_error", qp_json_real(s->reward_error));
+    json_object_set_new(of, "best_of", json_integer(s->n_draw));
+    json_object_set_new(of, "best_mean", qp_json_real(s->best));
+    json_object_set_new(of, "length_mean", qp_json_real(s->length));
+    json_object_set_new(of, "stopped", qp_json_real(s->stopped));
+    json_object_set_new(of, "repetition", qp_json_real(s->repetition));
+    json_object_set_new(json, name, of);
 }

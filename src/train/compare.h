@@ -46,6 +46,6 @@ typedef struct {
 qp_win_rate_t qp_win_rate(const double *a, const double *b, int64_t n_query, int64_t n_draw);
 
 /** Means and more as lines of the log, and as one more member of the JSON object in \a json. */
-void qp_compare_report(const char *name, const qp_answer_statistics_t *statistics, qp_str_t *json);
+void qp_compare_report(const char *name, const qp_answer_statistics_t *statistics, json_t *json);
 
 #endif

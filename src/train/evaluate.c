@@ -1,11 +1,13 @@
 #include "train/evaluate.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "formats/json.h"
 #include "train/accumulate.h"
 #include "train/compare.h"
 #include "train/pairs.h"
@@ -70,67 +72,67 @@ static qp_error_t write_file(const qp_run_t *run, const char *name, const qp_str
     return qp_comm_agree(run->comm, error);
 }
 
-static qp_error_t eval_texts(qp_run_t *run, qp_str_t *json)
+static qp_error_t eval_texts(qp_run_t *run, json_t *json)
 {
     qp_evaluation_t e;
     QP_TRY(qp_evaluate(run, &e));
     qp_log_info("eval_loss %.6f, perplexity %.4f over %lld targets", e.loss, e.perplexity,
                 (long long)e.n_target);
-    qp_str_json_number(json, "eval_loss", e.loss);
-    qp_str_json_number(json, "eval_perplexity", e.perplexity);
-    qp_str_json_number(json, "n_target", (double)e.n_target);
+    json_object_set_new(json, "eval_loss", qp_json_real(e.loss));
+    json_object_set_new(json, "eval_perplexity", qp_json_real(e.perplexity));
+    json_object_set_new(json, "n_target", json_integer(e.n_target));
     return NULL;
 }
 
-static qp_error_t eval_pairs(qp_run_t *run, qp_str_t *json)
+static qp_error_t eval_pairs(qp_run_t *run, json_t *json)
 {
     qp_pair_evaluation_t e;
     QP_TRY(qp_pairs_evaluate(run, &qp_reward_objective, &e));
     qp_log_info("eval_loss %.6f, accuracy %.4f, margin %.4f over %lld pairs", e.mean[QP_PAIR_LOSS],
                 e.mean[QP_PAIR_ACCURACY], e.mean[QP_PAIR_MARGIN], (long long)e.n_pair);
-    qp_str_json_number(json, "eval_loss", e.mean[QP_PAIR_LOSS]);
-    qp_str_json_number(json, "eval_accuracy", e.mean[QP_PAIR_ACCURACY]);
-    qp_str_json_number(json, "eval_margin", e.mean[QP_PAIR_MARGIN]);
-    qp_str_json_number(json, "n_pair", (double)e.n_pair);
-    qp_str_puts(json, ", \"calibration\": [");
+    json_object_set_new(json, "eval_loss", qp_json_real(e.mean[QP_PAIR_LOSS]));
+    json_object_set_new(json, "eval_accuracy", qp_json_real(e.mean[QP_PAIR_ACCURACY]));
+    json_object_set_new(json, "eval_margin", qp_json_real(e.mean[QP_PAIR_MARGIN]));
+    json_object_set_new(json, "n_pair", json_integer(e.n_pair));
+    json_t *bins = json_array();
     for (int b = 0; b < e.n_bin; b++) {
         qp_log_info("  scores differ by %.3g to %.3g: %lld pairs, accuracy %.4f, expected %.4f",
                     e.bin[b].least, e.bin[b].most, (long long)e.bin[b].n_pair, e.bin[b].accuracy,
                     e.bin[b].confidence);
-        qp_str_puts(json, b > 0 ? ", {" : "{");
-        qp_str_json_number(json, "least", e.bin[b].least);
-        qp_str_json_number(json, "most", e.bin[b].most);
-        qp_str_json_number(json, "n_pair", (double)e.bin[b].n_pair);
-        qp_str_json_number(json, "accuracy", e.bin[b].accuracy);
-        qp_str_json_number(json, "confidence", e.bin[b].confidence);
-        qp_str_putc(json, '}');
+        json_t *bin = json_object();
+        json_object_set_new(bin, "least", qp_json_real(e.bin[b].least));
+        json_object_set_new(bin, "most", qp_json_real(e.bin[b].most));
+        json_object_set_new(bin, "n_pair", json_integer(e.bin[b].n_pair));
+        json_object_set_new(bin, "accuracy", qp_json_real(e.bin[b].accuracy));
+        json_object_set_new(bin, "confidence", qp_json_real(e.bin[b].confidence));
+        json_array_append_new(bins, bin);
     }
-    qp_str_puts(json, "]");
+    json_object_set_new(json, "calibration", bins);
     return NULL;
 }
 
-static void put_interval(qp_str_t *json, const char *name, double low, double high)
+static void put_interval(json_t *json, const char *name, double low, double high)
 {
-    qp_str_printf(json, ", \"%s\": [", name);
-    qp_str_json_number(json, NULL, low);
-    qp_str_json_number(json, NULL, high);
-    qp_str_putc(json, ']');
+    json_t *interval = json_array();
+    json_array_append_new(interval, qp_json_real(low));
+    json_array_append_new(interval, qp_json_real(high));
+    json_object_set_new(json, name, interval);
 }
 
-static void report_win_rate(const qp_win_rate_t *w, qp_str_t *json)
+static void report_win_rate(const qp_win_rate_t *w, json_t *json)
 {
     qp_log_info("policy against rival: wins %.1f%% (95%%: %.1f to %.1f), reward %+.4f "
                 "(95%%: %+.4f to %+.4f)",
                 100.0 * w->win_rate, 100.0 * w->win_low, 100.0 * w->win_high, w->difference,
                 w->difference_low, w->difference_high);
-    qp_str_json_number(json, "win_rate", w->win_rate);
+    json_object_set_new(json, "win_rate", qp_json_real(w->win_rate));
     put_interval(json, "win_rate_95", w->win_low, w->win_high);
-    qp_str_json_number(json, "difference", w->difference);
-    qp_str_json_number(json, "difference_error", w->difference_error);
+    json_object_set_new(json, "difference", qp_json_real(w->difference));
+    json_object_set_new(json, "difference_error", qp_json_real(w->difference_error));
     put_interval(json, "difference_95", w->difference_low, w->difference_high);
 }
 
-static qp_error_t eval_queries(qp_run_t *run, qp_str_t *json)
+static qp_error_t eval_queries(qp_run_t *run, json_t *json)
 {
     const qp_role_t role = qp_run_role(run), rival = {run->base, run->rival};
     qp_str_t lines = {0};
@@ -139,7 +141,7 @@ static qp_error_t eval_queries(qp_run_t *run, qp_str_t *json)
     double *a = NULL, *b = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_reward_answers(run, &role, &how, &a, &own));
-    qp_str_json_number(json, "n_query", (double)own.n_query);
+    json_object_set_new(json, "n_query", json_integer(own.n_query));
     qp_compare_report("policy", &own, json);
     if (run->has_rival) {
         how.name = "rival";
@@ -158,22 +160,33 @@ done:
 
 static const struct {
     const char *kind;
-    qp_error_t (*run)(qp_run_t *run, qp_str_t *json);
+    qp_error_t (*run)(qp_run_t *run, json_t *json);
 } eval_of[] = {{"sft", eval_texts}, {"reward", eval_pairs}, {"prompt", eval_queries}};
+
+/* One line of JSON. Collective. */
+static qp_error_t write_json(const qp_run_t *run, const json_t *json)
+{
+    char *text = json_dumps(json, JSON_PRESERVE_ORDER);
+    qp_str_t line = {0};
+    QP_ASSERT(text != NULL); /* names of our own and numbers */
+    qp_str_printf(&line, "%s\n", text);
+    qp_error_t error = write_file(run, "eval.json", &line);
+    qp_str_fini(&line);
+    free(text);
+    return error;
+}
 
 qp_error_t qp_method_eval(qp_run_t *run)
 {
     const double start = qp_time();
-    qp_str_t json = {0};
+    json_t *json = json_object();
     qp_error_t error = NULL;
-    qp_str_puts(&json, "{");
     for (size_t i = 0; i < sizeof eval_of / sizeof eval_of[0] && error == NULL; i++)
         if (strcmp(qp_dataset_kind(run->eval), eval_of[i].kind) == 0)
-            error = eval_of[i].run(run, &json);
-    qp_str_puts(&json, "}\n");
+            error = eval_of[i].run(run, json);
     if (error == NULL)
-        error = write_file(run, "eval.json", &json);
-    qp_str_fini(&json);
+        error = write_json(run, json);
+    json_decref(json);
     QP_TRY(error);
     qp_log_info("evaluated in %.1f s: %s/eval.json", qp_time() - start, run->folder);
     return NULL;

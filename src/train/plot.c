@@ -153,37 +153,32 @@ static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char
     qp_str_puts(script, "\n");
 }
 
-/* Feeds a script to gnuplot's standard input. */
+/* Feeds a script to gnuplot's standard input: from a file, for a pipe ends the process that writes
+ * to it when gnuplot ends early. */
 static qp_error_t run_gnuplot(const qp_str_t *script, const char *output)
 {
-    int ends[2], status = -1;
+    FILE *input;
+    int status = -1;
     pid_t pid;
     posix_spawn_file_actions_t actions;
-    if (pipe2(ends, O_CLOEXEC) != 0)
-        return QP_ERROR(QP_IO, "gnuplot: no pipe: %s", strerror(errno));
+    QP_TRY(qp_file_scratch(output, &input));
+    const bool written =
+        fwrite(script->data, 1, script->n, input) == script->n && fflush(input) == 0;
+    rewind(input);
     posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, fileno(input), STDIN_FILENO);
     /* It warns of every curve that is flat. */
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     int failed =
         posix_spawnp(&pid, "gnuplot", &actions, NULL, (char *[]){"gnuplot", NULL}, environ);
     posix_spawn_file_actions_destroy(&actions);
-    close(ends[0]);
-    if (failed != 0) {
-        close(ends[1]);
+    fclose(input);
+    if (failed != 0)
         return QP_ERROR(QP_INPUT, "%s: not drawn: gnuplot cannot be started (%s)", output,
                         strerror(failed));
-    }
-    size_t done = 0;
-    for (ssize_t n; done < script->n; done += (size_t)n)
-        if ((n = write(ends[1], script->data + done, script->n - done)) < 0)
-            break;
-    close(ends[1]);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         continue;
-    if (status != 0 || done < script->n)
-        return QP_ERROR(QP_IO, "%s: gnuplot failed", output);
-    return NULL;
+    return written && status == 0 ? NULL : QP_ERROR(QP_IO, "%s: gnuplot failed", output);
 }
 
 qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output)

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/error.h"
+#include "base/moments.h"
 
 /* Not fmin() and fmax(): those would make a number of NaN. */
 static double clip_to(double x, double low, double high)
@@ -72,33 +73,12 @@ void qp_ppo_advantages(float *advantage, float *returns, const float *reward, co
     }
 }
 
-/* The correction of a variance over n elements, except that one element has none to correct. */
-static double bessel(double n)
-{
-    return n > 1.0 ? n / (n - 1.0) : 1.0;
-}
-
-void qp_ppo_mean_var(const float *x, int64_t n, double *mean, double *var)
-{
-    double sum = 0.0, squares = 0.0;
-    *mean = *var = 0.0;
-    if (n == 0)
-        return;
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i];
-    *mean = sum / (double)n;
-    for (int64_t i = 0; i < n; i++)
-        squares += ((double)x[i] - *mean) * ((double)x[i] - *mean);
-    *var = squares / (double)n * bessel((double)n);
-}
-
 void qp_ppo_whiten(float *x, int64_t n, bool keep_mean)
 {
-    double mean, var;
-    qp_ppo_mean_var(x, n, &mean, &var);
-    double scale = 1.0 / sqrt(var + 1e-8), shift = keep_mean ? mean : 0.0;
+    const qp_moments_t m = qp_moments(x, QP_F32, n);
+    const double scale = 1.0 / sqrt(m.var + 1e-8), shift = keep_mean ? m.mean : 0.0;
     for (int64_t i = 0; i < n; i++)
-        x[i] = (float)(((double)x[i] - mean) * scale + shift);
+        x[i] = (float)(((double)x[i] - m.mean) * scale + shift);
 }
 
 /* --- losses ----------------------------------------------------------------------------------- */
@@ -182,28 +162,16 @@ void qp_running_moments_init(qp_running_moments_t *moments)
     *moments = (qp_running_moments_t){.mean = 0.0, .std = 1.0, .var = 1.0, .count = 1e-24};
 }
 
-/* Mean and the sum of squared distances from it. */
-static double mean_of(const double *x, int64_t n, double *squares)
-{
-    double sum = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    double mean = sum / (double)n;
-    *squares = 0.0;
-    for (int64_t i = 0; i < n; i++)
-        *squares += (x[i] - mean) * (x[i] - mean);
-    return mean;
-}
-
 void qp_running_moments_update(qp_running_moments_t *moments, const double *score, int64_t n,
                                double *mean, double *std)
 {
     QP_ASSERT(n >= 1);
-    double squares, m = (double)n, count = moments->count, total = count + m;
-    *mean = mean_of(score, n, &squares);
-    *std = sqrt(squares / m * bessel(m));
-    double delta = *mean - moments->mean;
-    double all_squares = moments->var * count + delta * delta * count * m / total + squares;
+    const qp_moments_t new = qp_moments(score, QP_F64, n);
+    double m = (double)n, count = moments->count, total = count + m;
+    double delta = new.mean - moments->mean;
+    double all_squares = moments->var * count + delta * delta * count * m / total + new.squares;
+    *mean = new.mean;
+    *std = sqrt(new.var);
     moments->mean += delta * m / total;
     moments->var = all_squares / total;
     moments->std = total > 1.0 ? sqrt(all_squares / (total - 1.0)) : (double)INFINITY;

@@ -30,14 +30,11 @@ void qp_ppo_rewards(float *reward, const float *kl, const double *score, double 
 void qp_ppo_advantages(float *advantage, float *returns, const float *reward, const float *value,
                        double gamma, double lam, const int64_t *cu, int64_t n_seq);
 
-/** Mean of n elements and their variance with Bessel's correction, both 0 where they are 0/0: var
- * of one element (TRL: NaN), and both of none. */
-void qp_ppo_mean_var(const float *x, int64_t n, double *mean, double *var);
-
 /**
- * x = (x - mean) / sqrt(var + 1e-8), mean and var as above; with keep_mean the mean is added again:
- * for rewards (recipe D4). One element alone becomes 0, or stays with keep_mean. TRL's whitened
- * rewards reach padding too, and from there the answers that end before it; ours have no padding.
+ * x = (x - mean) / sqrt(var + 1e-8), mean and var as qp_moments() has them (of one element TRL's
+ * var is NaN); with keep_mean the mean is added again: for rewards (recipe D4). One element alone
+ * becomes 0, or stays with keep_mean. TRL's whitened rewards reach padding too, and from there the
+ * answers that end before it; ours have no padding.
  */
 void qp_ppo_whiten(float *x, int64_t n, bool keep_mean);
 

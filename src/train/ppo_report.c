@@ -1,37 +1,27 @@
 /* What a step of PPO says of itself: the metrics of TRL under their names (recipe D8). */
-#include <jansson.h>
 #include <math.h>
 
 #include "base/mem.h"
+#include "base/moments.h"
+#include "formats/json.h"
 #include "train/ppo_impl.h"
 
-/* Mean and standard deviation of a list as it grows. */
-typedef struct {
-    double n, sum, sum2;
-} moments_t;
-
-static void take(moments_t *m, double x)
+static double mean(const qp_moments_t *m)
 {
-    m->n += 1.0;
-    m->sum += x;
-    m->sum2 += x * x;
+    return m->mean;
 }
 
-static double mean(const moments_t *m)
+static double deviation(const qp_moments_t *m)
 {
-    return m->n > 0.0 ? m->sum / m->n : 0.0;
-}
-
-/* With Bessel's correction, as torch. */
-static double deviation(const moments_t *m)
-{
-    return m->n > 1.0 ? sqrt(fmax(0.0, m->sum2 - m->sum * m->sum / m->n) / (m->n - 1.0)) : 0.0;
+    return sqrt(m->var);
 }
 
 /* Everything a metric may want of a step. */
 typedef struct {
     const qp_ppo_t *ppo;
-    moments_t score, shaped, query, response, kl, entropy, non_score, logprob, ref_logprob;
+    qp_moments_t score, shaped, kl;               /* of sequences */
+    qp_moments_t query, response, entropy;        /* of sequences too */
+    qp_moments_t non_score, logprob, ref_logprob; /* of tokens */
     double returns_mean, returns_var, value_mean, value_var, stopped, difference, now;
 } facts_t;
 
@@ -56,30 +46,47 @@ static double lasted(const facts_t *f, qp_ppo_time_t from, qp_ppo_time_t to)
 const char *const qp_ppo_metric[QP_N_PPO_METRIC] = {QP_PPO_METRICS(NAME)};
 #undef NAME
 
+/* What is of sequences, but is no array of the experience. */
+static void gather_sequences(const qp_rollout_t *r, const qp_experience_t *e, facts_t *f)
+{
+    const int64_t n = r->n_seq;
+    double *query = QP_NEW("metrics", double, 3 * n), *response = query + n,
+           *entropy = response + n;
+    for (int64_t s = 0; s < n; s++) {
+        query[s] = (double)r->n_query[s];
+        response[s] = (double)qp_rollout_n_response(r, s);
+        for (int64_t t = r->cu[s]; t < r->cu[s + 1]; t++)
+            entropy[s] -= (double)e->logprob[t];
+        f->stopped += (double)r->stopped[s] / (double)n;
+    }
+    f->query = qp_moments(query, QP_F64, n);
+    f->response = qp_moments(response, QP_F64, n);
+    f->entropy = qp_moments(entropy, QP_F64, n);
+    qp_free(query);
+}
+
 static facts_t gather(const qp_ppo_t *ppo)
 {
     const qp_experience_t *e = &ppo->experience;
     const qp_rollout_t *r = &e->rollout;
-    facts_t f = {.ppo = ppo, .now = qp_time()};
-    for (int64_t s = 0; s < r->n_seq; s++) {
-        double entropy = 0.0;
-        for (int64_t t = r->cu[s]; t < r->cu[s + 1]; t++) {
-            entropy -= (double)e->logprob[t];
-            take(&f.logprob, (double)e->logprob[t]);
-            take(&f.ref_logprob, (double)e->ref_logprob[t]);
-            take(&f.non_score, -ppo->kl_coef * (double)e->kl[t]);
-            f.difference = fmax(f.difference, fabs((double)(e->logprob[t] - r->logprob[t])));
-        }
-        take(&f.entropy, entropy);
-        take(&f.kl, e->sequence_kl[s]);
-        take(&f.score, e->score[s]);
-        take(&f.shaped, e->shaped[s]);
-        take(&f.query, (double)r->n_query[s]);
-        take(&f.response, (double)qp_rollout_n_response(r, s));
-        f.stopped += (double)r->stopped[s] / (double)r->n_seq;
-    }
-    qp_ppo_mean_var(e->returns, r->n_token, &f.returns_mean, &f.returns_var);
-    qp_ppo_mean_var(e->value, r->n_token, &f.value_mean, &f.value_var);
+    const qp_moments_t returns = qp_moments(e->returns, QP_F32, r->n_token);
+    const qp_moments_t value = qp_moments(e->value, QP_F32, r->n_token);
+    const double mean_kl = qp_moments(e->kl, QP_F32, r->n_token).mean;
+    facts_t f = {.ppo = ppo,
+                 .now = qp_time(),
+                 .score = qp_moments(e->score, QP_F64, r->n_seq),
+                 .shaped = qp_moments(e->shaped, QP_F64, r->n_seq),
+                 .kl = qp_moments(e->sequence_kl, QP_F64, r->n_seq),
+                 .non_score = {.mean = -ppo->kl_coef * mean_kl},
+                 .logprob = qp_moments(e->logprob, QP_F32, r->n_token),
+                 .ref_logprob = qp_moments(e->ref_logprob, QP_F32, r->n_token),
+                 .returns_mean = returns.mean,
+                 .returns_var = returns.var,
+                 .value_mean = value.mean,
+                 .value_var = value.var};
+    gather_sequences(r, e, &f);
+    for (int64_t t = 0; t < r->n_token; t++)
+        f.difference = fmax(f.difference, fabs((double)(e->logprob[t] - r->logprob[t])));
     return f;
 }
 
@@ -93,12 +100,6 @@ void qp_ppo_report(qp_ppo_t *ppo, double *metric)
 
 /* --- samples.jsonl ---------------------------------------------------------------------------- */
 
-/* JSON has no number that is not finite. */
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 qp_error_t qp_ppo_samples(void *owner, int64_t step, qp_str_t *lines)
 {
     const qp_ppo_t *ppo = owner;
@@ -106,8 +107,8 @@ qp_error_t qp_ppo_samples(void *owner, int64_t step, qp_str_t *lines)
     for (int64_t s = 0; s < e->rollout.n_seq; s++) {
         json_t *line = json_object();
         json_object_set_new(line, "step", json_integer(step));
-        json_object_set_new(line, "score", number(e->score[s]));
-        json_object_set_new(line, "kl", number(e->sequence_kl[s]));
+        json_object_set_new(line, "score", qp_json_real(e->score[s]));
+        json_object_set_new(line, "kl", qp_json_real(e->sequence_kl[s]));
         QP_TRY(qp_rollout_line(&e->rollout, ppo->run->tokenizer, s, line, lines));
     }
     return NULL;

@@ -32,6 +32,10 @@ exits 2 "did you mean --dry-run" quipu --dryrun
 exits 2 "a deck is expected" quipu
 exits 2 "one deck is expected" quipu a.cfg b.cfg
 exits 2 "--set: path=value" quipu --set lora.r
+exits 2 "--set: its value is missing" quipu deck.cfg --set
+exits 2 "--set: path=value is expected, found lora.r" quipu --set=lora.r
+exits 2 "--nonsense: no such option" quipu --nonsense=1 deck.cfg
+exits 2 "--dry-run: it takes no value" quipu --dry-run=yes deck.cfg
 exits 2 "absent.cfg" quipu absent.cfg
 
 make_base base.h5
@@ -39,6 +43,10 @@ make_data data
 make_deck
 exits 0 "runs/run" quipu --run-folder deck.cfg
 exits 0 "elsewhere/run" quipu --run-folder --set job.output=elsewhere deck.cfg
+exits 0 "elsewhere/run" quipu --run-folder --set=job.output=elsewhere deck.cfg
+exits 0 "elsewhere/run" quipu deck.cfg --set=job.output=elsewhere --run-folder
+exits 0 "runs/run" quipu --run-folder --set="samples.prompts=one
+two" deck.cfg
 exits 0 "dry run: everything needed is there" quipu --dry-run deck.cfg
 check "a dry run prints the memory plan" logged "workspace"
 check "a dry run writes nothing" not test -e runs

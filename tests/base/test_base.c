@@ -1,4 +1,4 @@
-/* Errors, strings, dtypes, Philox and memory counters. */
+/* Errors, strings, dtypes, Philox, moments and memory counters. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,10 @@
 #include "base/output.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/moments.h"
 #include "base/philox.h"
 #include "base/str.h"
+#include "base/utf8.h"
 #include "testing.h"
 
 static void test_errors(void)
@@ -39,6 +41,8 @@ static void test_half_precision_round_trips(void)
             CHECK_MSG(qp_f32_to_bf16(b) == h, "bf16 %04x", i);
     }
     CHECK(qp_f32_to_bf16(1.00390625f) == 0x3f80); /* half way: to even */
+    CHECK(qp_f32_to_bf16(1.01171875f) == 0x3f82);
+    CHECK(qp_f32_to_bf16(1.005f) == 0x3f81 && qp_f32_to_bf16(-1.005f) == 0xbf81);
     CHECK(qp_f32_to_f16(65520.0f) == 0x7c00);
     CHECK(qp_f32_to_f16(65519.0f) == 0x7bff);
 }
@@ -62,6 +66,39 @@ static void test_philox_known_answer(void)
         sum2 += x * x;
     }
     CHECK(fabs(sum / 20000) < 0.03 && fabs(sum2 / 20000 - 1.0) < 0.05);
+}
+
+/* The first eight numbers of a stream are made of its first two blocks, word by word. */
+static void test_philox_numbers(void)
+{
+    const qp_philox_key_t key = {.seed = 3, .step = 1, .sample = 4, .position = 1, .site = 5};
+    for (uint64_t i = 0; i < 8; i++) {
+        uint32_t word[4];
+        qp_philox(&key, (uint32_t)(i / 4), word);
+        CHECK((double)qp_philox_uniform(&key, i) == floor(word[i % 4] / 256.0) / 16777216.0);
+        /* Box and Muller: cosine, then sine, of the pair that the number stands in */
+        const uint32_t *pair = word + i % 4 / 2 * 2;
+        const double angle = 2.0 * M_PI * pair[1] / 4294967296.0;
+        const double radius = sqrt(-2.0 * log((pair[0] + 1.0) / 4294967296.0));
+        const double expected = radius * (i % 2 == 0 ? cos(angle) : sin(angle));
+        CHECK(fabs((double)qp_philox_normal(&key, i) - expected) < 1e-6);
+    }
+}
+
+/* The same numbers as floats and doubles; far from 0 nothing cancels. */
+static void test_moments(void)
+{
+    const double far = 1048576.0, x[] = {far + 1.0, far + 2.0, far + 4.0},
+                 large[] = {1e15, 1e15 + 2.0};
+    const float y[] = {(float)far + 1.0f, (float)far + 2.0f, (float)far + 4.0f};
+    const qp_moments_t m = qp_moments(x, QP_F64, 3), f = qp_moments(y, QP_F32, 3);
+    CHECK(fabs(m.mean - far - 7.0 / 3.0) < 1e-9 && fabs(m.var - 7.0 / 3.0) < 1e-9); /* 42 / 9 / 2 */
+    CHECK(fabs(m.squares - 14.0 / 3.0) < 1e-9);
+    CHECK(m.mean == f.mean && m.var == f.var && m.squares == f.squares);
+    CHECK(qp_moments(large, QP_F64, 2).var == 2.0);
+    const qp_moments_t one = qp_moments(x, QP_F64, 1), none = qp_moments(NULL, QP_F32, 0);
+    CHECK(one.mean == x[0] && one.var == 0.0 && none.mean == 0.0 && none.var == 0.0);
+    CHECK(isnan(qp_moments((const double[]){NAN, 1.0}, QP_F64, 2).var));
 }
 
 static void test_nearest(void)
@@ -155,6 +192,34 @@ static void test_walltime(void)
     unsetenv("PBS_WALLTIME");
 }
 
+/* What is UTF-8 (Unicode, table 3-7), and what is put in the place of the rest. */
+static void test_utf8(void)
+{
+    static const struct {
+        const char *text;
+        size_t n_valid;
+        const char *repaired;
+    } row[] = {
+        {"a\xc3\xa4", 3, "a\xc3\xa4"},
+        {"\xed\x9f\xbf", 3, "\xed\x9f\xbf"},
+        {"\xed\xa0\x80", 0, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* half of a surrogate pair */
+        {"x\xc0\x80", 1, "x\xef\xbf\xbd\xef\xbf\xbd"},               /* longer than need be */
+        {"\xe0\x9f\x80", 0, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"},
+        {"\xf4\x8f\xbf\xbf", 4, "\xf4\x8f\xbf\xbf"},
+        {"\xf4\x90\x80\x80", 0,
+         "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"}, /* beyond the last */
+        {"eight..\xe2\x82", 7, "eight..\xef\xbf\xbd"},        /* cut off: one mark */
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        qp_str_t repaired = {0};
+        CHECK_MSG(qp_utf8_valid_prefix(row[i].text, strlen(row[i].text)) == row[i].n_valid,
+                  "row %zu", i);
+        qp_utf8_repair(&repaired, row[i].text, strlen(row[i].text));
+        CHECK_MSG(strcmp(repaired.data, row[i].repaired) == 0, "row %zu: %s", i, repaired.data);
+        qp_str_fini(&repaired);
+    }
+}
+
 static void test_quoting(void)
 {
     qp_str_t quoted = {0};
@@ -213,6 +278,30 @@ static void test_places(void)
     CHECK_OK(qp_output_check_file("new")); /* in the working folder */
 }
 
+/* A level shows its own lines and those of the levels before it. */
+static void test_log_levels(void)
+{
+    for (int level = QP_LOG_ERROR; level <= QP_LOG_DEBUG; level++) {
+        char *path = qp_format("%s/level-%d.log", qp_test_folder(), level);
+        void *text = NULL;
+        size_t n;
+        qp_log_init((qp_log_level_t)level, 0);
+        CHECK_OK(qp_log_tee(path));
+        for (int line = QP_LOG_ERROR; line <= QP_LOG_DEBUG; line++)
+            qp_log((qp_log_level_t)line, false, "line of level %d", line);
+        qp_log_fini();
+        CHECK_OK(qp_file_read(path, &text, &n));
+        for (int line = QP_LOG_ERROR; line <= QP_LOG_DEBUG; line++) {
+            char *expected = qp_format("line of level %d\n", line);
+            CHECK((strstr(text, expected) != NULL) == (line <= level));
+            qp_free(expected);
+        }
+        qp_free(text);
+        qp_free(path);
+    }
+    qp_log_init(QP_LOG_INFO, 0);
+}
+
 /* What is no regular file is said to be so, and nobody waits for the other end of a pipe. */
 static void test_not_a_file(void)
 {
@@ -236,13 +325,17 @@ int main(void)
 {
     test_durations();
     test_walltime();
+    test_utf8();
     test_quoting();
     test_a_message_is_one_line();
     test_places();
     test_not_a_file();
+    test_log_levels();
     test_errors();
     test_half_precision_round_trips();
     test_philox_known_answer();
+    test_philox_numbers();
+    test_moments();
     test_nearest();
     test_memory_counts();
     return qp_test_end();

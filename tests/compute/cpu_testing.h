@@ -16,7 +16,8 @@
 #include "compute/ops.h"
 #include "testing.h"
 
-/* --- tolerances: relative L2 error against the double twin ------------------------------------ */
+/* --- tolerances: relative L2 error against the double twin, and its part that is no noise ------
+ */
 
 /* Unit roundoffs: fp32 2^-24 = 6e-8, bf16 2^-9 = 2e-3. L2 errors of random roundings are ~0.4 of
  * it. */
@@ -43,6 +44,17 @@ static const struct {
 static inline double tolerance(tol_t kind, qp_dtype_t dtype)
 {
     return dtype == QP_F32 ? tolerances[kind].fp32 : tolerances[kind].bf16;
+}
+
+/*
+ * What is left of rounding in a mean over many elements: roundings to nearest go either way. So of
+ * a tensor's error the part along what is expected (a bias: the share by which all is too large)
+ * has a limit of its own, in which the noise of n elements has become small.
+ */
+static const double MAX_BIAS = 3e-4;
+static inline double bias_limit(double limit, int64_t n)
+{
+    return fmin(limit, MAX_BIAS + 3.0 * limit / sqrt((double)n));
 }
 
 /* --- devices and tensors ---------------------------------------------------------------------- */
@@ -211,12 +223,34 @@ static inline double tensor_error(const tensor_t *t, const double *expected)
     return sqrt(difference / (norm + 1e-300));
 }
 
-#define CHECK_TENSOR(t, expected, kind, ...)                                                     \
-    do {                                                                                         \
-        double error_ = tensor_error((t), (expected)), limit_ = tolerance((kind), (t)->m.dtype); \
-        char what_[128];                                                                         \
-        snprintf(what_, sizeof what_, __VA_ARGS__);                                              \
-        CHECK_MSG(error_ <= limit_, "%s: error %.3g, limit %.3g", what_, error_, limit_);        \
+/** The bias in the tensor's content: 0.003 where all of it is 0.3% too large. */
+static inline double tensor_bias(const tensor_t *t, const double *expected)
+{
+    double along = 0.0, norm = 0.0;
+    for (int64_t i = 0; i < t->m.n_row; i++)
+        for (int64_t j = 0; j < t->m.n_col; j++) {
+            const double e = expected[i * t->m.n_col + j];
+            along += (get_element(t, i, j) - e) * e;
+            norm += e * e;
+        }
+    return along / (norm + 1e-300);
+}
+
+/** Records where the error, or the bias in it, is above its limit. */
+static inline void check_tensor(const tensor_t *t, const double *expected, double limit,
+                                const char *what)
+{
+    const double error = tensor_error(t, expected), bias = tensor_bias(t, expected);
+    const double most = bias_limit(limit, t->m.n_row * t->m.n_col);
+    CHECK_MSG(error <= limit, "%s: error %.3g, limit %.3g", what, error, limit);
+    CHECK_MSG(fabs(bias) <= most, "%s: bias %.3g, limit %.3g", what, bias, most);
+}
+
+#define CHECK_TENSOR(t, expected, kind, ...)                                   \
+    do {                                                                       \
+        char what_[128];                                                       \
+        snprintf(what_, sizeof what_, __VA_ARGS__);                            \
+        check_tensor((t), (expected), tolerance((kind), (t)->m.dtype), what_); \
     } while (0)
 
 /** True when rows [first, first + n) of a equal the first n rows of b, bit for bit. */

@@ -64,7 +64,8 @@ static const qp_dtype_t types[][3] = {
     {QP_BF16, QP_BF16, QP_BF16}, {QP_BF16, QP_F32, QP_F32}, {QP_F32, QP_BF16, QP_BF16},
 };
 enum { N_TYPE = sizeof types / sizeof types[0] };
-static const float scalars[][2] = {{1.0f, 0.0f}, {0.5f, 1.0f}, {1.0f, -0.25f}};
+static const float scalars[][2] = {{1.0f, 0.0f}, {0.5f, 1.0f}, {1.0f, -0.25f}, {0.5f, 0.0f}};
+enum { N_SCALAR = sizeof scalars / sizeof scalars[0] };
 
 static void test_products(qp_compute_t compute, size_t n_type)
 {
@@ -72,7 +73,7 @@ static void test_products(qp_compute_t compute, size_t n_type)
     for (size_t s = 0; s < N_SIZE; s++)
         for (size_t t = 0; t < n_type; t++)
             for (int trans = 0; trans < 4; trans++) {
-                const float *scalar = scalars[(s + t + (size_t)trans) % 3];
+                const float *scalar = scalars[(s + t + (size_t)trans) % N_SCALAR];
                 const case_t c = {sizes[s].m,  sizes[s].n,  sizes[s].k,       types[t][0],
                                   types[t][1], types[t][2], (trans & 1) != 0, (trans & 2) != 0,
                                   scalar[0],   scalar[1]};

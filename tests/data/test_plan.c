@@ -97,6 +97,43 @@ static void test_isolated_keeps_every_token_in_order(const qp_dataset_t *dataset
     free_plan(&plan, &b);
 }
 
+/* Counts rows by what they hold, as best fit fills them: each piece, in the keyed order, goes into
+ * the fullest row that has room for it, one that it fills up before all others. */
+static void fill_by_best_fit(int64_t n_row_of[SEQ_LENGTH + 1])
+{
+    for (int64_t i = 0; i < N_SAMPLE; i++) {
+        const int64_t length = made_length(qp_permute(1, 0, N_SAMPLE, i));
+        for (int64_t start = 0; start < length; start += SEQ_LENGTH) {
+            const int64_t n = length - start < SEQ_LENGTH ? length - start : SEQ_LENGTH;
+            int64_t fill = SEQ_LENGTH - n;
+            while (fill > 0 && n_row_of[fill] == 0)
+                fill--;
+            n_row_of[fill] -= fill > 0;
+            n_row_of[fill + n]++;
+        }
+    }
+}
+
+static void test_isolated_is_best_fit(const qp_dataset_t *dataset)
+{
+    qp_data_config_t config = config_for(QP_PACK_ISOLATED);
+    qp_plan_t *plan = NULL;
+    qp_batch_t b = {0};
+    int64_t found[SEQ_LENGTH + 1] = {0}, expected[SEQ_LENGTH + 1] = {0};
+    read_plan(dataset, &config, 1, 0, &plan, &b);
+    for (int64_t row = 0; row < plan->n_row; row++) {
+        int64_t n = 0;
+        for (int64_t p = plan->first_piece[row]; p < plan->first_piece[row + 1]; p++)
+            n += plan->piece[p].n;
+        found[n]++;
+    }
+    fill_by_best_fit(expected);
+    for (int n = 0; n <= SEQ_LENGTH; n++)
+        CHECK_MSG(found[n] == expected[n], "%lld rows of %d tokens, expected %lld",
+                  (long long)found[n], n, (long long)expected[n]);
+    free_plan(&plan, &b);
+}
+
 static void test_contaminated_joins_and_cuts(const qp_dataset_t *dataset)
 {
     qp_data_config_t config = config_for(QP_PACK_CONTAMINATED);
@@ -456,17 +493,20 @@ static void test_refusals(qp_comm_t *comm, const qp_dataset_t *dataset)
     config.seq_length = 1 << 20;
     CHECK_FAILS(qp_plan_create(dataset, &config, &END, 1, 0, &plan), QP_INPUT,
                 "tokens, one row needs data.seq_length = 1048576");
-    /* Samples that do not end with EOS would run into each other. */
+    /* Samples that do not end with EOS, one or the other, would run into each other. */
     config.seq_length = SEQ_LENGTH;
-    CHECK_OK(qp_plan_create(dataset, &config, &(qp_eos_t){2, {EOS + 1, EOS + 2}}, 1, 0, &plan));
-    qp_batch_init(&b, 1, SEQ_LENGTH);
-    qp_error_t error = NULL;
-    for (int64_t row = 0; row < plan->n_row && error == NULL; row++) {
-        qp_batch_clear(&b);
-        error = qp_batch_add_row(&b, dataset, plan, row, row);
+    for (int n_eos = 1; n_eos <= 2; n_eos++) {
+        const qp_eos_t others = {n_eos, {EOS + 1, EOS + 2}};
+        qp_error_t error = NULL;
+        CHECK_OK(qp_plan_create(dataset, &config, &others, 1, 0, &plan));
+        qp_batch_init(&b, 1, SEQ_LENGTH);
+        for (int64_t row = 0; row < plan->n_row && error == NULL; row++) {
+            qp_batch_clear(&b);
+            error = qp_batch_add_row(&b, dataset, plan, row, row);
+        }
+        CHECK_FAILS(error, QP_INPUT, "a sample ends with token 1, expected EOS (2)");
+        free_plan(&plan, &b);
     }
-    CHECK_FAILS(error, QP_INPUT, "a sample ends with token 1, expected EOS (2)");
-    free_plan(&plan, &b);
 
     char *path = qp_format("%s/pairs.h5", qp_test_folder());
     const qp_shard_info_t info = {"reward", TOKENIZER_ID, 100, 2};
@@ -499,6 +539,7 @@ int main(void)
     make_shard(qp_test_folder(), "made-2.h5", 200, N_SAMPLE);
     if (CHECK_OK(open_made(comm, qp_test_folder(), "made-*.h5", &dataset))) {
         test_isolated_keeps_every_token_in_order(dataset);
+        test_isolated_is_best_fit(dataset);
         test_contaminated_joins_and_cuts(dataset);
         test_none_cuts_long_samples(dataset);
         test_completions_only(dataset);

@@ -112,6 +112,9 @@ static void test_damage(void)
     CHECK_FAILS(open_bytes(bytes, n), QP_INPUT, "GGUF version 1");
     bytes[4] = 3;
     char *type = (char *)memmem(bytes, n, "Q8_0", 4) + 4 + 4 + 16; /* behind name and dimensions */
+    type[-16] ^= 1;                                                /* the row's length */
+    CHECK_FAILS(open_bytes(bytes, n), QP_INPUT, "elements, not a multiple of 32 (Q8_0)");
+    type[-16] ^= 1;
     *type = 10;
     CHECK_FAILS(open_bytes(bytes, n), QP_INPUT, "tensor Q8_0 has type Q2_K (10)");
     qp_free(bytes);

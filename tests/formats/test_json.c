@@ -1,5 +1,7 @@
 /* JSON as Python's json.load reads it (its words: CPython's json/decoder.py), and values whose
  * types are checked. */
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -187,8 +189,22 @@ static void test_types(void)
     json_decref(root);
 }
 
+/* What is no number of JSON is null. */
+static void test_written_numbers(void)
+{
+    static const double x[] = {1.5, -0.25, NAN, INFINITY, -INFINITY};
+    json_t *list = json_array();
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++)
+        json_array_append_new(list, qp_json_real(x[i]));
+    char *text = json_dumps(list, JSON_COMPACT);
+    CHECK_MSG(strcmp(text, "[1.5,-0.25,null,null,null]") == 0, "%s", text);
+    free(text);
+    json_decref(list);
+}
+
 int main(void)
 {
+    test_written_numbers();
     test_numbers_of_python();
     test_texts_of_python();
     test_lines();

@@ -169,6 +169,31 @@ static void test_file(qp_comm_t *comm)
     qp_free(path);
 }
 
+/* Whichever of the data sets is damaged, the file is. */
+static void test_damage_anywhere(qp_comm_t *comm)
+{
+    static const char *const name[] = {"/first", "/middle", "/last"};
+    const uint8_t data[4] = {1, 2, 3, 4};
+    const int64_t n = qp_comm_rank(comm) == 0 ? 4 : 0;
+    for (int bad = 0; bad < 3; bad++) {
+        char *path = shared_path(comm, "damaged.h5");
+        qp_h5_t *file = NULL;
+        CHECK_OK(qp_h5_create(path, comm, &file));
+        for (int i = 0; i < 3; i++) {
+            const qp_h5_shape_t shape = {QP_U8, 1, {4}};
+            CHECK_OK(qp_h5_dataset_create(file, name[i], &shape));
+            CHECK_OK(qp_h5_write_all(file, name[i], QP_U8, 0, n, data));
+            CHECK_OK(qp_h5_checksum_set(file, name[i], qp_hash_bytes(data, 4) + (i == bad)));
+        }
+        CHECK_OK(qp_h5_close(&file));
+        CHECK_OK(qp_h5_open(path, NULL, &file));
+        CHECK_FAILS(qp_h5_verify(file), QP_INPUT, name[bad]);
+        CHECK_OK(qp_h5_close(&file));
+        qp_comm_barrier(comm);
+        qp_free(path);
+    }
+}
+
 static void test_all_types(qp_comm_t *comm)
 {
     char *path = shared_path(comm, "types.h5");
@@ -258,6 +283,7 @@ int main(void)
     qp_comm_t *comm = NULL;
     if (CHECK_OK(qp_comm_create(&comm))) {
         test_file(comm);
+        test_damage_anywhere(comm);
         test_all_types(comm);
         test_failing_opens(comm);
         if (qp_comm_rank(comm) == 0)

@@ -118,6 +118,13 @@ static void test_config_defaults_and_spellings(void)
                                   "\"rope_theta\": 1e6}}",
                                   &c));
     CHECK(c.rope_theta == 1e6 && c.head_dim == 32 && c.n_kv_head == 2);
+    /* MistralConfig's own default, where a LLaMA has as many as heads */
+    CHECK_OK(qp_llama_config_from_json(
+        "c",
+        "{\"model_type\": \"mistral\", \"vocab_size\": 100, \"hidden_size\": 64, "
+        "\"intermediate_size\": 32, \"num_hidden_layers\": 2, \"num_attention_heads\": 16}",
+        &c));
+    CHECK(c.n_head == 16 && c.n_kv_head == 8 && c.head_dim == 4);
 }
 
 static void test_config_refusals(void)

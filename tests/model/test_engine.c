@@ -112,7 +112,13 @@ static void test_greedy_is_the_argmax_of_forward(const tiny_setup_t *s,
 {
     answers_t answers;
     qp_workspace_t *ws;
-    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 4, .max_prefill = 40};
+    /* Without do_sample the keys of sampling do nothing; the deck's own temperature is 1. */
+    qp_generate_config_t config = {.max_new_tokens = 8,
+                                   .max_active = 4,
+                                   .max_prefill = 40,
+                                   .temperature = 1.0,
+                                   .top_k = 5,
+                                   .top_p = 0.9};
     CHECK_OK(qp_workspace_create(s->base, lora, MAX_LENGTH, QP_RECOMPUTE_LAYER, &ws));
     ask(s, lora, &config, NONE, &answers);
     for (int i = 0; i < N_REQUEST; i++) {

@@ -88,6 +88,69 @@ static void test_gradients(const tiny_t *tiny, float head_dropout)
     tiny_teardown(&s);
 }
 
+/* A head whose adapter has no linear: it learns, and nothing beside it. */
+static void test_head_alone(const tiny_t *tiny)
+{
+    tiny_setup_t s;
+    fixture_t f;
+    qp_workspace_t *ws;
+    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
+                         &s);
+    memset(s.adapter->target, 0, sizeof s.adapter->target);
+    s.adapter->n_view = 0;
+    CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_NONE, &ws));
+    fill(tiny, &f);
+    const qp_role_t role = {s.base, s.adapter};
+    tiny_zero_grad(s.adapter);
+    objective(ws, &role, &f, true);
+    CHECK_OK(qp_model_outputs_backward(ws, &role, &f.view, &f.pass, f.dlogprob, f.dvalue));
+    float *grad = tiny_download(s.device, s.adapter->grad, s.adapter->n_param);
+    const int64_t head = s.adapter->layer_first[s.adapter->n_layer], n = s.adapter->n_param;
+    double sum = 0.0;
+    for (int t = 0; t < TINY_N_TOKEN; t++)
+        sum += f.valued[t] ? (double)f.dvalue[t] : 0.0;
+    CHECK(fabs((double)grad[n - 1] - sum) < 1e-5 && grad[head] != 0.0f);
+    for (int64_t i = 0; i < head; i++)
+        CHECK(grad[i] == 0.0f);
+    qp_free(grad);
+    qp_workspace_destroy(&ws);
+    tiny_teardown(&s);
+}
+
+/* What is dropped is 0, and what stays is divided by 1 - p: so the mean stays what it is. With one
+ * weight alone a value is one of the two. */
+static void test_dropout_keeps_the_mean(const tiny_t *tiny)
+{
+    const float p = 0.25f;
+    tiny_setup_t s;
+    fixture_t f;
+    qp_workspace_t *ws;
+    float whole[TINY_N_TOKEN];
+    int n_kept = 0, n_valued = 0;
+    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
+                         &s);
+    CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
+    const qp_role_t role = {s.base, s.adapter};
+    const int64_t head = s.adapter->layer_first[s.adapter->n_layer];
+    for (int64_t i = head; i < s.adapter->n_param; i++)
+        set_param(s.adapter, i, i == head + 5 ? 1.0f : 0.0f);
+    fill(tiny, &f);
+    objective(ws, &role, &f, false);
+    memcpy(whole, f.value, sizeof whole);
+    s.adapter->head_dropout = p;
+    objective(ws, &role, &f, false);
+    for (int t = 0; t < TINY_N_TOKEN; t++) {
+        const float kept = whole[t] / (1.0f - p);
+        CHECK_MSG(f.value[t] == 0.0f || fabsf(f.value[t] - kept) <= 1e-5f * fabsf(kept),
+                  "token %d: %g, kept %g", t, (double)f.value[t], (double)kept);
+        n_kept += f.valued[t] && f.value[t] != 0.0f;
+        n_valued += f.valued[t];
+    }
+    CHECK(n_kept > n_valued / 2 && n_kept < n_valued);
+    qp_workspace_destroy(&ws);
+    tiny_teardown(&s);
+}
+
 /* Without training there is no mask: the same values twice, others than with it. */
 static void test_dropout_is_for_training(const tiny_t *tiny)
 {
@@ -183,6 +246,8 @@ int main(void)
     tiny_open("tied", &tiny);
     test_gradients(&tiny, 0.0f);
     test_gradients(&tiny, 0.5f);
+    test_head_alone(&tiny);
+    test_dropout_keeps_the_mean(&tiny);
     test_dropout_is_for_training(&tiny);
     test_alone_and_among_others(&tiny);
     test_kl(&tiny);

@@ -17,6 +17,35 @@ static qp_error_t load(qp_comm_t *comm, qp_device_t *device, const char *path)
     return error;
 }
 
+/* What base.activation, base.gradient and the threshold say stands at every linear, each for
+ * itself; llm_int8 passes gradients back in bf16 whatever is asked. */
+static void test_products_of_the_deck(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
+                                      const char *path)
+{
+    static const qp_precision_t precision[] = {QP_PRECISION_INT8, QP_PRECISION_LLM_INT8};
+    for (int i = 0; i < 8; i++) {
+        const bool activation = i & 1, gradient = i & 2, llm = i & 4;
+        const qp_base_config_t config = {.file = path,
+                                         .activation =
+                                             activation ? QP_PRODUCT_INT8 : QP_PRODUCT_BF16,
+                                         .gradient = gradient ? QP_PRODUCT_INT8 : QP_PRODUCT_BF16,
+                                         .outlier_threshold = 4.5};
+        qp_base_t *base = NULL;
+        if (qp_comm_rank(comm) == 0)
+            tiny_write_base(tiny, precision[llm], path);
+        qp_comm_barrier(comm);
+        if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)))
+            for (int64_t w = 0; w < base->config.n_layer * QP_N_GROUP; w++) {
+                const qp_linear_mode_t mode =
+                    base->layer[w / QP_N_GROUP].group[w % QP_N_GROUP].mode;
+                CHECK(mode.int8_activation == activation && mode.outlier_threshold == 4.5f);
+                CHECK(mode.int8_gradient == (gradient && !llm));
+            }
+        qp_base_destroy(comm, &base);
+        qp_comm_barrier(comm);
+    }
+}
+
 /* Ways to hurt the data set of a name. */
 static void set_first(hid_t file, const char *name, float value)
 {
@@ -228,6 +257,8 @@ int main(void)
     snprintf(path, sizeof path, "%s/heads", folder);
     test_heads(&s, &tiny.lora, path);
     test_a_value_head_of_zeros(&s, &tiny.lora);
+    snprintf(path, sizeof path, "%s/products.h5", folder);
+    test_products_of_the_deck(s.comm, s.device, &tiny, path);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);
     test_damage_is_named(s.comm, s.device, &tiny, path);
     tiny_teardown(&s);

@@ -172,7 +172,13 @@ static void test_bad_batches_are_refused(const tiny_setup_t *s, qp_workspace_t *
 
 /* --- cheaper precisions ----------------------------------------------------------------------- */
 
-static double cosine(const float *a, const float *b, int64_t n)
+/* Angle and length of a beside b: the cosine does not see that all of a gradient is too large. */
+typedef struct {
+    double cosine;
+    double share; /* of b that stands in a: 1 if only noise is added */
+} likeness_t;
+
+static likeness_t compare(const float *a, const float *b, int64_t n)
 {
     double ab = 0.0, aa = 0.0, bb = 0.0;
     for (int64_t i = 0; i < n; i++) {
@@ -180,7 +186,45 @@ static double cosine(const float *a, const float *b, int64_t n)
         aa += (double)a[i] * (double)a[i];
         bb += (double)b[i] * (double)b[i];
     }
-    return ab / sqrt(aa * bb);
+    return (likeness_t){ab / sqrt(aa * bb), ab / bb};
+}
+
+/* What is dropped is 0, and what stays is divided by 1 - p: so means stay what they are. With B = 0
+ * nothing else depends on dropout, and the gradient of B is linear in what is left. */
+static void test_dropout_keeps_the_mean(const tiny_setup_t *s, qp_workspace_t *ws)
+{
+    enum { N_SEED = 60 };
+    const qp_adapter_t *a = s->adapter;
+    const qp_ops_t *ops = s->device->ops;
+    qp_queue_t *q = qp_device_queue(s->device);
+    const size_t bytes = (size_t)a->n_param * sizeof(float);
+    tiny_batch_t batch;
+    double loss;
+    tiny_batch(s->base->config.n_vocab, 0, &batch);
+    qp_model_batch_t view = tiny_view(&batch);
+    float *param = tiny_download(s->device, a->param, a->n_param);
+    float *without_b = tiny_download(s->device, a->param, a->n_param);
+    float *mean = QP_NEW("test", float, a->n_param);
+    for (int64_t v = 0; v < a->n_view; v++)
+        memset(without_b + a->view[v].b, 0, (size_t)(a->view[v].n_out * a->r) * sizeof(float));
+    CHECK_OK(ops->upload(q, a->param, without_b, bytes));
+    s->adapter->dropout = 0.0f;
+    float *whole = step(s, ws, &view, 1, &loss, NULL);
+    s->adapter->dropout = 0.4f;
+    for (uint32_t seed = 0; seed < N_SEED; seed++) {
+        float *g = step(s, ws, &view, seed, &loss, NULL);
+        for (int64_t i = 0; i < a->n_param; i++)
+            mean[i] += g[i] / N_SEED;
+        qp_free(g);
+    }
+    const likeness_t like = compare(mean, whole, a->n_param);
+    CHECK_MSG(fabs(like.share - 1.0) < 0.05 && like.cosine > 0.98,
+              "the mean gradient has a share of %g, cosine %g", like.share, like.cosine);
+    CHECK_OK(ops->upload(q, a->param, param, bytes));
+    qp_free(whole);
+    qp_free(mean);
+    qp_free(without_b);
+    qp_free(param);
 }
 
 /* What the tiny model may lose; it is random, so its rounding noise does not average out as a
@@ -214,9 +258,12 @@ static void test_cheaper_precisions_stay_near(const tiny_t *tiny, const float *g
         tiny_batch(tiny->config.n_vocab, 0, &batch);
         qp_model_batch_t view = tiny_view(&batch);
         float *g = step(&s, ws, &view, 1, &found, NULL);
-        double c = cosine(g, grad, s.adapter->n_param), d = fabs(found / loss - 1.0);
+        const likeness_t like = compare(g, grad, s.adapter->n_param);
+        const double c = like.cosine, d = fabs(found / loss - 1.0);
         CHECK_MSG(d <= MODES[i].loss, "%s: loss differs by %g", MODES[i].name, d);
         CHECK_MSG(c >= MODES[i].cosine, "%s: cosine of the gradient %g", MODES[i].name, c);
+        CHECK_MSG(fabs(like.share - 1.0) <= 0.05, "%s: %g of the gradient", MODES[i].name,
+                  like.share);
         CHECK_MSG(d > 0.0, "%s: computes exactly what fp32 does", MODES[i].name);
         qp_free(g);
         qp_workspace_destroy(&ws);
@@ -239,6 +286,8 @@ static void test_model(const char *name)
     test_gradient_is_the_slope_of_the_loss(&s, ws);
     test_ragged_batch_equals_each_sequence_alone(&s, ws);
     test_recomputation_gives_the_same_bits(&s, ws, &tiny.lora);
+    test_dropout_keeps_the_mean(&s, ws);
+    s.adapter->dropout = 0.3f;
     test_dropout_is_keyed(&s, ws);
     test_every_layer_is_reported_done(&s, ws);
     test_bad_batches_are_refused(&s, ws);

@@ -25,8 +25,8 @@ typedef struct {
 
 static float gradient(int64_t step, int64_t i)
 {
-    /* Norms on both sides of max_grad_norm. */
-    return 0.06f * (float)(step % 3) * sinf((float)(step * 131 + i));
+    static const float size[] = {0.0f, 0.01f, 0.12f}; /* norms 0, 0.2 and 2.7: max_grad_norm is 1 */
+    return size[step % 3] * sinf((float)(step * 131 + i));
 }
 
 /* torch/optim/adamw.py, single tensor, and torch.nn.utils.clip_grad_norm_. */
@@ -81,6 +81,35 @@ static void check_param(state_t *s, const twin_t *twin)
     CHECK(qp_test_relative_error(param, expected, N) < 2e-6);
 }
 
+/* max_grad_norm = 0: gradients of any size are taken as they are. AdamW's first step has the size
+ * of lr whatever the gradient's scale, so the first moment tells. */
+static void test_without_clipping(qp_device_t *device)
+{
+    enum { FEW = 4 };
+    const float grad[FEW] = {300.0f, -400.0f, 0.0f, 1200.0f};
+    qp_optim_config_t open = config;
+    qp_optim_t *optim;
+    qp_dptr_t param = {0}, at = {0};
+    qp_queue_t *q = qp_device_queue(device);
+    float m[FEW];
+    double norm;
+    bool skipped;
+    open.max_grad_norm = 0.0;
+    CHECK_OK(qp_optim_create(device, FEW, &optim));
+    CHECK_OK(device->ops->alloc(device, "test", sizeof grad, &param));
+    CHECK_OK(device->ops->alloc(device, "test", sizeof grad, &at));
+    CHECK_OK(device->ops->zero(q, param, sizeof grad));
+    CHECK_OK(device->ops->upload(q, at, grad, sizeof grad));
+    CHECK_OK(qp_optim_step(optim, &open, 3, param, (qp_dptr_t){0}, at, &norm, &skipped));
+    CHECK_OK(device->ops->download(q, m, optim->m, sizeof m));
+    CHECK(!skipped && fabs(norm - 1300.0) < 1e-3);
+    for (int i = 0; i < FEW; i++)
+        CHECK(fabsf(m[i] - 0.1f * grad[i]) <= 1e-5f * fabsf(grad[i]));
+    device->ops->release(device, &param);
+    device->ops->release(device, &at);
+    qp_optim_destroy(&optim);
+}
+
 int main(void)
 {
     const qp_device_config_t device_config = {
@@ -91,6 +120,7 @@ int main(void)
     double norm;
     bool skipped;
     CHECK_OK(qp_device_open(&device_config, 0, 1, &s.device));
+    test_without_clipping(s.device);
     CHECK_OK(qp_optim_create(s.device, N, &s.optim));
     CHECK_OK(s.device->ops->alloc(s.device, "test", N * sizeof(float), &s.param));
     CHECK_OK(s.device->ops->alloc(s.device, "test", N * sizeof(uint16_t), &s.copy));

@@ -67,6 +67,9 @@ at=$(grep -abo '"t300"' "$base" | cut -d: -f1)
 printf 'x' | dd of="$work/flipped.h5" bs=1 seek=$((at + 1)) conv=notrunc status=none
 expect 2 "/tokenizer/model: 1 elements, max difference 4" "$inspect" --diff "$base" "$work/flipped.h5"
 expect 2 "flipped.h5: /tokenizer/model: damaged: checksum" "$inspect" --verify "$work/flipped.h5"
+cp "$base" "$work/near.h5"
+printf 'u' | dd of="$work/near.h5" bs=1 seek=$((at + 1)) conv=notrunc status=none
+expect 2 "/tokenizer/model: 1 elements, max difference 1," "$inspect" --diff "$base" "$work/near.h5"
 head -c 20000 "$base" >"$work/cut.h5"
 expect 2 "cut.h5" "$inspect" --verify "$work/cut.h5"
 

@@ -19,7 +19,7 @@ enum {
     N_VIEW_PARAM = 2 * R * D_MODEL,
     N_PARAM = N_LAYER * N_VIEW_PARAM
 };
-enum { N_MICRO = 4, N_STEP = 12 };
+enum { N_MICRO = 4, N_STEP = 12, SEED = 7 };
 
 /* The run's parts that the loop touches, made by hand. */
 typedef struct {
@@ -37,7 +37,14 @@ typedef struct {
         bad_end;   /* steps [bad_first, bad_end) have a value that is not finite */
     bool bad_loss; /* in the loss; otherwise in the gradient */
     int64_t fail_step;
+    int64_t n_update; /* of a step; 0: one */
+    int64_t n_key;    /* passes whose random numbers are not those of their update */
 } fake_t;
+
+static int64_t n_update_of(const fake_t *fake)
+{
+    return fake->n_update > 0 ? fake->n_update : 1;
+}
 
 static bool is_last_rank(const fake_t *fake)
 {
@@ -48,21 +55,22 @@ static qp_error_t next(void *owner, qp_work_t *work)
 {
     fake_t *fake = owner;
     fake->step++;
-    *work = (qp_work_t){.n_update = 1, .n_micro = N_MICRO, .n_token = 10, .epoch = 0.1};
+    *work =
+        (qp_work_t){.n_update = n_update_of(fake), .n_micro = N_MICRO, .n_token = 10, .epoch = 0.1};
     return NULL;
 }
 
 static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
 {
-    const fake_t *fake = owner;
+    fake_t *fake = owner;
     const qp_adapter_t *adapter = fake->run->adapter;
     qp_queue_t *q = qp_device_queue(adapter->device);
     float grad[N_PARAM];
     QP_TRY(adapter->device->ops->download(q, grad, adapter->grad, sizeof grad));
     bool bad = is_last_rank(fake) && fake->step >= fake->bad_first && fake->step < fake->bad_end;
-    (void)u;
     (void)i;
-    (void)pass;
+    fake->n_key +=
+        pass->key.seed != SEED || pass->key.step != (uint32_t)(fake->step * n_update_of(fake) + u);
     if (is_last_rank(fake) && fake->step == fake->fail_step)
         return QP_ERROR(QP_INPUT, "the fake fails");
     for (int k = 0; k < N_PARAM; k++)
@@ -102,6 +110,7 @@ static void fixture_init(fixture_t *f, qp_comm_t *comm, qp_device_t *device, con
 {
     *f = (fixture_t){0};
     f->settings.batch = (qp_batch_config_t){.global_sequences = N_MICRO, .micro_sequences = 1};
+    f->settings.job.seed = SEED;
     f->settings.optim = (qp_optim_config_t){.lr = 0.1,
                                             .beta1 = 0.9,
                                             .beta2 = 0.999,
@@ -215,6 +224,19 @@ static void test_skipped_steps(qp_comm_t *comm, qp_device_t *device, const char 
     }
 }
 
+/* Random numbers are those of the update: no two of a run have the same. */
+static void test_keys_of_updates(qp_comm_t *comm, qp_device_t *device, const char *shared)
+{
+    float param[N_PARAM];
+    qp_progress_t progress;
+    int64_t n_update;
+    char *folder = make_folder(comm, shared, "keys");
+    fake_t fake = {.fail_step = -1, .n_update = 2};
+    CHECK_OK(run_loop(comm, device, folder, &fake, &progress, &n_update, param));
+    CHECK(n_update == 2 * N_STEP && fake.n_key == 0);
+    qp_free(folder);
+}
+
 static void test_ten_in_a_row(qp_comm_t *comm, qp_device_t *device, const char *shared)
 {
     float param[N_PARAM];
@@ -255,6 +277,7 @@ int main(void)
     size_t n_bytes = shared != NULL ? strlen(shared) + 1 : 0;
     qp_comm_bcast_block(comm, &shared, &n_bytes, 0);
     test_skipped_steps(comm, device, shared);
+    test_keys_of_updates(comm, device, shared);
     test_ten_in_a_row(comm, device, shared);
     test_error_of_one_rank(comm, device, shared);
     qp_free(shared);

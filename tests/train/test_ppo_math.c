@@ -123,19 +123,6 @@ static double mean_of(const double *x, int n)
     return sum / (double)n;
 }
 
-static void test_mean_var(void)
-{
-    const float x[] = {1.0f, 2.0f, 4.0f};
-    double mean, var;
-    qp_ppo_mean_var(x, 3, &mean, &var);
-    CHECK_NEAR(mean, 7.0 / 3.0, exact);
-    CHECK_NEAR(var, 7.0 / 3.0, exact); /* (16 + 1 + 25) / 9 / 2 */
-    qp_ppo_mean_var(x + 2, 1, &mean, &var);
-    CHECK(mean == 4.0 && var == 0.0);
-    qp_ppo_mean_var(x, 0, &mean, &var);
-    CHECK(mean == 0.0 && var == 0.0);
-}
-
 static void test_whiten(void)
 {
     float x[N], y[N], kept[N];
@@ -280,7 +267,6 @@ int main(void)
     test_advantages_twin();
     test_advantages_by_hand();
     test_sequences_are_independent();
-    test_mean_var();
     test_whiten();
     test_whiten_without_spread();
     test_adapt_kl();

@@ -29,6 +29,9 @@ for name in eval_loss eval_accuracy eval_margin; do
     check "pairs: $name as in training" close "$(value pairs $name)" "$(column $name reward | tail -n 1)"
 done
 check "pairs: calibration" grep -q '"calibration": \[{"least": ' runs/pairs/eval.json
+check "pairs: the quarters' accuracies have the mean of all" close "$(value pairs eval_accuracy)" \
+    "$(grep -o '"n_pair": [0-9]*, "accuracy": [0-9.e-]*' runs/pairs/eval.json | tr -d ',' |
+        awk '{ n += $2; right += $2 * $4 } END { printf "%.12g", right / n }')"
 quipu_on 3 pairs3 "${pairs[@]}"
 check "pairs: the same on 3 ranks" cmp -s runs/pairs/eval.json runs/pairs3/eval.json
 quipu-merge --no-logits base.h5 runs/reward/adapter judge.h5 >log 2>&1
@@ -75,6 +78,10 @@ check "queries: the difference lies in its interval" awk -v d="$(value base diff
 quipu_on 2 itself "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter \
     --set compare.against=runs/ppo/adapter
 check "queries: against itself, half" close "$(value itself win_rate)" 0.5
+quipu_on 2 lone "${queries[@]}" "${judge[@]}" --set lora.init=runs/ppo/adapter --set compare.against=base \
+    --set data.eval_rows=1
+check "one query: an interval without ends is null" grep -q '"difference_95": \[null, null\]' runs/lone/eval.json
+check "one query: no number that is none" not grep -qiE 'nan|inf' runs/lone/eval.json
 quipu_on 2 unjudged "${queries[@]}"
 check "queries: without rewards there is nothing to say" test "$code" -eq 2
 check "queries: asks for them" logged "queries want rewards"
