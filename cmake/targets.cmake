@@ -15,9 +15,10 @@ function(quipu_flags target)
   endif()
 endfunction()
 
-# quipu_module(<name> [DEPENDS modules...] [THIRD libraries...]): all sources of src/<name>.
+# quipu_module(<name> [ROOMS folders...] [DEPENDS modules...] [THIRD libraries...]): all sources of
+# src/<name>. Rooms are its sub-folders; each stands on those before it (tools/check-layers).
 function(quipu_module name)
-  cmake_parse_arguments(M "" "" "DEPENDS;THIRD" ${ARGN})
+  cmake_parse_arguments(M "" "" "ROOMS;DEPENDS;THIRD" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c
                                               ${CMAKE_SOURCE_DIR}/src/${name}/*.cc)
   add_library(quipu_${name} STATIC ${sources})

@@ -31,7 +31,7 @@ static const char usage[] =
 
 typedef struct {
     const char *from, *shape, *to;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     uint32_t seed;
 } arguments_t;
 
@@ -59,7 +59,7 @@ static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
                                             {"synthetic", required_argument, NULL, 's'},
                                             {"seed", required_argument, NULL, 'n'},
                                             {0}};
-    *args = (arguments_t){.precision = QP_PRECISION_INT8, .seed = 1};
+    *args = (arguments_t){.precision = QP_WEIGHT_INT8, .seed = 1};
     QP_TRY(qp_program_options("quipu-import", options, argc, argv, take_option, args));
     int n_expected = args->shape != NULL ? 1 : 2;
     if (argc - optind != n_expected)

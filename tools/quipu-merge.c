@@ -41,7 +41,7 @@ typedef struct {
     const char *base, *adapter, *out, *onto;
     to_t to;
     qp_dtype_t dtype;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     bool dtype_given, precision_given, no_logits, drop_head;
 } arguments_t;
 
@@ -144,7 +144,7 @@ static qp_error_t choose_types(arguments_t *args)
     if (error == NULL && !args->precision_given)
         args->precision = info.precision;
     if (error == NULL && !args->dtype_given)
-        args->dtype = info.precision == QP_PRECISION_FP32 ? QP_F32 : QP_BF16;
+        args->dtype = info.precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
     qp_base_info_fini(&info);
     qp_error_t closing = qp_h5_close(&file);
     if (error != NULL)

@@ -150,3 +150,20 @@ qp_error_t qp_file_scratch(const char *path, FILE **file)
         return QP_ERROR(QP_IO, "%s: no file can be made beside it: %s", path, strerror(reason));
     return NULL;
 }
+
+qp_error_t qp_folder_make(const char *path)
+{
+    char *part = qp_strdup(path);
+    qp_error_t error = NULL;
+    for (char *slash = part; slash != NULL && error == NULL;) {
+        slash = strchr(slash + 1, '/');
+        if (slash != NULL)
+            *slash = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST)
+            error = QP_ERROR(QP_IO, "%s: the folder cannot be made: %s", part, strerror(errno));
+        if (slash != NULL)
+            *slash = '/';
+    }
+    qp_free(part);
+    return error;
+}

@@ -43,4 +43,8 @@ qp_error_t qp_file_commit(const char *temporary, const char *path);
  */
 qp_error_t qp_file_scratch(const char *path, FILE **file);
 
+/** Makes a folder and those that it lies in, as far as they are not there (mkdir -p). Failure:
+ * QP_IO. */
+qp_error_t qp_folder_make(const char *path);
+
 #endif

@@ -156,13 +156,6 @@ static qp_error_t make_way(const char *path)
     return error;
 }
 
-static qp_error_t make_folder(const char *folder)
-{
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return QP_ERROR(QP_IO, "%s: the folder cannot be made: %s", folder, strerror(errno));
-    return NULL;
-}
-
 qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
                          const qp_ckpt_info_t *info, const qp_state_t *state)
 {
@@ -170,7 +163,7 @@ qp_error_t qp_ckpt_write(qp_comm_t *comm, const qp_ckpt_config_t *config,
     char *path = qp_format("%s/step-%06lld.h5", config->folder, (long long)info->step);
     char *temporary = qp_format("%s%s", path, QP_CKPT_TEMPORARY);
     qp_error_t error;
-    error = first ? make_folder(config->folder) : NULL;
+    error = first ? qp_folder_make(config->folder) : NULL;
     if (first && error == NULL)
         error = make_way(temporary);
     if (first && error == NULL)

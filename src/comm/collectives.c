@@ -5,17 +5,6 @@
 #include "base/mem.h"
 #include "comm/comm_impl.h"
 
-MPI_Datatype qp_comm_type(qp_dtype_t dtype)
-{
-    const MPI_Datatype types[QP_N_DTYPE] = {
-        [QP_F32] = MPI_FLOAT,    [QP_BF16] = MPI_UINT16_T, [QP_F16] = MPI_UINT16_T,
-        [QP_F64] = MPI_DOUBLE,   [QP_I8] = MPI_INT8_T,     [QP_U8] = MPI_UINT8_T,
-        [QP_I32] = MPI_INT32_T,  [QP_U32] = MPI_UINT32_T,  [QP_I64] = MPI_INT64_T,
-        [QP_U64] = MPI_UINT64_T,
-    };
-    return types[dtype];
-}
-
 void qp_comm_barrier(qp_comm_t *comm)
 {
     QP_MPI_MUST(MPI_Barrier(comm->world));
@@ -26,7 +15,7 @@ void qp_comm_bcast(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int
     for (int64_t first = 0; first < n; first += QP_COMM_PIECE) {
         int count = (int)(n - first < QP_COMM_PIECE ? n - first : QP_COMM_PIECE);
         char *piece = (char *)data + (size_t)first * qp_dtype_bytes(dtype);
-        QP_MPI_MUST(MPI_Bcast(piece, count, qp_comm_type(dtype), root, comm->world));
+        QP_MPI_MUST(MPI_Bcast(piece, count, qp_mpi_type(dtype), root, comm->world));
     }
 }
 
@@ -42,7 +31,7 @@ void qp_comm_bcast_block(qp_comm_t *comm, void **data, size_t *n_bytes, int root
 
 void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int from, int to)
 {
-    MPI_Datatype type = qp_comm_type(dtype);
+    MPI_Datatype type = qp_mpi_type(dtype);
     for (int64_t first = 0; first < n && from != to; first += QP_COMM_PIECE) {
         int count = (int)(n - first < QP_COMM_PIECE ? n - first : QP_COMM_PIECE);
         char *piece = (char *)data + (size_t)first * qp_dtype_bytes(dtype);
@@ -56,7 +45,7 @@ void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int 
 static void reduce(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, MPI_Op op)
 {
     QP_ASSERT(n <= QP_COMM_PIECE);
-    QP_MPI_MUST(MPI_Allreduce(MPI_IN_PLACE, data, (int)n, qp_comm_type(dtype), op, comm->world));
+    QP_MPI_MUST(MPI_Allreduce(MPI_IN_PLACE, data, (int)n, qp_mpi_type(dtype), op, comm->world));
 }
 
 void qp_comm_sum_i64(qp_comm_t *comm, int64_t *data, int64_t n)
@@ -72,7 +61,7 @@ void qp_comm_max_i64(qp_comm_t *comm, int64_t *data, int64_t n)
 void qp_comm_allgather(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t dtype, void *out)
 {
     QP_ASSERT(n <= QP_COMM_PIECE);
-    MPI_Datatype type = qp_comm_type(dtype);
+    MPI_Datatype type = qp_mpi_type(dtype);
     QP_MPI_MUST(MPI_Allgather(data, (int)n, type, out, (int)n, type, comm->world));
 }
 
@@ -90,8 +79,18 @@ void qp_comm_allgatherv(qp_comm_t *comm, const void *data, int64_t n, qp_dtype_t
         QP_ASSERT(total <= INT_MAX);
     }
     *out = qp_alloc("comm", qp_bytes(total, qp_dtype_bytes(dtype)));
-    MPI_Datatype type = qp_comm_type(dtype);
+    MPI_Datatype type = qp_mpi_type(dtype);
     QP_MPI_MUST(MPI_Allgatherv(data, (int)n, type, *out, count, offset, type, comm->world));
     qp_free(count);
     qp_free(offset);
+}
+
+void qp_tree_sum_f32(qp_comm_t *comm, float *data, int64_t n)
+{
+    qp_tree_sum(&comm->tree, data, n, QP_F32);
+}
+
+void qp_tree_sum_f64(qp_comm_t *comm, double *data, int64_t n)
+{
+    qp_tree_sum(&comm->tree, data, n, QP_F64);
 }

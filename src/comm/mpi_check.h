@@ -9,6 +9,7 @@
 
 #include <mpi.h>
 
+#include "base/dtype.h"
 #include "base/error.h"
 
 /** QP_TRY(QP_MPI(MPI_Barrier(comm))): NULL, or a QP_INTERNAL error with MPI's own text. */
@@ -20,5 +21,8 @@
 __attribute__((warn_unused_result)) qp_error_t qp_mpi_check(int status, const char *call,
                                                             const char *file, int line);
 void qp_mpi_must(int status, const char *call, const char *file, int line);
+
+/** MPI's type of the same elements. */
+MPI_Datatype qp_mpi_type(qp_dtype_t dtype);
 
 #endif

@@ -5,10 +5,13 @@
  * adds them in the order of the tree, and the pieces are gathered everywhere. That moves as few
  * bytes as any all-reduce.
  */
+#include "comm/tree.h"
+
 #include <time.h>
 
 #include "base/mem.h"
-#include "comm/comm_impl.h"
+#include "comm/comm.h"
+#include "comm/mpi_check.h"
 
 /* Elements reduced at once: small enough for the cache, large enough to hide latencies. */
 enum { CHUNK = 1 << 20 };
@@ -122,7 +125,7 @@ static void sum_chunk(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
         mine[r] = piece[tree->rank];
         mine_offset[r] = r * mine[r];
     }
-    MPI_Datatype type = qp_comm_type(dtype);
+    MPI_Datatype type = qp_mpi_type(dtype);
     MPI_Request request;
     QP_MPI_MUST(MPI_Ialltoallv(data, piece, piece_offset, type, tree->pieces, mine, mine_offset,
                                type, tree->comm, &request));
@@ -148,44 +151,4 @@ void qp_tree_sum(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
     for (int64_t first = 0; first < n; first += n_chunk)
         sum_chunk(tree, (char *)data + (size_t)first * bytes,
                   n - first < n_chunk ? n - first : n_chunk, dtype);
-}
-
-void qp_tree_sum_f32(qp_comm_t *comm, float *data, int64_t n)
-{
-    qp_tree_sum(&comm->tree, data, n, QP_F32);
-}
-
-void qp_tree_sum_f64(qp_comm_t *comm, double *data, int64_t n)
-{
-    qp_tree_sum(&comm->tree, data, n, QP_F64);
-}
-
-struct qp_tree_group {
-    MPI_Comm comm;
-    qp_tree_t tree;
-};
-
-qp_error_t qp_tree_group_create(qp_comm_t *comm, qp_tree_group_t **group)
-{
-    MPI_Comm duplicate;
-    *group = NULL;
-    QP_TRY(QP_MPI(MPI_Comm_dup(comm->world, &duplicate)));
-    *group = QP_NEW("comm", qp_tree_group_t, 1);
-    (*group)->comm = duplicate;
-    qp_tree_init(&(*group)->tree, duplicate, true);
-    return NULL;
-}
-
-void qp_tree_group_sum_f32(qp_tree_group_t *group, float *data, int64_t n)
-{
-    qp_tree_sum(&group->tree, data, n, QP_F32);
-}
-
-void qp_tree_group_destroy(qp_tree_group_t **group)
-{
-    if (*group == NULL)
-        return;
-    qp_tree_fini(&(*group)->tree);
-    QP_MPI_MUST(MPI_Comm_free(&(*group)->comm));
-    QP_FREE(*group);
 }

@@ -28,10 +28,10 @@
 /* --- weights of the frozen base --------------------------------------------------------------- */
 
 typedef enum {
-    QP_WEIGHT_F32,  /**< plain [n_out, n_in] fp32 */
-    QP_WEIGHT_BF16, /**< plain [n_out, n_in] bf16 */
-    QP_WEIGHT_INT8, /**< rotated int8 (design: "int8 in a rotated basis"), packed by the backend */
-    QP_WEIGHT_LLM_INT8 /**< int8 as bitsandbytes (recipe E3), packed by the backend */
+    QP_WEIGHT_F32,     /**< plain [n_out, n_in] fp32 */
+    QP_WEIGHT_BF16,    /**< plain [n_out, n_in] bf16 */
+    QP_WEIGHT_INT8,    /**< rotated int8 (doc/numerics.md), packed by the backend */
+    QP_WEIGHT_LLM_INT8 /**< int8 as bitsandbytes (doc/numerics.md), packed by the backend */
 } qp_weight_kind_t;
 
 /**
@@ -43,7 +43,7 @@ typedef struct {
     bool int8_activation; /**< false: weight-only mode, x stays bf16/fp32; on whole numbers */
     bool int8_gradient;   /**< dX in int8 (rotated only); false, and LLM.int8: on whole numbers */
     /** LLM.int8: columns where any |x| of the batch is >= this go through a thin product on whole
-     *  numbers (recipe E3). */
+     *  numbers (doc/numerics.md). */
     float outlier_threshold;
 } qp_linear_mode_t;
 

@@ -36,20 +36,6 @@ static char *at_line(const reader_t *r, const config_setting_t *s, const char *p
     return qp_format("%s:%u: %s", r->deck->name, config_setting_source_line(s), path);
 }
 
-qp_deck_value_t *qp_deck_find(const qp_deck_t *deck, const char *path)
-{
-    for (int i = 0; i < deck->n_value; i++)
-        if (strcmp(deck->value[i].key->path, path) == 0)
-            return &deck->value[i];
-    return NULL;
-}
-
-bool qp_deck_applies(const qp_deck_t *deck, const qp_deck_group_t *group)
-{
-    return group->methods == NULL || deck->method == NULL ||
-           qp_deck_find_item(group->methods, deck->method, deck->method_length) >= 0;
-}
-
 static qp_deck_t *new_deck(const char *name, const qp_deck_group_t *const *groups, int n_group)
 {
     qp_deck_t *deck = QP_NEW("deck", qp_deck_t, 1);

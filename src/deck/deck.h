@@ -45,6 +45,23 @@ enum {
     QP_DECK_FOLDER = 32 /**< with PATH: a folder to read */
 };
 
+/* clang-format off */
+/** The type of keys that fill this member. */
+#define QP_DECK_TYPE_OF(member)                                   \
+    _Generic((member), bool: QP_DECK_BOOL, int64_t: QP_DECK_INT,  \
+             double: QP_DECK_FLOAT, const char *: QP_DECK_STRING, \
+             int: QP_DECK_CHOICE, qp_deck_ints_t: QP_DECK_INTS,   \
+             qp_deck_strings_t: QP_DECK_STRINGS)
+/* clang-format on */
+
+/**
+ * Type and offset of a key's row, for a member of a config struct. A type that is not the member's
+ * does not compile: the size of an array would be negative.
+ */
+#define QP_DECK_FIELD(type, config, member) \
+    type, offsetof(config, member) +        \
+              0 * sizeof(char[QP_DECK_TYPE_OF(((config *)0)->member) == (type) ? 1 : -1])
+
 /** One key: a row of a module's schema table. */
 typedef struct {
     const char *path; /**< "lora.r" */

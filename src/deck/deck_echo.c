@@ -41,16 +41,6 @@ void qp_deck_fill(const qp_deck_t *deck, const qp_deck_group_t *group, void *con
             fill(&deck->value[i], (char *)config + deck->value[i].key->offset);
 }
 
-char *qp_deck_where(const qp_deck_t *deck, const char *path)
-{
-    const qp_deck_value_t *value = qp_deck_find(deck, path);
-    if (value != NULL && value->source == QP_DECK_FILE)
-        return qp_format("%s:%d: %s", deck->name, value->line, path);
-    if (value != NULL && value->source == QP_DECK_SET)
-        return qp_format("--set %s", path);
-    return qp_format("%s (default)", path);
-}
-
 static void print_source(const qp_deck_t *deck, const qp_deck_value_t *value, qp_str_t *out)
 {
     if (value->source == QP_DECK_FILE)

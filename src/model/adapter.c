@@ -30,20 +30,20 @@ static qp_error_t add_target(const char *name, bool target[QP_N_LINEAR])
         name, nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "");
 }
 
-qp_error_t qp_lora_targets(const qp_lora_config_t *config, bool target[QP_N_LINEAR])
+qp_error_t qp_lora_resolve(qp_lora_config_t *config)
 {
-    memset(target, 0, QP_N_LINEAR * sizeof *target);
+    memset(config->target, 0, sizeof config->target);
     for (int i = 0; i < config->targets.n; i++)
-        QP_TRY(add_target(config->targets.item[i], target));
+        QP_TRY(add_target(config->targets.item[i], config->target));
     return config->targets.n > 0 ? NULL : QP_ERROR(QP_INPUT, "lora.targets: names no linear");
 }
 
-int64_t qp_lora_n_param(const qp_llama_config_t *config, const bool target[QP_N_LINEAR], int64_t r)
+int64_t qp_lora_n_param(const qp_llama_config_t *config, const qp_lora_config_t *lora)
 {
     int64_t n = 0;
     for (int l = 0; l < QP_N_LINEAR; l++)
-        if (target[l])
-            n += r *
+        if (lora->target[l])
+            n += lora->r *
                  (qp_linear_n_in(config, (qp_linear_t)l) + qp_linear_n_out(config, (qp_linear_t)l));
     return n * config->n_layer;
 }
@@ -173,9 +173,6 @@ static qp_error_t set_param(qp_adapter_t *adapter, const float *param)
 qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lora_config_t *config,
                              const qp_head_config_t *head, uint32_t seed, qp_adapter_t **out)
 {
-    bool target[QP_N_LINEAR];
-    *out = NULL;
-    QP_TRY(qp_lora_targets(config, target));
     qp_adapter_t *adapter = *out = QP_NEW("adapter", qp_adapter_t, 1);
     adapter->r = config->r;
     adapter->alpha = (float)config->alpha;
@@ -186,7 +183,7 @@ qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lo
     adapter->head = head != NULL ? head->kind : QP_HEAD_NONE;
     adapter->head_dropout = head != NULL ? (float)head->dropout : 0.0f;
     adapter->device = base->device;
-    memcpy(adapter->target, target, sizeof target);
+    memcpy(adapter->target, config->target, sizeof adapter->target);
     lay_out(adapter, &base->config);
 
     float *param = QP_NEW("adapter staging", float, adapter->n_param);

@@ -82,15 +82,13 @@ static void describe(qp_str_t *out, int64_t r, double alpha, bool use_rslora,
  * over. */
 static qp_error_t check_match(const qp_lora_config_t *config, const qp_peft_t *peft)
 {
-    bool target[QP_N_LINEAR];
-    QP_TRY(qp_lora_targets(config, target));
     if (peft->r == config->r && peft->alpha == config->alpha &&
         peft->use_rslora == config->use_rslora &&
-        memcmp(peft->target, target, sizeof peft->target) == 0)
+        memcmp(peft->target, config->target, sizeof peft->target) == 0)
         return NULL;
     qp_str_t found = {0}, wanted = {0};
     describe(&found, peft->r, peft->alpha, peft->use_rslora, peft->target);
-    describe(&wanted, config->r, config->alpha, config->use_rslora, target);
+    describe(&wanted, config->r, config->alpha, config->use_rslora, config->target);
     qp_error_t error =
         QP_ERROR(QP_INPUT, "lora.init: the adapter %s has %s; the deck has %s (leave these out)",
                  config->init, found.data, wanted.data);
@@ -134,8 +132,7 @@ qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines)
     return NULL;
 }
 
-qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config,
-                               const char *target[QP_N_LINEAR])
+qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config)
 {
     qp_peft_t peft = {0};
     qp_error_t error = qp_comm_rank(comm) == 0 ? qp_peft_read_shape(folder, &peft) : NULL;
@@ -148,14 +145,9 @@ qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_conf
     memcpy(shape.target, peft.target, sizeof shape.target);
     qp_peft_fini(&peft);
     qp_comm_bcast(comm, &shape, sizeof shape, QP_U8, 0);
-    *config = (qp_lora_config_t){.r = shape.r,
-                                 .alpha = shape.alpha,
-                                 .use_rslora = shape.use_rslora,
-                                 .targets = {.item = target},
-                                 .init = folder};
-    for (int l = 0; l < QP_N_LINEAR; l++)
-        if (shape.target[l])
-            target[config->targets.n++] = qp_linear_short_name((qp_linear_t)l);
+    *config = (qp_lora_config_t){
+        .r = shape.r, .alpha = shape.alpha, .use_rslora = shape.use_rslora, .init = folder};
+    memcpy(config->target, shape.target, sizeof config->target);
     return NULL;
 }
 

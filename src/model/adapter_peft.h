@@ -1,8 +1,8 @@
 /**
  * \file adapter_peft.h
  * LoRA adapters in PEFT's own format: a folder with adapter_config.json and
- * adapter_model.safetensors (recipe E1). Here an adapter is plain host memory; nothing is known of
- * devices or training.
+ * adapter_model.safetensors (doc/numerics.md, LoRA). Here an adapter is plain host memory; nothing
+ * is known of devices or training.
  */
 #ifndef QP_MODEL_ADAPTER_PEFT_H
 #define QP_MODEL_ADAPTER_PEFT_H

@@ -1,11 +1,9 @@
 /* Writing a PEFT adapter folder. */
-#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -88,8 +86,7 @@ static qp_error_t write_tensors(const char *folder, const qp_peft_t *peft)
 
 qp_error_t qp_peft_write(const char *folder, const qp_peft_t *peft)
 {
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return QP_ERROR(QP_IO, "%s: cannot be made: %s", folder, strerror(errno));
+    QP_TRY(qp_folder_make(folder));
     QP_TRY(write_tensors(folder, peft));
     char *path = qp_format("%s/" QP_PEFT_CONFIG, folder);
     char *config = make_config(peft);

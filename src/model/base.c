@@ -10,13 +10,6 @@ static const qp_group_linears_t GROUP[QP_N_GROUP] = {
     [QP_GROUP_DOWN] = {QP_DOWN_PROJ, 1},
 };
 
-static const qp_weight_kind_t WEIGHT_KIND[] = {
-    [QP_PRECISION_FP32] = QP_WEIGHT_F32,
-    [QP_PRECISION_BF16] = QP_WEIGHT_BF16,
-    [QP_PRECISION_INT8] = QP_WEIGHT_INT8,
-    [QP_PRECISION_LLM_INT8] = QP_WEIGHT_LLM_INT8,
-};
-
 qp_group_linears_t qp_group_linears(qp_group_t group)
 {
     return GROUP[group];
@@ -67,7 +60,7 @@ qp_base_t *qp_base_new(qp_device_t *device, const qp_base_info_t *info, qp_linea
     for (int64_t l = 0; l < info->config.n_layer; l++)
         for (int g = 0; g < QP_N_GROUP; g++)
             base->layer[l].group[g] =
-                (qp_weight_t){.kind = WEIGHT_KIND[info->precision],
+                (qp_weight_t){.kind = info->precision,
                               .n_out = qp_group_n_out(&info->config, (qp_group_t)g),
                               .n_in = qp_group_n_in(&info->config, (qp_group_t)g),
                               .mode = mode};
@@ -78,7 +71,7 @@ size_t qp_base_lay_out(qp_base_t *base, int64_t n_position, qp_dptr_t start)
 {
     const qp_llama_config_t *config = &base->config;
     const qp_ops_t *ops = base->device->ops;
-    qp_dtype_t dtype = base->precision == QP_PRECISION_FP32 ? QP_F32 : QP_BF16;
+    qp_dtype_t dtype = base->precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
     qp_arena_t arena = {.start = start};
     base->embedding = qp_arena_mat(&arena, dtype, config->n_vocab, config->d_model);
     base->lm_head = config->tie_word_embeddings

@@ -5,13 +5,15 @@
  * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; config (JSON text of
  * qp_llama_config_t, names as in HF config.json; eos_token_id is a list where there are several);
  * base_id (XXH3 over all data-set checksums in name order, as hex text); source (what it was
- * imported from). /tensors/<HF name>                 e.g. model.layers.0.self_attn.q_proj.weight,
- * row-major [n_out, n_in] as in HF; lm_head.weight absent when tied. linears: int8 (int8 kinds;
- * columns rotated in "int8"), bf16 or fp32 embeddings, lm_head: bf16, or fp32 in an fp32 base;
- * norms and biases: fp32 /tensors/<HF name>_scale           [n_out] fp32, absmax/127 of each row;
- * int8 linears only /score/weight                      [n_score, d_model] fp32; head of a merged
- * reward model only /tokenizer/kind, model, config     as qp_tokenizer_files_t /generation_config
- * the text of generation_config.json, where the model had one Each data set has its checksum.
+ * imported from). Each data set has its checksum:
+ *
+ * - /tensors/<HF name>, e.g. model.layers.0.self_attn.q_proj.weight: row-major [n_out, n_in] as in
+ *   HF; lm_head.weight is absent when tied. Linears: int8 (int8 kinds; columns rotated in "int8"),
+ *   bf16 or fp32. Embeddings and lm_head: bf16, or fp32 in an fp32 base. Norms and biases: fp32.
+ * - /tensors/<HF name>_scale: [n_out] fp32, absmax/127 of each row; int8 linears only.
+ * - /score/weight: [n_score, d_model] fp32; head of a merged reward model only.
+ * - /tokenizer/kind, model, config: as qp_tokenizer_files_t.
+ * - /generation_config: the text of generation_config.json, where the model had one.
  */
 #ifndef QP_MODEL_BASE_FILE_H
 #define QP_MODEL_BASE_FILE_H
@@ -22,8 +24,11 @@
 #include "base/dtype.h"
 #include "base/eos.h"
 #include "base/error.h"
+#include "compute/ops.h"
 #include "h5/h5.h"
 #include "text/tokenizer.h"
+
+/* --- the architecture ------------------------------------------------------------------------- */
 
 typedef enum { QP_ROPE_DEFAULT, QP_ROPE_LINEAR, QP_ROPE_LLAMA3 } qp_rope_scaling_t;
 
@@ -87,16 +92,6 @@ void qp_llama_rope_frequencies(const qp_llama_config_t *config, float *frequency
  */
 void qp_llama_rope_table(const qp_llama_config_t *config, int64_t n_position, float *table);
 
-/** Precision of a base = kind of its linears (qp_weight_kind_t names live in compute/ops.h). */
-typedef enum {
-    QP_PRECISION_FP32,
-    QP_PRECISION_BF16,
-    QP_PRECISION_INT8,
-    QP_PRECISION_LLM_INT8
-} qp_precision_t;
-const char *qp_precision_name(qp_precision_t precision);
-qp_error_t qp_precision_parse(const char *name, qp_precision_t *precision);
-
 /** The seven linears of a layer, in this order everywhere. */
 /*      enum         HF name                 */
 #define QP_LINEARS(X)                \
@@ -139,6 +134,12 @@ typedef struct {
  */
 void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs, int64_t *n_spec);
 
+/* --- the file --------------------------------------------------------------------------------- */
+
+/** The precision of a base is the kind of its linears: "fp32", "bf16", "int8" or "llm_int8". */
+const char *qp_precision_name(qp_weight_kind_t precision);
+qp_error_t qp_precision_parse(const char *name, qp_weight_kind_t *precision);
+
 /** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that
  * divides it. */
 int64_t qp_hadamard_block(int64_t n_in);
@@ -153,7 +154,7 @@ enum { QP_BASE_VERSION = 1 };
 /** What stands at the root of a base file; fields owned (fini). */
 typedef struct {
     qp_llama_config_t config;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     uint64_t base_id;
     char *source;
 } qp_base_info_t;
@@ -162,18 +163,21 @@ qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
 void qp_base_info_fini(qp_base_info_t *info);
 /** The tokenizer of an open base file; QP_INPUT if it has none. Rank-local. */
 qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
+/** Root and tokenizer of the base at \a path; info is the caller's (fini) in any case. Rank-local.
+ */
+qp_error_t qp_base_header_read(const char *path, qp_base_info_t *info, qp_tokenizer_t **tokenizer);
 /** Its generation_config.json (qp_free), or NULL. Rank-local. */
 qp_error_t qp_base_generation_read(const qp_h5_t *file, char **text);
 
 /** Stored type of a class of tensors in a base of this precision. */
-qp_dtype_t qp_base_dtype(qp_precision_t precision, qp_tensor_class_t tensor_class);
+qp_dtype_t qp_base_dtype(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
 /** True if tensors of this class have row scales beside them. */
-bool qp_base_has_scale(qp_precision_t precision, qp_tensor_class_t tensor_class);
+bool qp_base_has_scale(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
 
 /** Streaming writer of a base (serial): rows of each tensor arrive in fp32, in table order. */
 typedef struct qp_base_writer qp_base_writer_t;
 qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
-                                 qp_precision_t precision, const char *source,
+                                 qp_weight_kind_t precision, const char *source,
                                  qp_base_writer_t **writer);
 /** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates,
  * quantises, checks NaN. */

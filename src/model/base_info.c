@@ -1,4 +1,4 @@
-/* The root of a base file, and its tokenizer. */
+/* Precisions, the root of a base file, and its tokenizer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,21 +6,43 @@
 #include "base/mem.h"
 #include "model/base_file.h"
 
-qp_dtype_t qp_base_dtype(qp_precision_t precision, qp_tensor_class_t tensor_class)
+static const char *const precision_names[] = {
+    [QP_WEIGHT_F32] = "fp32",
+    [QP_WEIGHT_BF16] = "bf16",
+    [QP_WEIGHT_INT8] = "int8",
+    [QP_WEIGHT_LLM_INT8] = "llm_int8",
+};
+
+const char *qp_precision_name(qp_weight_kind_t precision)
+{
+    return precision_names[precision];
+}
+
+qp_error_t qp_precision_parse(const char *name, qp_weight_kind_t *precision)
+{
+    for (int i = 0; i <= QP_WEIGHT_LLM_INT8; i++)
+        if (strcmp(name, precision_names[i]) == 0) {
+            *precision = (qp_weight_kind_t)i;
+            return NULL;
+        }
+    return QP_ERROR(QP_INPUT, "precision \"%s\": expected int8, llm_int8, bf16 or fp32", name);
+}
+
+qp_dtype_t qp_base_dtype(qp_weight_kind_t precision, qp_tensor_class_t tensor_class)
 {
     if (tensor_class == QP_TENSOR_NORM || tensor_class == QP_TENSOR_BIAS ||
-        precision == QP_PRECISION_FP32)
+        precision == QP_WEIGHT_F32)
         return QP_F32;
     return qp_base_has_scale(precision, tensor_class) ? QP_I8 : QP_BF16;
 }
 
-bool qp_base_has_scale(qp_precision_t precision, qp_tensor_class_t tensor_class)
+bool qp_base_has_scale(qp_weight_kind_t precision, qp_tensor_class_t tensor_class)
 {
     return tensor_class == QP_TENSOR_LINEAR &&
-           (precision == QP_PRECISION_INT8 || precision == QP_PRECISION_LLM_INT8);
+           (precision == QP_WEIGHT_INT8 || precision == QP_WEIGHT_LLM_INT8);
 }
 
-static qp_error_t parse_precision(const qp_h5_t *file, qp_precision_t *precision)
+static qp_error_t parse_precision(const qp_h5_t *file, qp_weight_kind_t *precision)
 {
     char *name = NULL;
     QP_TRY(qp_h5_attr_get_str(file, "/", "precision", &name));
@@ -101,4 +123,20 @@ qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *fil
     if (error != NULL)
         qp_tokenizer_files_fini(files);
     return error;
+}
+
+qp_error_t qp_base_header_read(const char *path, qp_base_info_t *info, qp_tokenizer_t **tokenizer)
+{
+    qp_tokenizer_files_t files = {0};
+    qp_h5_t *file = NULL;
+    qp_error_t error = NULL;
+    *info = (qp_base_info_t){0};
+    *tokenizer = NULL;
+    QP_TRY(qp_h5_open(path, NULL, &file));
+    QP_TRY_DONE(qp_base_info_read(file, info));
+    QP_TRY_DONE(qp_base_tokenizer_read(file, &files));
+    error = qp_error_context(qp_tokenizer_create(&files, tokenizer), "%s", path);
+done:
+    qp_tokenizer_files_fini(&files);
+    return qp_error_first(error, qp_h5_close(&file));
 }

@@ -10,10 +10,10 @@
 static const int64_t PIECE_BYTES = 16 << 20;
 
 static const qp_dtype_t LINEAR_DTYPE[] = {
-    [QP_PRECISION_FP32] = QP_F32,
-    [QP_PRECISION_BF16] = QP_BF16,
-    [QP_PRECISION_INT8] = QP_I8,
-    [QP_PRECISION_LLM_INT8] = QP_I8,
+    [QP_WEIGHT_F32] = QP_F32,
+    [QP_WEIGHT_BF16] = QP_BF16,
+    [QP_WEIGHT_INT8] = QP_I8,
+    [QP_WEIGHT_LLM_INT8] = QP_I8,
 };
 
 /* A part of the base that is read and then put in its place at once. */
@@ -55,7 +55,7 @@ typedef struct {
     const qp_base_t *base;
     const qp_h5_t *file;
     item_t *item;
-    int64_t n_item, n_read, n_used; /* the last two under the lock */
+    int64_t capacity, n_item, n_read, n_used; /* the last two under the lock */
     bool stop;
     size_t plain_bytes;
     slot_t slot[N_SLOT];
@@ -69,6 +69,11 @@ typedef struct {
 
 static item_t *add_item(reader_t *reader, item_kind_t kind)
 {
+    if (reader->n_item == reader->capacity) {
+        reader->capacity = 2 * reader->capacity + 64;
+        reader->item = qp_realloc("base staging", reader->item,
+                                  qp_bytes(reader->capacity, sizeof *reader->item));
+    }
     item_t *item = &reader->item[reader->n_item++];
     *item = (item_t){.kind = kind};
     return item;
@@ -360,8 +365,6 @@ static void reader_init(reader_t *reader, const qp_base_t *base, const qp_h5_t *
 {
     const qp_llama_config_t *config = &base->config;
     const size_t element = qp_dtype_bytes(LINEAR_DTYPE[base->precision]);
-    const int64_t n_item = config->n_layer * (QP_N_GROUP + 2) + N_UNIT + n_piece(base->embedding) +
-                           n_piece(base->lm_head);
     int64_t n_vector = config->d_model;
     *reader = (reader_t){.base = base, .file = file, .plain_bytes = (size_t)PIECE_BYTES};
     for (int g = 0; g < QP_N_GROUP; g++) {
@@ -370,7 +373,6 @@ static void reader_init(reader_t *reader, const qp_base_t *base, const qp_h5_t *
         n_vector = n_out > n_vector ? n_out : n_vector;
         reader->plain_bytes = bytes > reader->plain_bytes ? bytes : reader->plain_bytes;
     }
-    reader->item = QP_NEW("base staging", item_t, n_item);
     for (int i = 0; i < N_SLOT; i++) {
         reader->slot[i].plain = qp_alloc("base staging", reader->plain_bytes);
         reader->slot[i].scale = QP_NEW("base staging", float, n_vector);
@@ -464,7 +466,7 @@ qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_conf
     QP_TRY_DONE(qp_comm_agree(comm, open_info(config->file, &file, &info)));
     qp_linear_mode_t mode = {.int8_activation = config->activation == QP_PRODUCT_INT8,
                              .int8_gradient = config->gradient == QP_PRODUCT_INT8 &&
-                                              info.precision == QP_PRECISION_INT8,
+                                              info.precision == QP_WEIGHT_INT8,
                              .outlier_threshold = (float)config->outlier_threshold};
     *base = qp_base_new(device, &info, mode);
     QP_TRY_DONE(allocate(comm, *base, n_position));

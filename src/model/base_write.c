@@ -21,7 +21,7 @@ typedef struct {
 struct qp_base_writer {
     char *path, *temporary;
     qp_h5_t *file;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     qp_tensor_spec_t *spec;
     int64_t n_spec;
     int64_t current, next_row; /* the tensor being written, and its next row */
@@ -83,7 +83,7 @@ static qp_error_t write_root(qp_base_writer_t *w, const qp_llama_config_t *confi
 }
 
 qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
-                                 qp_precision_t precision, const char *source,
+                                 qp_weight_kind_t precision, const char *source,
                                  qp_base_writer_t **writer)
 {
     qp_base_writer_t *w = QP_NEW("base writer", qp_base_writer_t, 1);
@@ -140,7 +140,7 @@ static qp_error_t end_tensor(qp_base_writer_t *w, const char *name)
 /* Rows to int8, rotated first if the precision says so; scales go to their place in w->scale. */
 static void quantise_rows(qp_base_writer_t *w, const float *rows, int64_t n_row, int64_t n_col)
 {
-    bool rotate = w->precision == QP_PRECISION_INT8;
+    bool rotate = w->precision == QP_WEIGHT_INT8;
     float *scale = w->scale + w->next_row;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n_row; i++) {

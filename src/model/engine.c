@@ -1,11 +1,7 @@
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/engine_state.h"
 #include "model/workspace.h"
-
-static int64_t max_i64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
 
 static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
 {
@@ -34,8 +30,7 @@ static size_t descriptor_bytes(const qp_engine_t *engine)
            3 * qp_descriptor_bytes(engine->config.max_active);
 }
 
-static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64_t r,
-                      qp_dptr_t start)
+static size_t lay_out(qp_engine_t *engine, const qp_lora_config_t *lora, qp_dptr_t start)
 {
     const qp_llama_config_t *config = &engine->base->config;
     int64_t n = engine->max_token, n_seq = engine->config.max_active;
@@ -43,7 +38,7 @@ static size_t lay_out(qp_engine_t *engine, const bool target[QP_N_LINEAR], int64
     lay_out_cache(engine, &arena);
     engine->state = qp_layer_state_take(&arena, engine->base, NULL, n);
     engine->residual = engine->state.mid; /* one residual runs through the layers in place */
-    engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, target, r, n, false);
+    engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, lora, n, false);
     engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
     engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
     engine->rstd = qp_arena_vector(&arena, n_seq);
@@ -80,19 +75,14 @@ static void allocate_host(qp_engine_t *engine)
 /* A prompt that is longer than max_prefill is computed alone; the rest is decoding. */
 int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length)
 {
-    return max_i64(config->max_prefill, max_length) + config->max_active;
+    return qp_max_i64(config->max_prefill, max_length) + config->max_active;
 }
 
 /* Everything but memory. */
-static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora,
-                          const qp_generate_config_t *config, int64_t max_length, qp_engine_t **out,
-                          bool target[QP_N_LINEAR], size_t *bytes)
+static qp_engine_t *prepare(const qp_base_t *base, const qp_lora_config_t *lora,
+                            const qp_generate_config_t *config, int64_t max_length, size_t *bytes)
 {
-    for (int l = 0; l < QP_N_LINEAR; l++)
-        target[l] = false;
-    if (lora != NULL)
-        QP_TRY(qp_lora_targets(lora, target));
-    qp_engine_t *engine = *out = QP_NEW("engine", qp_engine_t, 1);
+    qp_engine_t *engine = QP_NEW("engine", qp_engine_t, 1);
     engine->base = base;
     engine->config = *config;
     engine->max_length = max_length;
@@ -102,18 +92,15 @@ static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora,
     engine->n_block = engine->table_ld * config->max_active;
     engine->flow = qp_flow(base);
     engine->kv = QP_NEW("engine", qp_kv_t, base->config.n_layer);
-    *bytes = lay_out(engine, target, lora ? lora->r : 0, (qp_dptr_t){0});
-    return NULL;
+    *bytes = lay_out(engine, lora, (qp_dptr_t){0});
+    return engine;
 }
 
 size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length)
 {
-    qp_engine_t *engine = NULL;
-    bool target[QP_N_LINEAR];
-    size_t bytes = 0;
-    qp_error_t error = prepare(base, lora, config, max_length, &engine, target, &bytes);
-    qp_error_destroy(&error); /* bad targets: create says so */
+    size_t bytes;
+    qp_engine_t *engine = prepare(base, lora, config, max_length, &bytes);
     qp_engine_destroy(&engine);
     return bytes;
 }
@@ -130,7 +117,6 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                             const qp_generate_config_t *config, int64_t max_length,
                             const qp_workspace_t *ws, qp_engine_t **engine)
 {
-    bool target[QP_N_LINEAR];
     size_t bytes;
     *engine = NULL;
     if (max_length > base->rope.n_row)
@@ -138,7 +124,7 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                         "answers of up to %lld tokens with their prompts, but the base "
                         "was loaded for %lld positions",
                         (long long)max_length, (long long)base->rope.n_row);
-    QP_TRY(prepare(base, lora, config, max_length, engine, target, &bytes));
+    *engine = prepare(base, lora, config, max_length, &bytes);
     qp_error_t error = NULL;
     (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
     if ((*engine)->borrowed)
@@ -149,7 +135,7 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
         qp_engine_destroy(engine);
         return error;
     }
-    lay_out(*engine, target, lora ? lora->r : 0, (*engine)->storage);
+    lay_out(*engine, lora, (*engine)->storage);
     allocate_host(*engine);
     return NULL;
 }

@@ -1,17 +1,13 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "model/engine_state.h"
-
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* Tokens that two prompts start with together. */
 static int64_t common_prefix(const qp_request_t *a, const qp_request_t *b)
 {
-    int64_t n = 0, most = min_i64(a->n_prompt, b->n_prompt);
+    int64_t n = 0, most = qp_min_i64(a->n_prompt, b->n_prompt);
     while (n < most && a->prompt[n] == b->prompt[n])
         n++;
     return n;
@@ -72,9 +68,9 @@ static prefix_t find_prefix(const qp_engine_t *engine, const qp_request_t *reque
         /* The last token's logits are wanted, so it is computed in any case. And that of the other
          * prompt was computed as one that is drawn from: its rows have not the bits of one inside.
          */
-        int64_t n = min_i64(common_prefix(request, other->request),
-                            min_i64(request->n_prompt, other->request->n_prompt) - 1);
-        int64_t n_now = min_i64(n, other->n_past);
+        int64_t n = qp_min_i64(common_prefix(request, other->request),
+                               qp_min_i64(request->n_prompt, other->request->n_prompt) - 1);
+        int64_t n_now = qp_min_i64(n, other->n_past);
         if (n_now > prefix.n || (n_now == prefix.n && other == slot)) {
             prefix.from = other;
             prefix.n = n_now;

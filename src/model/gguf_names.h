@@ -8,6 +8,9 @@
 
 #include "model/base_file.h"
 
+/** llama.cpp's name of what LLaMA and Mistral models are; their keys begin with it. */
+#define QP_GGUF_ARCHITECTURE "llama"
+
 /** "model.layers.3.self_attn.q_proj.weight" to "blk.3.attn_q.weight"; the name must be in the
  * table. */
 void qp_gguf_tensor_name(const char *hf_name, char *name, size_t n_bytes);

@@ -61,10 +61,10 @@ qp_flow_t qp_flow(const qp_base_t *base);
 /** Buffers for max_token tokens, with masks for the inputs of these linears (NULL: none). */
 qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
                                      const bool masked[QP_N_LINEAR], int64_t max_token);
-/** For adapters of rank r on these targets. backward false: forward buffers only. */
+/** For adapters of lora's rank and targets (NULL: none). backward false: forward buffers only. */
 qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
-                                         const bool target[QP_N_LINEAR], int64_t r,
-                                         int64_t max_token, bool backward);
+                                         const qp_lora_config_t *lora, int64_t max_token,
+                                         bool backward);
 
 /**
  * out = layer(in), [T, D] fp32; in, state->mid and out may be one buffer. Without out (no data) it

@@ -1,4 +1,4 @@
-/* qp_llama_config_t to a config.json that transformers loads; names of precisions. */
+/* qp_llama_config_t to a config.json that transformers loads. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,28 +77,4 @@ char *qp_llama_config_to_json(const qp_llama_config_t *c)
     free(dumped);
     json_decref(root);
     return text;
-}
-
-/* --- precisions ------------------------------------------------------------------------------- */
-
-static const char *const precision_names[] = {
-    [QP_PRECISION_FP32] = "fp32",
-    [QP_PRECISION_BF16] = "bf16",
-    [QP_PRECISION_INT8] = "int8",
-    [QP_PRECISION_LLM_INT8] = "llm_int8",
-};
-
-const char *qp_precision_name(qp_precision_t precision)
-{
-    return precision_names[precision];
-}
-
-qp_error_t qp_precision_parse(const char *name, qp_precision_t *precision)
-{
-    for (int i = 0; i <= QP_PRECISION_LLM_INT8; i++)
-        if (strcmp(name, precision_names[i]) == 0) {
-            *precision = (qp_precision_t)i;
-            return NULL;
-        }
-    return QP_ERROR(QP_INPUT, "precision \"%s\": expected int8, llm_int8, bf16 or fp32", name);
 }

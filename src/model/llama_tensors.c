@@ -54,12 +54,17 @@ int64_t qp_linear_n_in(const qp_llama_config_t *c, qp_linear_t linear)
 /* The table while it is being made. */
 typedef struct {
     qp_tensor_spec_t *spec;
-    int64_t n;
+    int64_t n, capacity;
 } table_t;
 
 static qp_tensor_spec_t *add(table_t *table, qp_tensor_class_t tensor_class, int64_t n_row,
                              int64_t n_col)
 {
+    if (table->n == table->capacity) {
+        table->capacity = 2 * table->capacity + 64;
+        table->spec =
+            qp_realloc("tensor table", table->spec, qp_bytes(table->capacity, sizeof *table->spec));
+    }
     qp_tensor_spec_t *spec = &table->spec[table->n++];
     *spec = (qp_tensor_spec_t){.tensor_class = (int)tensor_class, .n_row = n_row, .n_col = n_col};
     return spec;
@@ -92,9 +97,7 @@ static void add_linear(table_t *table, const qp_llama_config_t *config, int64_t 
 
 void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs, int64_t *n_spec)
 {
-    enum { PER_LAYER = QP_N_LINEAR + (QP_O_PROJ + 1) + 2, OUTSIDE = 3 };
-    int64_t capacity = OUTSIDE + PER_LAYER * config->n_layer;
-    table_t table = {QP_NEW("tensor table", qp_tensor_spec_t, capacity), 0};
+    table_t table = {0};
     int64_t d_model = config->d_model;
     add_named(&table, "model.embed_tokens.weight", QP_TENSOR_EMBEDDING, config->n_vocab, d_model);
     for (int64_t layer = 0; layer < config->n_layer; layer++) {

@@ -14,6 +14,8 @@
 #include "deck/deck.h"
 #include "model/base_file.h"
 
+/* --- base ------------------------------------------------------------------------------------- */
+
 /** Choices of base.activation and base.gradient. */
 typedef enum { QP_PRODUCT_INT8, QP_PRODUCT_BF16 } qp_product_t;
 
@@ -24,17 +26,7 @@ typedef struct {
     double outlier_threshold;
 } qp_base_config_t;
 
-typedef struct {
-    int64_t r;
-    double alpha, dropout;
-    bool use_rslora;
-    qp_deck_strings_t targets; /**< "q_proj", ... or "all-linear" */
-    const char *init;          /**< adapter folder to start from (PEFT), or NULL */
-} qp_lora_config_t;
-
-extern const qp_deck_group_t qp_base_deck, qp_lora_deck;
-
-/* --- base ------------------------------------------------------------------------------------- */
+extern const qp_deck_group_t qp_base_deck;
 
 /**
  * The products of a layer that share an input are one packed weight: qkv = [q; k; v], gate_up =
@@ -63,7 +55,7 @@ typedef struct {
 /** The frozen base on this rank's device; read-only after loading. */
 typedef struct {
     qp_llama_config_t config;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     uint64_t base_id;
     qp_device_t *device;
     qp_layer_t *layer;   /**< [n_layer] */
@@ -87,6 +79,17 @@ qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_conf
 void qp_base_destroy(qp_comm_t *comm, qp_base_t **base);
 
 /* --- adapter ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t r;
+    double alpha, dropout;
+    bool use_rslora;
+    qp_deck_strings_t targets; /**< of the deck: "q_proj", ... or "all-linear" */
+    bool target[QP_N_LINEAR];  /**< the linears they name: qp_lora_resolve() */
+    const char *init;          /**< adapter folder to start from (PEFT), or NULL */
+} qp_lora_config_t;
+
+extern const qp_deck_group_t qp_lora_deck;
 
 /**
  * A scalar head, trained in full beside the LoRA matrices: value = hidden . weight (+ bias), in
@@ -119,11 +122,12 @@ typedef struct {
 } qp_lora_view_t;
 
 /**
- * LoRA adapter (recipe E1): all A and B of all targets in one flat fp32 array, layer by layer, so
- * the optimiser, the reduction and the checkpoint each see one array. copy: bf16 working copy (bf16
- * compute). In a layer the groups follow each other; of a group first the A of its targets, one
- * under the other, then their B. So one product with the stacked A [n_target * r, n_in] serves a
- * group. Behind the last layer stands the scalar head: weight [d_model], then its bias.
+ * LoRA adapter (doc/numerics.md, LoRA): all A and B of all targets in one flat fp32 array, layer by
+ * layer, so the optimiser, the reduction and the checkpoint each see one array. copy: bf16 working
+ * copy (bf16 compute). In a layer the groups follow each other; of a group first the A of its
+ * targets, one under the other, then their B. So one product with the stacked A [n_target * r,
+ * n_in] serves a group. Behind the last layer stands the scalar head: weight [d_model], then its
+ * bias.
  */
 typedef struct {
     int64_t r;
@@ -143,23 +147,23 @@ typedef struct {
     qp_dptr_t copy;        /**< [n_param] bf16, or none in fp32 compute */
 } qp_adapter_t;
 
-/** The targets of a deck; an unknown one: QP_INPUT with the nearest name. */
-qp_error_t qp_lora_targets(const qp_lora_config_t *config, bool target[QP_N_LINEAR]);
+/** Fills config->target from the names of the deck; an unknown one: QP_INPUT with the nearest name.
+ * Everything else reads config->target. */
+qp_error_t qp_lora_resolve(qp_lora_config_t *config);
 /**
  * What the adapter folder \a init fixes, as deck values: lines "lora.r=8" of r, alpha, use_rslora
  * and targets. Rank-local. No adapter there: QP_INPUT.
  */
 qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines);
 /**
- * The config of the adapter in a PEFT folder, which is its init; target: room for the names of its
- * targets. Every rank gets what rank 0 reads. Collective.
+ * The config of the adapter in a PEFT folder, which is its init. Every rank gets what rank 0 reads.
+ * Collective.
  */
-qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config,
-                               const char *target[QP_N_LINEAR]);
+qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config);
 /** Reads the adapter config->init and compares it with the deck and the model. Rank-local. */
 qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model);
 /** Parameters of an adapter on all layers; for the memory plan. */
-int64_t qp_lora_n_param(const qp_llama_config_t *config, const bool target[QP_N_LINEAR], int64_t r);
+int64_t qp_lora_n_param(const qp_llama_config_t *config, const qp_lora_config_t *lora);
 
 /**
  * A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox (PEFT's kaiming_uniform(a = sqrt 5)), B = 0; or from

@@ -1,4 +1,4 @@
-/* The rotation and the int8 quantisation of weight rows (design, "Numerics"). */
+/* The rotation and the int8 quantisation of weight rows (doc/numerics.md). */
 #include <math.h>
 
 #include "model/base_file.h"

@@ -8,6 +8,7 @@
 #define QP_MODEL_SOURCE_H
 
 #include "model/adapter_peft.h"
+#include "model/base_file.h"
 
 typedef struct qp_source qp_source_t;
 
@@ -63,7 +64,7 @@ qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int6
                           float *rows);
 
 /** Writes a base.h5, complete or not at all. */
-qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precision_t precision);
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_weight_kind_t precision);
 
 /** An HF folder's model.safetensors is split into shards of at most this many bytes (a tensor at
  * least). */

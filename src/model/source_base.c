@@ -9,7 +9,7 @@
 
 typedef struct {
     qp_h5_t *file;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
 } base_t;
 
 static qp_error_t check_dataset(const qp_h5_t *file, const char *name, qp_dtype_t dtype,
@@ -82,7 +82,7 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
 static void dequantise(const base_t *base, const int8_t *q, const float *scale, int64_t n_row,
                        int64_t n_col, float *rows)
 {
-    bool rotated = base->precision == QP_PRECISION_INT8;
+    bool rotated = base->precision == QP_WEIGHT_INT8;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n_row; i++) {
         for (int64_t j = 0; j < n_col; j++)

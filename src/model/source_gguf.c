@@ -11,6 +11,9 @@
 #include "model/gguf_names.h"
 #include "model/source_impl.h"
 
+/* A key of the metadata that stands under the architecture. */
+#define KEY(name) QP_GGUF_ARCHITECTURE "." name
+
 static const char rope_factors[] = "rope_freqs.weight";
 
 /* --- config ----------------------------------------------------------------------------------- */
@@ -20,19 +23,20 @@ static qp_error_t check_architecture(const qp_gguf_t *gguf)
     char *architecture = NULL;
     int64_t n_expert = 0, window = 0;
     qp_error_t error = qp_gguf_get_str(gguf, "general.architecture", &architecture);
-    if (error == NULL && strcmp(architecture, "llama") != 0)
-        error = QP_ERROR(QP_INPUT, "%s: the architecture is %s; Quipu supports llama",
-                         qp_gguf_path(gguf), architecture);
+    if (error == NULL && strcmp(architecture, QP_GGUF_ARCHITECTURE) != 0)
+        error =
+            QP_ERROR(QP_INPUT, "%s: the architecture is %s; Quipu supports " QP_GGUF_ARCHITECTURE,
+                     qp_gguf_path(gguf), architecture);
     qp_free(architecture);
     QP_TRY(error);
-    if (qp_gguf_has(gguf, "llama.expert_count"))
-        QP_TRY(qp_gguf_get_i64(gguf, "llama.expert_count", &n_expert));
-    if (qp_gguf_has(gguf, "llama.attention.sliding_window"))
-        QP_TRY(qp_gguf_get_i64(gguf, "llama.attention.sliding_window", &window));
+    if (qp_gguf_has(gguf, KEY("expert_count")))
+        QP_TRY(qp_gguf_get_i64(gguf, KEY("expert_count"), &n_expert));
+    if (qp_gguf_has(gguf, KEY("attention.sliding_window")))
+        QP_TRY(qp_gguf_get_i64(gguf, KEY("attention.sliding_window"), &window));
     if (n_expert > 0 || window > 0)
         return QP_ERROR(QP_INPUT, "%s: %s is %lld, which Quipu does not support",
                         qp_gguf_path(gguf),
-                        n_expert > 0 ? "llama.expert_count" : "llama.attention.sliding_window",
+                        n_expert > 0 ? KEY("expert_count") : KEY("attention.sliding_window"),
                         (long long)(n_expert > 0 ? n_expert : window));
     return NULL;
 }
@@ -45,13 +49,13 @@ static qp_error_t read_sizes(const qp_gguf_t *gguf, qp_llama_config_t *c)
         int64_t *value, max;
         bool required;
     } sizes[] = {
-        {"llama.block_count", &c->n_layer, 10000, true},
-        {"llama.embedding_length", &c->d_model, 1 << 20, true},
-        {"llama.feed_forward_length", &c->d_ff, 1 << 22, true},
-        {"llama.attention.head_count", &c->n_head, 1 << 16, true},
-        {"llama.context_length", &c->max_position, INT32_MAX, true},
-        {"llama.attention.head_count_kv", &c->n_kv_head, 1 << 16, false},
-        {"llama.attention.key_length", &c->head_dim, 1 << 16, false},
+        {KEY("block_count"), &c->n_layer, 10000, true},
+        {KEY("embedding_length"), &c->d_model, 1 << 20, true},
+        {KEY("feed_forward_length"), &c->d_ff, 1 << 22, true},
+        {KEY("attention.head_count"), &c->n_head, 1 << 16, true},
+        {KEY("context_length"), &c->max_position, INT32_MAX, true},
+        {KEY("attention.head_count_kv"), &c->n_kv_head, 1 << 16, false},
+        {KEY("attention.key_length"), &c->head_dim, 1 << 16, false},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         if (!sizes[i].required && !qp_gguf_has(gguf, sizes[i].key))
@@ -105,12 +109,12 @@ static qp_error_t derive_llama3(const qp_gguf_t *gguf, const qp_gguf_tensor_t *t
 static qp_error_t read_linear_scaling(const qp_gguf_t *gguf, qp_llama_config_t *c)
 {
     char *type = NULL;
-    QP_TRY(qp_gguf_get_str(gguf, "llama.rope.scaling.type", &type));
+    QP_TRY(qp_gguf_get_str(gguf, KEY("rope.scaling.type"), &type));
     bool none = strcmp(type, "none") == 0, linear = strcmp(type, "linear") == 0;
     qp_error_t error = NULL;
     if (linear) {
         c->rope_scaling = QP_ROPE_LINEAR;
-        error = qp_gguf_get_f64(gguf, "llama.rope.scaling.factor", &c->rope_factor);
+        error = qp_gguf_get_f64(gguf, KEY("rope.scaling.factor"), &c->rope_factor);
     } else if (!none) {
         error = QP_ERROR(QP_INPUT,
                          "%s: rope scaling is \"%s\"; Quipu supports default, linear and llama3",
@@ -125,14 +129,14 @@ static qp_error_t read_rope(const qp_gguf_t *gguf, qp_llama_config_t *c)
     int64_t n_rotated = c->head_dim;
     c->rope_theta = 10000.0;
     c->rope_factor = 1.0;
-    if (qp_gguf_has(gguf, "llama.rope.freq_base"))
-        QP_TRY(qp_gguf_get_f64(gguf, "llama.rope.freq_base", &c->rope_theta));
-    if (qp_gguf_has(gguf, "llama.rope.dimension_count"))
-        QP_TRY(qp_gguf_get_i64(gguf, "llama.rope.dimension_count", &n_rotated));
+    if (qp_gguf_has(gguf, KEY("rope.freq_base")))
+        QP_TRY(qp_gguf_get_f64(gguf, KEY("rope.freq_base"), &c->rope_theta));
+    if (qp_gguf_has(gguf, KEY("rope.dimension_count")))
+        QP_TRY(qp_gguf_get_i64(gguf, KEY("rope.dimension_count"), &n_rotated));
     if (n_rotated != c->head_dim || !(c->rope_theta > 0.0))
         return QP_ERROR(QP_INPUT, "%s: rope of %ld of %ld dimensions with base %g is not supported",
                         qp_gguf_path(gguf), (long)n_rotated, (long)c->head_dim, c->rope_theta);
-    if (qp_gguf_has(gguf, "llama.rope.scaling.type"))
+    if (qp_gguf_has(gguf, KEY("rope.scaling.type")))
         QP_TRY(read_linear_scaling(gguf, c));
     const qp_gguf_tensor_t *factors = qp_gguf_find(gguf, rope_factors);
     return factors != NULL ? derive_llama3(gguf, factors, c) : NULL;
@@ -179,12 +183,12 @@ static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
     c->head_dim = c->head_dim > 0 ? c->head_dim : c->d_model / c->n_head;
     if (c->d_model % c->n_head != 0) /* only a Mistral may be so; its tensors are the same */
         c->family = QP_FAMILY_MISTRAL;
-    static const qp_llama_names_t names = {"llama.embedding_length", "llama.attention.head_count",
-                                           "llama.attention.head_count_kv",
-                                           "llama.attention.key_length"};
+    static const qp_llama_names_t names = {KEY("embedding_length"), KEY("attention.head_count"),
+                                           KEY("attention.head_count_kv"),
+                                           KEY("attention.key_length")};
     QP_TRY(qp_error_context(qp_llama_config_check(c, &names), "%s", qp_gguf_path(gguf)));
     double eps;
-    QP_TRY(qp_gguf_get_f64(gguf, "llama.attention.layer_norm_rms_epsilon", &eps));
+    QP_TRY(qp_gguf_get_f64(gguf, KEY("attention.layer_norm_rms_epsilon"), &eps));
     c->rms_norm_eps = (float)eps;
     const qp_gguf_tensor_t *embedding = qp_gguf_find(gguf, "token_embd.weight");
     if (embedding == NULL)

@@ -1,4 +1,4 @@
-/* A source with an adapter folded in: W + scaling B A in fp32 (recipe E1, merge). */
+/* A source with an adapter folded in: W + scaling B A in fp32 (doc/numerics.md, LoRA). */
 #include <omp.h>
 #include <string.h>
 

@@ -52,7 +52,7 @@ static qp_error_t put_in_base(void *self, int64_t spec, int64_t first, int64_t n
     return qp_base_writer_rows(self, spec, first, n_row, rows);
 }
 
-qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_precision_t precision)
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_weight_kind_t precision)
 {
     int64_t n_spec, n_score;
     const qp_llama_config_t *config = qp_source_config(source);

@@ -27,17 +27,17 @@ qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
 }
 
 qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
-                                         const bool target[QP_N_LINEAR], int64_t r,
-                                         int64_t max_token, bool backward)
+                                         const qp_lora_config_t *lora, int64_t max_token,
+                                         bool backward)
 {
     const qp_llama_config_t *config = &base->config;
     qp_dtype_t dtype = qp_device_dtype(base->device);
     int64_t n_attention = config->n_head * config->head_dim;
     int64_t n_din = n_attention > config->d_model ? n_attention : config->d_model;
-    int64_t n_target_in = 0;
-    for (int l = 0; l < QP_N_LINEAR; l++) {
+    int64_t r = lora != NULL ? lora->r : 0, n_target_in = 0;
+    for (int l = 0; lora != NULL && l < QP_N_LINEAR; l++) {
         int64_t n_in = qp_linear_n_in(config, (qp_linear_t)l);
-        n_target_in = target[l] && n_in > n_target_in ? n_in : n_target_in;
+        n_target_in = lora->target[l] && n_in > n_target_in ? n_in : n_target_in;
     }
     qp_layer_scratch_t scratch = {0};
     scratch.adapter_input = qp_arena_mat(arena, dtype, max_token, n_target_in);
@@ -53,9 +53,8 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *bas
     return scratch;
 }
 
-static void lay_out_layers(qp_workspace_t *ws, const bool target[QP_N_LINEAR], qp_arena_t *arena)
+static void lay_out_layers(qp_workspace_t *ws, const bool *masked, qp_arena_t *arena)
 {
-    const bool *masked = ws->backward ? target : NULL;
     int64_t n_layer = ws->base->config.n_layer, d_model = ws->base->config.d_model;
     for (int64_t l = 0; l < n_layer; l++) {
         bool own = l == 0 || (ws->backward && ws->recompute == QP_RECOMPUTE_NONE);
@@ -78,13 +77,13 @@ static size_t gradient_bytes(int64_t n)
     return qp_descriptor_bytes(n) + qp_descriptor_bytes(n + 1);
 }
 
-static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_t r,
-                      qp_dptr_t start)
+/* lora NULL: no targets. */
+static size_t lay_out(qp_workspace_t *ws, const qp_lora_config_t *lora, qp_dptr_t start)
 {
     qp_arena_t arena = {.start = start};
     int64_t n = ws->max_token;
-    lay_out_layers(ws, target, &arena);
-    ws->flow.scratch = qp_layer_scratch_take(&arena, ws->base, target, r, n, ws->backward);
+    lay_out_layers(ws, lora != NULL ? lora->target : NULL, &arena);
+    ws->flow.scratch = qp_layer_scratch_take(&arena, ws->base, lora, n, ws->backward);
     ws->hidden = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
     ws->picked = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
     ws->rstd = qp_arena_vector(&arena, n);
@@ -99,16 +98,11 @@ static size_t lay_out(qp_workspace_t *ws, const bool target[QP_N_LINEAR], int64_
 }
 
 /* Everything but the device block. *bytes gets its size. */
-static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
-                          qp_recompute_t recompute, qp_workspace_t **out, bool target[QP_N_LINEAR],
-                          size_t *bytes)
+static qp_workspace_t *prepare(const qp_base_t *base, const qp_lora_config_t *lora,
+                               int64_t max_token, qp_recompute_t recompute, size_t *bytes)
 {
     QP_ASSERT(recompute != QP_RECOMPUTE_AUTO && max_token > 0);
-    for (int l = 0; l < QP_N_LINEAR; l++)
-        target[l] = false;
-    if (lora != NULL)
-        QP_TRY(qp_lora_targets(lora, target));
-    qp_workspace_t *ws = *out = QP_NEW("workspace", qp_workspace_t, 1);
+    qp_workspace_t *ws = QP_NEW("workspace", qp_workspace_t, 1);
     ws->base = base;
     ws->max_token = max_token;
     ws->recompute = recompute;
@@ -116,18 +110,15 @@ static qp_error_t prepare(const qp_base_t *base, const qp_lora_config_t *lora, i
     ws->flow = qp_flow(base);
     ws->input = QP_NEW("workspace", qp_mat_t, base->config.n_layer + 1);
     ws->state = QP_NEW("workspace", qp_layer_state_t, base->config.n_layer);
-    *bytes = lay_out(ws, target, lora ? lora->r : 0, (qp_dptr_t){0});
-    return NULL;
+    *bytes = lay_out(ws, lora, (qp_dptr_t){0});
+    return ws;
 }
 
 size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
                           qp_recompute_t recompute)
 {
-    qp_workspace_t *ws = NULL;
-    bool target[QP_N_LINEAR];
-    size_t bytes = 0;
-    qp_error_t error = prepare(base, lora, max_token, recompute, &ws, target, &bytes);
-    qp_error_destroy(&error); /* bad targets: create says so */
+    size_t bytes;
+    qp_workspace_t *ws = prepare(base, lora, max_token, recompute, &bytes);
     qp_workspace_destroy(&ws);
     return bytes;
 }
@@ -135,17 +126,15 @@ size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, i
 qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
                                int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws)
 {
-    bool target[QP_N_LINEAR];
     size_t bytes;
-    *ws = NULL;
-    QP_TRY(prepare(base, lora, max_token, recompute, ws, target, &bytes));
+    *ws = prepare(base, lora, max_token, recompute, &bytes);
     qp_error_t error = base->device->ops->alloc(base->device, "workspace", bytes, &(*ws)->storage);
     if (error != NULL) {
         qp_workspace_destroy(ws);
         return error;
     }
     (*ws)->storage_bytes = bytes;
-    lay_out(*ws, target, lora ? lora->r : 0, (*ws)->storage);
+    lay_out(*ws, lora, (*ws)->storage);
     qp_descriptor_init(&(*ws)->descriptor, (*ws)->descriptor.device, descriptor_bytes(max_token));
     qp_descriptor_init(&(*ws)->gradient, (*ws)->gradient.device, gradient_bytes(max_token));
     (*ws)->host_row = QP_NEW("workspace", int32_t, max_token);

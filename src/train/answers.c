@@ -13,18 +13,17 @@ typedef struct {
     int64_t prompt, number;
 } place_t;
 
-static place_t place(const qp_run_t *run, int64_t answer)
+static place_t place(const qp_answer_config_t *config, int64_t answer)
 {
-    const int64_t n = run->generate.num_return_sequences;
-    return (place_t){answer / n, answer % n};
+    return (place_t){answer / config->n_answer, answer % config->n_answer};
 }
 
 /* What an answer says of itself; keys of its row with these names are left out. */
-static json_t *answer_members(const qp_run_t *run, int64_t number, const qp_request_t *request,
+static json_t *answer_members(const qp_answer_config_t *config, int64_t number, const qp_request_t *request,
                               const qp_str_t *text)
 {
     json_t *own = json_object();
-    if (run->generate.num_return_sequences > 1)
+    if (config->n_answer > 1)
         json_object_set_new(own, "answer", json_integer(number));
     json_object_set_new(own, "completion", json_stringn(text->n > 0 ? text->data : "", text->n));
     json_object_set_new(own, "n_token", json_integer(request->n_token));
@@ -60,23 +59,24 @@ static void append_row(const qp_str_t *row, const json_t *own, qp_str_t *lines)
 }
 
 /* Appends the line of one answer. */
-static qp_error_t append_line(const qp_run_t *run, const qp_str_t *row, int64_t number,
-                              const qp_request_t *request, int64_t step, qp_str_t *lines)
+static qp_error_t append_line(const qp_tokenizer_t *tokenizer, const qp_answer_config_t *config,
+                              const qp_str_t *row, int64_t number, const qp_request_t *request,
+                              qp_str_t *lines)
 {
     qp_str_t text = {0};
     json_t *own = NULL;
     char *members = NULL;
     qp_error_t error = NULL;
-    QP_TRY_DONE(qp_tokenizer_decode(run->tokenizer, request->token, request->n_token, true, &text));
-    own = answer_members(run, number, request, &text);
+    QP_TRY_DONE(qp_tokenizer_decode(tokenizer, request->token, request->n_token, true, &text));
+    own = answer_members(config, number, request, &text);
     members = json_dumps(own, JSON_COMPACT | JSON_PRESERVE_ORDER);
     if (members == NULL) {
         error = QP_ERROR(QP_INTERNAL, "an answer cannot be written as JSON");
         goto done;
     }
     qp_str_putc(lines, '{');
-    if (step >= 0)
-        qp_str_printf(lines, "\"step\":%lld,", (long long)step);
+    if (config->step >= 0)
+        qp_str_printf(lines, "\"step\":%lld,", (long long)config->step);
     append_row(row, own, lines);
     qp_str_printf(lines, "%s\n", members + 1); /* behind its "{" */
 done:
@@ -86,25 +86,32 @@ done:
     return error;
 }
 
-/* Answers [first, first + n) as lines. */
-static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
-                              int64_t first, int64_t n, qp_str_t *lines, qp_answer_count_t *count)
+/* This rank's share, as lines. */
+static qp_error_t answer_share(const qp_answerer_t *who, const qp_prompts_t *prompts,
+                               const qp_answer_config_t *config, qp_str_t *lines,
+                               qp_answer_count_t *count)
 {
-    const qp_philox_key_t key = {.seed = (uint32_t)run->settings->job.seed,
-                                 .step = (uint32_t)(step > 0 ? step : 0)};
-    const qp_role_t role = qp_run_role(run);
+    const qp_philox_key_t key = {.seed = who->seed,
+                                 .step = (uint32_t)(config->step > 0 ? config->step : 0)};
+    int64_t first, end;
+    qp_tree_range(prompts->n * config->n_answer, qp_comm_size(who->comm), qp_comm_rank(who->comm),
+                  &first, &end);
+    const int64_t n = end - first;
+    if (n == 0)
+        return NULL;
     qp_request_t *request = QP_NEW("prompts", qp_request_t, n);
     for (int64_t i = 0; i < n; i++) {
-        place_t at = place(run, first + i);
+        place_t at = place(config, first + i);
         request[i] = (qp_request_t){.prompt = prompts->tokens[at.prompt].id,
                                     .n_prompt = prompts->tokens[at.prompt].n,
-                                    .max_new_tokens = run->answer_tokens,
+                                    .max_new_tokens = config->max_new_tokens,
                                     .sample = (uint32_t)(at.number * prompts->n + at.prompt)};
     }
-    qp_error_t error = qp_engine_run(run->engine, &role, request, n, &run->eos, &key);
+    qp_error_t error = qp_engine_run(who->engine, &who->role, request, n, &who->eos, &key);
     for (int64_t i = 0; i < n && error == NULL; i++) {
-        place_t at = place(run, first + i);
-        error = append_line(run, &prompts->row[at.prompt], at.number, &request[i], step, lines);
+        place_t at = place(config, first + i);
+        error = append_line(who->tokenizer, config, &prompts->row[at.prompt], at.number,
+                            &request[i], lines);
     }
     for (int64_t i = 0; i < n; i++) {
         count->n_answer++;
@@ -118,25 +125,14 @@ static qp_error_t answer_some(qp_run_t *run, const qp_prompts_t *prompts, int64_
     return error;
 }
 
-/* This rank's share. */
-static qp_error_t answer_share(qp_run_t *run, const qp_prompts_t *prompts, int64_t step,
-                               qp_str_t *lines, qp_answer_count_t *count)
+qp_error_t qp_answer(const qp_answerer_t *who, const qp_prompts_t *prompts,
+                     const qp_answer_config_t *config, qp_str_t *lines, qp_answer_count_t *count)
 {
-    int64_t first, end, n = prompts->n * run->generate.num_return_sequences;
-    qp_tree_range(n, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first, &end);
-    if (end == first)
-        return NULL;
-    return answer_some(run, prompts, step, first, end - first, lines, count);
-}
-
-qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
-                     qp_answer_count_t *count)
-{
-    qp_comm_t *comm = run->comm;
+    qp_comm_t *comm = who->comm;
     qp_str_t mine = {0};
     qp_answer_count_t sum = {0};
     int64_t *const part[] = {&sum.n_answer, &sum.n_token, &sum.n_prompt_token, &sum.n_shared};
-    qp_error_t error = qp_comm_agree(comm, answer_share(run, prompts, step, &mine, &sum));
+    qp_error_t error = qp_comm_agree(comm, answer_share(who, prompts, config, &mine, &sum));
     if (error == NULL) {
         void *all = NULL;
         int64_t *n_byte = QP_NEW("prompts", int64_t, qp_comm_size(comm)), total = 0;

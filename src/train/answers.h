@@ -6,7 +6,8 @@
 #define QP_TRAIN_ANSWERS_H
 
 #include "base/str.h"
-#include "train/run.h"
+#include "train/answerer.h"
+#include "train/prompts.h"
 
 /** Sums over all answers. */
 typedef struct {
@@ -14,13 +15,20 @@ typedef struct {
     int64_t n_prompt_token, n_shared; /**< n_shared of them were computed for another prompt */
 } qp_answer_count_t;
 
+/** How prompts are answered, besides the engine's own config. */
+typedef struct {
+    int64_t n_answer; /**< to each prompt */
+    int64_t max_new_tokens;
+    int64_t step; /**< of the random numbers, and in the lines; -1: none */
+} qp_answer_config_t;
+
 /**
- * Answers all prompts, each num_return_sequences times. On rank 0 \a lines gets, in order, each
+ * Answers all prompts. On rank 0 \a lines gets, in order, each
  * prompt's object with "completion", "n_token" and "stopped" (false: cut by length) added, "answer"
  * (its number) if there are several, and "step" in front if step >= 0. The answers do not depend on
  * the rank count, and the first ones not on how many there are. \a count may be NULL. Collective.
  */
-qp_error_t qp_answer(qp_run_t *run, const qp_prompts_t *prompts, int64_t step, qp_str_t *lines,
-                     qp_answer_count_t *count);
+qp_error_t qp_answer(const qp_answerer_t *who, const qp_prompts_t *prompts,
+                     const qp_answer_config_t *config, qp_str_t *lines, qp_answer_count_t *count);
 
 #endif

@@ -32,7 +32,7 @@ static qp_error_t take_query(void *owner, const qp_batch_t *batch)
 
 static int64_t n_query_of(const qp_run_t *run)
 {
-    const int64_t n_row = qp_plan_n_row(run->eval_plan), most = run->settings->data.eval_rows;
+    const int64_t n_row = qp_plan_n_row(run->given.eval_plan), most = run->settings->data.eval_rows;
     return most > 0 && most < n_row ? most : n_row;
 }
 
@@ -96,7 +96,7 @@ static qp_error_t add_lines(const qp_run_t *run, const qp_answering_t *how, int6
         json_object_set_new(line, "role", json_string(how->name));
         json_object_set_new(line, "answer", json_integer(draw));
         json_object_set_new(line, "score", qp_json_real(reward[q]));
-        QP_TRY(qp_rollout_line(rollout, run->tokenizer, q, line, how->lines));
+        QP_TRY(qp_rollout_line(rollout, run->given.tokenizer, q, line, how->lines));
     }
     return NULL;
 }
@@ -107,6 +107,7 @@ static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_que
                               qp_answer_statistics_t *s)
 {
     const int64_t longest = qp_settings_max_response(run->settings);
+    const qp_answerer_t who = qp_run_answerer(run, *role);
     const qp_rollout_config_t how = {.step = EVALUATION_STEP,
                                      .draw = (uint32_t)draw,
                                      .min_length = longest,
@@ -114,9 +115,9 @@ static qp_error_t answer_once(qp_run_t *run, const qp_role_t *role, const qp_que
                                      .stop_at_eos = run->settings->ppo.stop_at_eos};
     qp_rollout_t rollout;
     double *one = QP_NEW("rewards", double, s->n_query);
-    qp_error_t error = qp_rollout_run(run, role, queries, &how, &rollout);
+    qp_error_t error = qp_rollout_run(&who, queries, &how, &rollout);
     if (error == NULL)
-        error = qp_scorer_score(run->scorer, run, &rollout, one);
+        error = qp_scorer_score(run->given.scorer, &rollout, one);
     if (error == NULL)
         count_answers(&rollout, s);
     if (error == NULL && answering->lines != NULL)
@@ -139,8 +140,9 @@ qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, const qp_answ
     int64_t *n_id = QP_NEW("rewards", int64_t, end - first);
     *reward = QP_NEW("rewards", double, n_query *n_draw);
     *s = (qp_answer_statistics_t){.n_query = n_query, .n_draw = n_draw};
-    qp_error_t error = qp_comm_agree(run->comm, qp_plan_visit(run->comm, run->eval, run->eval_plan,
-                                                              1, n_query, take_query, &mine));
+    qp_error_t error =
+        qp_comm_agree(run->comm, qp_plan_visit(run->comm, run->given.eval, run->given.eval_plan, 1,
+                                               n_query, take_query, &mine));
     for (int64_t i = 0; i < mine.n; i++) {
         id[i] = mine.query[i].id;
         n_id[i] = mine.query[i].n;

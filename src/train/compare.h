@@ -28,7 +28,7 @@ typedef struct {
 
 /**
  * Answers the queries of data.eval (data.eval_rows of them) n_draw times, with rewards from
- * run->scorer. reward [n_query, n_draw], caller's (qp_free). The same on any number of ranks.
+ * run->given.scorer. reward [n_query, n_draw], caller's (qp_free). The same on any number of ranks.
  * Collective.
  */
 qp_error_t qp_reward_answers(qp_run_t *run, const qp_role_t *role, const qp_answering_t *how,

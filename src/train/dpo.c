@@ -14,19 +14,14 @@
 
 #include "train/pairs.h"
 
-static double log_sigmoid(double x)
-{
-    return x < 0.0 ? x - log1p(exp(x)) : -log1p(exp(-x));
-}
-
 /* Loss of one pair and its derivative by x. */
 static double pair_loss(const qp_dpo_config_t *config, double x, double *dx)
 {
     const double b = config->beta, s = config->label_smoothing, away = x - 0.5 / b;
     switch ((qp_dpo_loss_t)config->loss_type) {
     case QP_DPO_SIGMOID:
-        *dx = -(1.0 - s) * b * exp(log_sigmoid(-b * x)) + s * b * exp(log_sigmoid(b * x));
-        return -(1.0 - s) * log_sigmoid(b * x) - s * log_sigmoid(-b * x);
+        *dx = -(1.0 - s) * b * exp(qp_log_sigmoid(-b * x)) + s * b * exp(qp_log_sigmoid(b * x));
+        return -(1.0 - s) * qp_log_sigmoid(b * x) - s * qp_log_sigmoid(-b * x);
     case QP_DPO_HINGE:
         *dx = b * x < 1.0 ? -b : 0.0;
         return fmax(0.0, 1.0 - b * x);
@@ -85,21 +80,21 @@ static void add_pair(qp_pairs_t *pairs, const qp_batch_t *batch, int64_t seq, do
                 (float)((i == QP_CHOSEN ? 1.0 : -1.0) * weight * dx * side[i].scale);
 }
 
-static qp_error_t micro(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
-                        double weight, double *sum, double *reward)
+static qp_error_t training_step(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
+                                double weight, double *sum, double *reward)
 {
     qp_run_t *run = pairs->run;
-    const qp_role_t policy = qp_run_role(run), reference = {run->base, NULL};
+    const qp_role_t policy = qp_run_role(run), reference = {run->model.base, NULL};
     const qp_model_batch_t view = qp_run_batch(batch);
     const qp_pass_t quiet = {.training = false};
     const qp_model_outputs_t old = {.logprob = pairs->value[1]}, new = {.logprob = pairs->value[0]};
-    QP_TRY(qp_model_outputs(run->ws, &reference, &view, &quiet, false, &old));
-    QP_TRY(qp_model_outputs(run->ws, &policy, &view, pass, pass->training, &new));
+    QP_TRY(qp_model_outputs(run->model.ws, &reference, &view, &quiet, false, &old));
+    QP_TRY(qp_model_outputs(run->model.ws, &policy, &view, pass, pass->training, &new));
     for (int64_t seq = 0; seq < batch->n_seq; seq += QP_N_SIDE)
         add_pair(pairs, batch, seq, weight, sum, reward);
     if (!pass->training)
         return NULL;
-    return qp_model_outputs_backward(run->ws, &policy, &view, pass, pairs->gradient, NULL);
+    return qp_model_outputs_backward(run->model.ws, &policy, &view, pass, pairs->gradient, NULL);
 }
 
 static const char *const metric_name[] = {"loss",           "rewards/accuracies", "rewards/margins",
@@ -115,7 +110,7 @@ const qp_pair_objective_t qp_dpo_objective = {.name = "dpo",
                                               .eval_metric = eval_metric_name,
                                               .n_metric = 7,
                                               .targets = true,
-                                              .micro = micro};
+                                              .training_step = training_step};
 
 qp_error_t qp_method_dpo(qp_run_t *run)
 {

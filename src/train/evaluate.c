@@ -29,21 +29,23 @@ static qp_error_t visit(void *owner, const qp_batch_t *batch)
     const qp_model_batch_t model_batch = qp_run_batch(batch);
     double *value = qp_leaf_values_at(&v->values, v->leaf++);
     value[VALUE_TARGETS] = (double)batch->n_target;
-    return qp_model_step(v->run->ws, &role, &model_batch, &pass, 0.0f, &value[VALUE_LOSS], NULL);
+    return qp_model_step(v->run->model.ws, &role, &model_batch, &pass, 0.0f, &value[VALUE_LOSS],
+                         NULL);
 }
 
 qp_error_t qp_evaluate(qp_run_t *run, qp_evaluation_t *evaluation)
 {
     const qp_settings_t *s = run->settings;
-    int64_t n_row = qp_plan_n_row(run->eval_plan), micro = s->batch.micro_sequences, end;
+    int64_t n_row = qp_plan_n_row(run->given.eval_plan), micro = s->batch.micro_sequences, end;
     double total[N_VALUE];
     visit_t v = {.run = run};
     if (s->data.eval_rows > 0 && s->data.eval_rows < n_row)
         n_row = s->data.eval_rows;
     qp_leaf_values_init(&v.values, (n_row + micro - 1) / micro, N_VALUE);
     qp_tree_range(v.values.n_leaf, qp_comm_size(run->comm), qp_comm_rank(run->comm), &v.leaf, &end);
-    qp_error_t error = qp_comm_agree(
-        run->comm, qp_plan_visit(run->comm, run->eval, run->eval_plan, micro, n_row, visit, &v));
+    qp_error_t error =
+        qp_comm_agree(run->comm, qp_plan_visit(run->comm, run->given.eval, run->given.eval_plan,
+                                               micro, n_row, visit, &v));
     if (error == NULL) {
         QP_ASSERT(v.leaf == end);
         qp_leaf_values_total(run->comm, &v.values, total);
@@ -134,7 +136,7 @@ static void report_win_rate(const qp_win_rate_t *w, json_t *json)
 
 static qp_error_t eval_queries(qp_run_t *run, json_t *json)
 {
-    const qp_role_t role = qp_run_role(run), rival = {run->base, run->rival};
+    const qp_role_t role = qp_run_role(run), rival = {run->model.base, run->model.rival};
     qp_str_t lines = {0};
     qp_answering_t how = {"policy", run->settings->generate.num_return_sequences, &lines};
     qp_answer_statistics_t own, other;
@@ -143,7 +145,7 @@ static qp_error_t eval_queries(qp_run_t *run, json_t *json)
     QP_TRY_DONE(qp_reward_answers(run, &role, &how, &a, &own));
     json_object_set_new(json, "n_query", json_integer(own.n_query));
     qp_compare_report("policy", &own, json);
-    if (run->has_rival) {
+    if (run->given.has_rival) {
         how.name = "rival";
         QP_TRY_DONE(qp_reward_answers(run, &rival, &how, &b, &other));
         qp_compare_report("rival", &other, json);
@@ -182,7 +184,7 @@ qp_error_t qp_method_eval(qp_run_t *run)
     json_t *json = json_object();
     qp_error_t error = NULL;
     for (size_t i = 0; i < sizeof eval_of / sizeof eval_of[0] && error == NULL; i++)
-        if (strcmp(qp_dataset_kind(run->eval), eval_of[i].kind) == 0)
+        if (strcmp(qp_dataset_kind(run->given.eval), eval_of[i].kind) == 0)
             error = eval_of[i].run(run, json);
     if (error == NULL)
         error = write_json(run, json);

@@ -3,7 +3,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "train/answers.h"
 
 qp_error_t qp_method_generate(qp_run_t *run)
 {
@@ -12,7 +11,7 @@ qp_error_t qp_method_generate(qp_run_t *run)
     double start = qp_time();
     qp_str_t lines = {0};
     qp_answer_count_t count = {0};
-    qp_error_t error = qp_answer(run, &run->prompts, -1, &lines, &count);
+    qp_error_t error = qp_run_answer(run, -1, &lines, &count);
     double seconds = qp_time() - start;
     if (error == NULL) {
         if (qp_comm_rank(run->comm) == 0)

@@ -21,9 +21,9 @@ qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner,
     qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
     /* The method's values, and one that says that a rank has failed. */
     qp_leaf_values_init(&l->values, n_micro, method->n_value + 1);
-    QP_TRY_DONE(
-        qp_comm_agree(run->comm, qp_optim_create(run->device, run->adapter->n_param, &l->optim)));
-    QP_TRY_DONE(qp_accumulator_create(run->comm, run->adapter, n_micro, &l->accumulator));
+    QP_TRY_DONE(qp_comm_agree(
+        run->comm, qp_optim_create(run->device, run->model.adapter->n_param, &l->optim)));
+    QP_TRY_DONE(qp_accumulator_create(run->comm, run->model.adapter, n_micro, &l->accumulator));
     QP_TRY_DONE(qp_loop_restore(l));
     l->first_step = l->progress.step;
 done:
@@ -69,15 +69,15 @@ int64_t qp_loop_step(const qp_loop_t *loop)
 static qp_error_t run_micro(void *owner, int64_t i, const qp_pass_t *pass)
 {
     qp_loop_t *loop = owner;
-    return loop->method->micro(loop->owner, loop->update, i, pass,
-                               qp_leaf_values_at(&loop->values, loop->first_leaf + i));
+    return loop->method->training_step(loop->owner, loop->update, i, pass,
+                                       qp_leaf_values_at(&loop->values, loop->first_leaf + i));
 }
 
 /* Applies the gradient, unless a value or the gradient is not finite: the same decision on all
  * ranks, which hold the same bits. Rank-local. */
 static qp_error_t apply(qp_loop_t *loop, const double *total, qp_step_result_t *result)
 {
-    qp_adapter_t *adapter = loop->run->adapter;
+    qp_adapter_t *adapter = loop->run->model.adapter;
     const qp_optim_config_t *config = &loop->run->settings->optim;
     bool skipped = false;
     result->grad_norm = NAN;
@@ -103,7 +103,7 @@ static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *t
     const qp_pass_t pass = {
         .training = true,
         .key = {.seed = (uint32_t)run->settings->job.seed, .step = (uint32_t)number}};
-    qp_verdict_t verdict = QP_UPDATE_APPLY;
+    qp_update_end_t verdict = QP_UPDATE_APPLY;
     qp_error_t error = NULL;
     qp_leaf_values_clear(&loop->values);
     QP_TIMED(&run->timers, "gradient",
@@ -115,8 +115,8 @@ static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *t
     *go_on = total[method->n_value] == 0.0;
     if (!*go_on)
         return error;
-    if (method->judge != NULL)
-        verdict = method->judge(loop->owner, loop->update, total);
+    if (method->end_update != NULL)
+        verdict = method->end_update(loop->owner, loop->update, total);
     if (verdict != QP_UPDATE_LEAVE_OUT)
         QP_TIMED(&run->timers, "optimiser", error = apply(loop, total, result));
     *go_on = verdict != QP_UPDATE_LAST;
@@ -193,7 +193,7 @@ static qp_error_t before_first_step(qp_loop_t *loop)
     const qp_settings_t *s = loop->run->settings;
     if (loop->progress.step > 0)
         return NULL;
-    if (s->eval.at_start && loop->run->eval != NULL) {
+    if (s->eval.at_start && loop->run->given.eval != NULL) {
         QP_TRY(qp_loop_evaluate(loop));
         qp_loop_report_eval_row(loop);
     }
@@ -210,7 +210,8 @@ static qp_error_t export(qp_loop_t *loop)
         char *folder = qp_format("%s/adapter", run->folder);
         char *metrics = qp_format("%s/metrics.csv", run->folder);
         char *curves = qp_format("%s/curves.svg", run->folder);
-        error = qp_adapter_save(run->adapter, &run->info.config, run->info.source, folder);
+        error = qp_adapter_save(run->model.adapter, &run->given.info.config, run->given.info.source,
+                                folder);
         if (error == NULL)
             qp_log_info("adapter: %s", folder);
         if (error == NULL)

@@ -24,7 +24,7 @@ typedef enum {
     QP_UPDATE_APPLY,
     QP_UPDATE_LEAVE_OUT, /**< the gradient is not applied */
     QP_UPDATE_LAST       /**< it is applied, and no other follows in this step */
-} qp_verdict_t;
+} qp_update_end_t;
 
 /** A training method; \a owner is its own state. */
 typedef struct {
@@ -37,14 +37,15 @@ typedef struct {
     int n_value; /**< doubles that a micro-batch reports; where one is not finite, the update is
                       skipped */
     /** Adds what a checkpoint must hold besides. May be NULL. */
-    void (*remember)(void *owner, qp_state_t *state);
+    void (*register_state)(void *owner, qp_state_t *state);
     /** Gets the work of the next step. Collective; agreed. */
     qp_error_t (*next)(void *owner, qp_work_t *work);
     /** Adds the gradient of local micro-batch i of update u to the adapter's; fills value
      * [n_value]. Rank-local. */
-    qp_error_t (*micro)(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value);
+    qp_error_t (*training_step)(void *owner, int64_t u, int64_t i, const qp_pass_t *pass,
+                                double *value);
     /** Takes note of update u: total [n_value] over its micro-batches. NULL: all are applied. */
-    qp_verdict_t (*judge)(void *owner, int64_t u, const double *total);
+    qp_update_end_t (*end_update)(void *owner, int64_t u, const double *total);
     /** metric [n_metric] of the step from the totals of its last update; may be called without
      * any (total NULL). */
     void (*finish)(void *owner, const double *total, double *metric);

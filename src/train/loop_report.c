@@ -4,7 +4,6 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "train/answers.h"
 #include "train/loop_impl.h"
 
 static const char *const column_name[QP_N_COLUMN] = {
@@ -43,7 +42,7 @@ qp_error_t qp_loop_report_open(qp_loop_t *loop)
         char *metrics = qp_format("%s/metrics.csv", run->folder);
         char *samples = qp_format("%s/samples.jsonl", run->folder);
         error = qp_metrics_open(&loop->metrics, metrics, step);
-        if (error == NULL && (run->prompts.n > 0 || loop->method->samples != NULL))
+        if (error == NULL && (run->given.prompts.n > 0 || loop->method->samples != NULL))
             error = qp_lines_open(samples, "\"step\":", step, &loop->samples);
         qp_free(metrics);
         qp_free(samples);
@@ -150,7 +149,7 @@ qp_error_t qp_loop_evaluate(qp_loop_t *loop)
 {
     const qp_method_t *method = loop->method;
     double metric[QP_MAX_VALUE], start = qp_time();
-    if (method->evaluate == NULL || loop->run->eval == NULL ||
+    if (method->evaluate == NULL || loop->run->given.eval == NULL ||
         loop->eval_step == loop->progress.step)
         return NULL;
     loop->eval_step = loop->progress.step;
@@ -176,8 +175,8 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
     if (loop->samples_step == loop->progress.step)
         return NULL;
     loop->samples_step = loop->progress.step;
-    if (run->prompts.n > 0)
-        QP_TRY_DONE(qp_answer(run, &run->prompts, loop->progress.step, &lines, NULL));
+    if (run->given.prompts.n > 0)
+        QP_TRY_DONE(qp_run_answer(run, loop->progress.step, &lines, NULL));
     if (loop->method->samples != NULL && loop->progress.step > 0 && loop->samples != NULL)
         error = loop->method->samples(loop->owner, loop->progress.step, &lines);
     QP_TRY_DONE(qp_comm_agree(run->comm, error));

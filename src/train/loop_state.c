@@ -1,7 +1,5 @@
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "train/loop_impl.h"
@@ -23,7 +21,7 @@ static qp_error_t put_all(void *owner, const void *data)
 
 static void register_array(qp_loop_t *loop, int i, const char *name, qp_dptr_t data)
 {
-    int64_t n = loop->run->adapter->n_param, end;
+    int64_t n = loop->run->model.adapter->n_param, end;
     qp_device_array_t *a = &loop->array[i];
     *a = (qp_device_array_t){.device = loop->run->device, .data = data, .n = n};
     qp_tree_range(n, qp_comm_size(loop->run->comm), qp_comm_rank(loop->run->comm), &a->first, &end);
@@ -43,7 +41,7 @@ static void register_array(qp_loop_t *loop, int i, const char *name, qp_dptr_t d
 static void register_all(qp_loop_t *loop)
 {
     loop->state = qp_state_create();
-    register_array(loop, 0, "adapter/param", loop->run->adapter->param);
+    register_array(loop, 0, "adapter/param", loop->run->model.adapter->param);
     register_array(loop, 1, "optim/m", loop->optim->m);
     register_array(loop, 2, "optim/v", loop->optim->v);
     qp_state_register_i64(loop->state, "optim/n_update", &loop->optim->n_update);
@@ -51,15 +49,8 @@ static void register_all(qp_loop_t *loop)
     qp_state_register_i64(loop->state, "progress/n_skipped", &loop->progress.n_skipped);
     qp_state_register_i64(loop->state, "progress/n_skipped_in_row",
                           &loop->progress.n_skipped_in_row);
-    if (loop->method->remember != NULL)
-        loop->method->remember(loop->owner, loop->state);
-}
-
-static qp_error_t make_folder(const char *path)
-{
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-        return QP_ERROR(QP_IO, "%s: the folder cannot be made: %s", path, strerror(errno));
-    return NULL;
+    if (loop->method->register_state != NULL)
+        loop->method->register_state(loop->owner, loop->state);
 }
 
 qp_error_t qp_loop_restore(qp_loop_t *loop)
@@ -70,15 +61,15 @@ qp_error_t qp_loop_restore(qp_loop_t *loop)
     loop->checkpoints = qp_format("%s/checkpoints", run->folder);
     register_all(loop);
     if (qp_comm_rank(run->comm) == 0)
-        error = make_folder(loop->checkpoints);
+        error = qp_folder_make(loop->checkpoints);
     QP_TRY(qp_comm_agree(run->comm, error));
-    if (run->checkpoint == NULL)
+    if (run->given.checkpoint == NULL)
         return NULL;
-    QP_TRY(qp_ckpt_read(run->comm, run->checkpoint, loop->state, &loop->progress.step));
-    QP_TRY(qp_comm_agree(run->comm, qp_adapter_refresh(run->adapter)));
+    QP_TRY(qp_ckpt_read(run->comm, run->given.checkpoint, loop->state, &loop->progress.step));
+    QP_TRY(qp_comm_agree(run->comm, qp_adapter_refresh(run->model.adapter)));
     loop->checkpoint_step = loop->progress.step;
     qp_log_info("continuing after step %lld from %s", (long long)loop->progress.step,
-                run->checkpoint);
+                run->given.checkpoint);
     return NULL;
 }
 

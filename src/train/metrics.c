@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 
@@ -65,15 +66,48 @@ static qp_error_t flush_line(qp_metrics_t *metrics)
     return NULL;
 }
 
+static void put_header(const qp_metrics_t *metrics, qp_str_t *header)
+{
+    for (int i = 0; i < metrics->n; i++)
+        qp_str_printf(header, "%s%s", i > 0 ? "," : "", metrics->name[i]);
+    qp_str_putc(header, '\n');
+}
+
+/* Puts a file aside whose header is not this one. */
+static qp_error_t keep_other(const char *path, const qp_str_t *header, int64_t step)
+{
+    void *text = NULL;
+    size_t n_bytes;
+    qp_error_t error = NULL;
+    if (step < 0 || access(path, F_OK) != 0)
+        return NULL;
+    QP_TRY(qp_file_read(path, &text, &n_bytes));
+    if (n_bytes > 0 && (n_bytes < header->n || memcmp(text, header->data, header->n) != 0)) {
+        char *aside = qp_format("%s.until-%lld", path, (long long)step);
+        error = qp_file_commit(path, aside);
+        if (error == NULL)
+            qp_log_warn("%s has other columns than this version writes: it is %s now", path, aside);
+        qp_free(aside);
+    }
+    qp_free(text);
+    return error;
+}
+
 qp_error_t qp_metrics_open(qp_metrics_t *metrics, const char *path, int64_t step)
 {
-    QP_TRY(qp_lines_open(path, "", step, &metrics->file));
-    fseek(metrics->file, 0, SEEK_END);
-    if (ftell(metrics->file) > 0)
-        return NULL;
-    for (int i = 0; i < metrics->n; i++)
-        fprintf(metrics->file, "%s%s", i > 0 ? "," : "", metrics->name[i]);
-    return flush_line(metrics);
+    qp_str_t header = {0};
+    put_header(metrics, &header);
+    qp_error_t error = keep_other(path, &header, step);
+    if (error == NULL)
+        error = qp_lines_open(path, "", step, &metrics->file);
+    if (error == NULL) {
+        fseek(metrics->file, 0, SEEK_END);
+        if (ftell(metrics->file) == 0 &&
+            (fputs(header.data, metrics->file) == EOF || fflush(metrics->file) != 0))
+            error = QP_ERROR(QP_IO, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    qp_str_fini(&header);
+    return error;
 }
 
 void qp_metrics_set(qp_metrics_t *metrics, int column, double value)

@@ -31,7 +31,11 @@ typedef struct {
 
 /** Adds a column; returns its index. Before open. */
 int qp_metrics_add(qp_metrics_t *metrics, const char *name);
-/** Opens the file (rows beyond \a step are cut) and writes the header if it is new. */
+/**
+ * Opens the file (rows beyond \a step are cut) and writes the header if it is new. A file with
+ * other columns, which another version wrote, is kept as "<path>.until-<step>", with a warning, and
+ * a new one begun.
+ */
 qp_error_t qp_metrics_open(qp_metrics_t *metrics, const char *path, int64_t step);
 void qp_metrics_set(qp_metrics_t *metrics, int column, double value);
 /** Writes the row (unset cells stay empty; what is not finite as nan, inf) and empties the cells.

@@ -7,6 +7,11 @@
 #include "base/mem.h"
 #include "train/accumulate.h"
 
+double qp_log_sigmoid(double x)
+{
+    return x < 0.0 ? x - log1p(exp(x)) : -log1p(exp(-x));
+}
+
 /* --- room ------------------------------------------------------------------------------------- */
 
 static void init(qp_pairs_t *pairs, qp_run_t *run)
@@ -38,7 +43,7 @@ static qp_error_t run_micro(qp_pairs_t *pairs, const qp_pair_objective_t *object
     memset(pairs->gradient, 0, qp_bytes(batch->n_token, sizeof(float)));
     for (int64_t seq = 0; seq < batch->n_seq; seq++)
         pairs->last[batch->cu_seqlens[seq + 1] - 1] = 1;
-    return objective->micro(pairs, batch, pass, weight, sum, reward);
+    return objective->training_step(pairs, batch, pass, weight, sum, reward);
 }
 
 /* --- training --------------------------------------------------------------------------------- */
@@ -56,7 +61,8 @@ static qp_error_t next(void *owner, qp_work_t *work)
     return NULL;
 }
 
-static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t training_step(void *owner, int64_t u, int64_t i, const qp_pass_t *pass,
+                                double *value)
 {
     training_t *t = owner;
     const double weight = 1.0 / (double)t->pairs.run->settings->batch.global_sequences;
@@ -92,7 +98,7 @@ qp_error_t qp_pairs_train(qp_run_t *run, const qp_pair_objective_t *objective)
                                 .n_eval_metric = objective->n_metric,
                                 .n_value = QP_N_PAIR_SUM,
                                 .next = next,
-                                .micro = micro,
+                                .training_step = training_step,
                                 .finish = finish,
                                 .evaluate = evaluate};
     training_t training = {.objective = objective};
@@ -100,7 +106,7 @@ qp_error_t qp_pairs_train(qp_run_t *run, const qp_pair_objective_t *objective)
     qp_error_t error = NULL;
     init(&training.pairs, run);
     QP_TRY_DONE(qp_loop_create(run, &method, &training, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch, &run->eos,
+    QP_TRY_DONE(qp_loader_create(run->comm, run->given.train, &s->data, &s->batch, &run->given.eos,
                                  (uint32_t)s->job.seed, qp_loop_step(loop),
                                  &training.pairs.loader));
     QP_TRY_DONE(qp_loop_run(loop));
@@ -181,7 +187,7 @@ qp_error_t qp_pairs_evaluate(qp_run_t *run, const qp_pair_objective_t *objective
 {
     const qp_settings_t *s = run->settings;
     const int64_t micro = s->batch.micro_sequences;
-    int64_t n_row = qp_plan_n_row(run->eval_plan), first, end;
+    int64_t n_row = qp_plan_n_row(run->given.eval_plan), first, end;
     if (s->data.eval_rows > 0 && s->data.eval_rows < n_row)
         n_row = s->data.eval_rows;
     visit_t v = {.objective = objective, .reward = QP_NEW("pairs", double, micro *QP_N_SIDE)};
@@ -190,8 +196,9 @@ qp_error_t qp_pairs_evaluate(qp_run_t *run, const qp_pair_objective_t *objective
     qp_tree_range((n_row + micro - 1) / micro, qp_comm_size(run->comm), qp_comm_rank(run->comm),
                   &first, &end);
     v.leaf = first * micro;
-    qp_error_t error = qp_comm_agree(
-        run->comm, qp_plan_visit(run->comm, run->eval, run->eval_plan, micro, n_row, visit, &v));
+    qp_error_t error =
+        qp_comm_agree(run->comm, qp_plan_visit(run->comm, run->given.eval, run->given.eval_plan,
+                                               micro, n_row, visit, &v));
     if (error == NULL) {
         double total[N_VALUE];
         qp_leaf_values_total(run->comm, &v.values, total);

@@ -43,10 +43,13 @@ typedef struct {
      * Adds the sums of a micro-batch's pairs; with pass->training also the gradient of
      * weight * loss. reward [n_pair, QP_N_SIDE] gets each side's reward, if not NULL. Rank-local.
      */
-    qp_error_t (*micro)(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
-                        double weight, double *sum, double *reward);
+    qp_error_t (*training_step)(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
+                                double weight, double *sum, double *reward);
     bool targets; /**< it is made of tokens' probabilities */
 } qp_pair_objective_t;
+
+/** log(1 / (1 + exp(-x))), exact at both ends. */
+double qp_log_sigmoid(double x);
 
 /** Trains with an objective. Collective. */
 qp_error_t qp_pairs_train(qp_run_t *run, const qp_pair_objective_t *objective);

@@ -1,8 +1,8 @@
 /*
- * Proximal policy optimisation: a step answers queries, looks at the answers with policy and
- * reference, reckons rewards and advantages, and then makes several updates. Every rank holds the
- * whole experience of a step, so that what is reckoned has the same bits everywhere; only the
- * passes of the model are shared out.
+ * Proximal policy optimisation: a step generates answers to queries, makes a forward pass of policy
+ * and reference over them, computes rewards and advantages, and then makes several updates. Every
+ * rank holds the whole experience of a step, so that rewards and advantages have the same bits
+ * everywhere; only the passes of the model are shared out.
  */
 #include "train/ppo.h"
 
@@ -41,7 +41,7 @@ static qp_error_t generate(qp_ppo_t *ppo)
 {
     qp_run_t *run = ppo->run;
     const qp_ppo_config_t *config = ppo->config;
-    const qp_role_t policy = qp_run_role(run);
+    const qp_answerer_t policy = qp_run_answerer(run, qp_run_role(run));
     const int64_t longest = qp_settings_max_response(run->settings);
     qp_step_batch_t rows;
     QP_TRY(qp_loader_next(ppo->loader, &rows));
@@ -64,7 +64,7 @@ static qp_error_t generate(qp_ppo_t *ppo)
         .max_length = longest,
         .stop_at_eos = config->stop_at_eos};
     qp_experience_fini(&ppo->experience);
-    qp_error_t error = qp_rollout_run(run, &policy, &queries, &how, &ppo->experience.rollout);
+    qp_error_t error = qp_rollout_run(&policy, &queries, &how, &ppo->experience.rollout);
     qp_free(id);
     qp_free(n_id);
     return qp_error_context(error, "step %lld", (long long)ppo->step + 1);
@@ -83,7 +83,7 @@ static bool scores_are_finite(const qp_ppo_t *ppo)
     return n_bad == 0;
 }
 
-qp_error_t qp_ppo_digest(qp_ppo_t *ppo)
+qp_error_t qp_ppo_make_experience(qp_ppo_t *ppo)
 {
     const qp_ppo_config_t *config = ppo->config;
     const double steps = (double)ppo->run->settings->optim.steps;
@@ -96,10 +96,10 @@ qp_error_t qp_ppo_digest(qp_ppo_t *ppo)
     ppo->update = -1;
     ppo->stopped_early = false;
     ppo->skipped = !scores_are_finite(ppo);
-    QP_TRY(qp_ppo_look(ppo));
-    ppo->time[QP_PPO_LOOKED] = qp_time();
-    qp_ppo_reckon(ppo);
-    ppo->time[QP_PPO_RECKONED] = qp_time();
+    QP_TRY(qp_ppo_forward_pass(ppo));
+    ppo->time[QP_PPO_FORWARD_DONE] = qp_time();
+    qp_ppo_compute_rewards(ppo);
+    ppo->time[QP_PPO_REWARDS_DONE] = qp_time();
     return NULL;
 }
 
@@ -110,11 +110,11 @@ static qp_error_t next(void *owner, qp_work_t *work)
     qp_experience_t *e = &ppo->experience;
     ppo->time[QP_PPO_START] = qp_time();
     QP_TRY(generate(ppo));
-    ppo->time[QP_PPO_GENERATED] = qp_time();
-    qp_ppo_prepare(ppo);
-    QP_TRY(qp_scorer_score(run->scorer, run, &e->rollout, e->score));
-    ppo->time[QP_PPO_SCORED] = qp_time();
-    QP_TRY(qp_ppo_digest(ppo));
+    ppo->time[QP_PPO_GENERATE_DONE] = qp_time();
+    qp_ppo_init_experience(ppo);
+    QP_TRY(qp_scorer_score(run->given.scorer, &e->rollout, e->score));
+    ppo->time[QP_PPO_SCORE_DONE] = qp_time();
+    QP_TRY(qp_ppo_make_experience(ppo));
     *work = (qp_work_t){.n_update = ppo->skipped ? 0 : ppo->config->ppo_epochs * ppo->n_mini,
                         .n_micro = ppo->n_part / run->settings->batch.micro_sequences,
                         .n_token = e->rollout.first[e->rollout.n_seq],
@@ -154,7 +154,8 @@ static void take_losses(qp_ppo_t *ppo, int64_t place, int64_t n_all, double *sum
     }
 }
 
-static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t training_step(void *owner, int64_t u, int64_t i, const qp_pass_t *pass,
+                                double *value)
 {
     qp_ppo_t *ppo = owner;
     qp_run_t *run = ppo->run;
@@ -166,16 +167,17 @@ static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass
     own.training = ppo->config->dropout;
     qp_tree_range(ppo->n_part / micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &first,
                   &end);
-    qp_ppo_begin_update(ppo, u);
+    qp_ppo_whiten_update(ppo, u);
     const int64_t place = qp_ppo_place(ppo, u) + (first + i) * micro;
     const qp_model_batch_t batch = qp_ppo_batch(ppo, place);
     const qp_model_outputs_t outputs = {room->logprob, room->entropy, room->value};
-    QP_TRY(qp_model_outputs(run->ws, &policy, &batch, &own, true, &outputs));
+    QP_TRY(qp_model_outputs(run->model.ws, &policy, &batch, &own, true, &outputs));
     take_losses(ppo, place, qp_ppo_update_tokens(ppo, u), value);
-    return qp_model_outputs_backward(run->ws, &policy, &batch, &own, room->dlogprob, room->dvalue);
+    return qp_model_outputs_backward(run->model.ws, &policy, &batch, &own, room->dlogprob,
+                                     room->dvalue);
 }
 
-static qp_verdict_t judge(void *owner, int64_t u, const double *total)
+static qp_update_end_t end_update(void *owner, int64_t u, const double *total)
 {
     qp_ppo_t *ppo = owner;
     const qp_ppo_config_t *config = ppo->config;
@@ -246,7 +248,7 @@ static qp_error_t evaluate(void *owner, double *metric)
 static const char *const eval_metric[] = {"eval_reward_mean", "eval_responses_len_mean",
                                           "eval_repetition"};
 
-static void remember(void *owner, qp_state_t *state)
+static void register_state(void *owner, qp_state_t *state)
 {
     qp_ppo_t *ppo = owner;
     qp_state_register_f64(state, "ppo/kl_coef", &ppo->kl_coef);
@@ -274,10 +276,10 @@ const qp_method_t qp_ppo_method = {
     .eval_metric = eval_metric,
     .n_eval_metric = 3,
     .n_value = QP_N_PPO_SUM,
-    .remember = remember,
+    .register_state = register_state,
     .next = next,
-    .micro = micro,
-    .judge = judge,
+    .training_step = training_step,
+    .end_update = end_update,
     .finish = finish,
     .evaluate = evaluate,
     .samples = qp_ppo_samples,
@@ -293,7 +295,7 @@ qp_error_t qp_method_ppo(qp_run_t *run)
     qp_ppo_init(&ppo, run);
     warn_of_sampling(run);
     QP_TRY_DONE(qp_loop_create(run, &qp_ppo_method, &ppo, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &rows, &run->eos,
+    QP_TRY_DONE(qp_loader_create(run->comm, run->given.train, &s->data, &rows, &run->given.eos,
                                  (uint32_t)s->job.seed, qp_loop_step(loop), &ppo.loader));
     QP_TRY_DONE(qp_loop_run(loop));
 done:

@@ -1,5 +1,5 @@
-/** \file ppo.h  job.method = "ppo": PPO against rewards, with a KL penalty to the base (recipe
- * section 2). */
+/** \file ppo.h  job.method = "ppo": PPO against rewards, with a KL penalty to the base
+ * (doc/rlhf.md). */
 #ifndef QP_TRAIN_PPO_H
 #define QP_TRAIN_PPO_H
 

@@ -18,7 +18,7 @@ void qp_experience_fini(qp_experience_t *e)
     *e = (qp_experience_t){0};
 }
 
-void qp_ppo_prepare(qp_ppo_t *ppo)
+void qp_ppo_init_experience(qp_ppo_t *ppo)
 {
     qp_experience_t *e = &ppo->experience;
     const int64_t n = e->rollout.n_token, n_seq = e->rollout.n_seq;
@@ -85,12 +85,12 @@ static void collect(const qp_ppo_t *ppo, int64_t place, const float *from, float
     }
 }
 
-static qp_error_t look_at(qp_ppo_t *ppo, int64_t place)
+static qp_error_t batched_forward_pass(qp_ppo_t *ppo, int64_t place)
 {
     qp_run_t *run = ppo->run;
     qp_experience_t *e = &ppo->experience;
     qp_sequences_t *room = &ppo->room;
-    const qp_role_t policy = qp_run_role(run), reference = {run->base, NULL};
+    const qp_role_t policy = qp_run_role(run), reference = {run->model.base, NULL};
     const qp_pass_t pass = {.training = ppo->config->dropout,
                             .key = {.seed = (uint32_t)run->settings->job.seed ^ ORDER_SEED,
                                     .step = (uint32_t)ppo->step}};
@@ -98,22 +98,22 @@ static qp_error_t look_at(qp_ppo_t *ppo, int64_t place)
     const qp_model_outputs_t both = {.logprob = room->logprob, .value = room->value};
     const qp_model_outputs_t one = {.logprob = room->logprob};
     qp_model_batch_t batch = qp_ppo_batch(ppo, place);
-    QP_TRY(qp_model_outputs(run->ws, &policy, &batch, &pass, false, &both));
+    QP_TRY(qp_model_outputs(run->model.ws, &policy, &batch, &pass, false, &both));
     collect(ppo, place, room->logprob, e->logprob);
     collect(ppo, place, room->value, e->value);
     if (ppo->config->kl_penalty == QP_KL_FULL)
-        QP_TRY(qp_model_keep(run->ws));
+        QP_TRY(qp_model_keep(run->model.ws));
     batch.valued = NULL;
-    QP_TRY(qp_model_outputs(run->ws, &reference, &batch, &quiet, false, &one));
+    QP_TRY(qp_model_outputs(run->model.ws, &reference, &batch, &quiet, false, &one));
     collect(ppo, place, room->logprob, e->ref_logprob);
     if (ppo->config->kl_penalty == QP_KL_FULL) {
-        QP_TRY(qp_model_kl(run->ws, &batch, room->logprob));
+        QP_TRY(qp_model_kl(run->model.ws, &batch, room->logprob));
         collect(ppo, place, room->logprob, e->kl);
     }
     return NULL;
 }
 
-qp_error_t qp_ppo_look(qp_ppo_t *ppo)
+qp_error_t qp_ppo_forward_pass(qp_ppo_t *ppo)
 {
     qp_comm_t *comm = ppo->run->comm;
     qp_experience_t *e = &ppo->experience;
@@ -122,7 +122,7 @@ qp_error_t qp_ppo_look(qp_ppo_t *ppo)
     qp_error_t error = NULL;
     qp_tree_range(e->rollout.n_seq / micro, qp_comm_size(comm), qp_comm_rank(comm), &leaf, &end);
     for (; leaf < end && error == NULL; leaf++)
-        error = look_at(ppo, leaf * micro);
+        error = batched_forward_pass(ppo, leaf * micro);
     QP_TRY(qp_comm_agree(comm, error));
     /* Exact: one rank knows each number, the others have zeros. */
     qp_tree_sum_f32(comm, e->logprob, n);
@@ -160,7 +160,7 @@ static void whiten_advantages(qp_ppo_t *ppo)
             qp_ppo_whiten(e->whitened + r->cu[s], qp_rollout_n_response(r, s), false);
 }
 
-void qp_ppo_begin_update(qp_ppo_t *ppo, int64_t u)
+void qp_ppo_whiten_update(qp_ppo_t *ppo, int64_t u)
 {
     qp_experience_t *e = &ppo->experience;
     const qp_rollout_t *r = &e->rollout;
@@ -181,7 +181,7 @@ void qp_ppo_begin_update(qp_ppo_t *ppo, int64_t u)
     qp_free(x);
 }
 
-void qp_ppo_reckon(qp_ppo_t *ppo)
+void qp_ppo_compute_rewards(qp_ppo_t *ppo)
 {
     const qp_ppo_config_t *config = ppo->config;
     qp_experience_t *e = &ppo->experience;

@@ -3,6 +3,7 @@
 #define QP_TRAIN_PPO_IMPL_H
 
 #include "train/loop.h"
+#include "train/ppo_math.h"
 #include "train/rollout.h"
 #include "train/scorer.h"
 #include "train/sequences.h"
@@ -27,10 +28,10 @@ typedef struct {
 /** Parts of a step, in their order. */
 typedef enum {
     QP_PPO_START,
-    QP_PPO_GENERATED,
-    QP_PPO_SCORED,
-    QP_PPO_LOOKED,
-    QP_PPO_RECKONED,
+    QP_PPO_GENERATE_DONE,
+    QP_PPO_SCORE_DONE,
+    QP_PPO_FORWARD_DONE,
+    QP_PPO_REWARDS_DONE,
     QP_N_PPO_TIME
 } qp_ppo_time_t;
 
@@ -60,7 +61,7 @@ typedef struct {
 void qp_ppo_init(qp_ppo_t *ppo, qp_run_t *run);
 void qp_ppo_fini(qp_ppo_t *ppo);
 /** The step from the rollout on: scores (experience.score is set), looks, rewards. Collective. */
-qp_error_t qp_ppo_digest(qp_ppo_t *ppo);
+qp_error_t qp_ppo_make_experience(qp_ppo_t *ppo);
 
 /** What the loop calls; its owner is a qp_ppo_t. */
 extern const qp_method_t qp_ppo_method;
@@ -68,17 +69,17 @@ extern const qp_method_t qp_ppo_method;
 /* --- ppo_experience.c ------------------------------------------------------------------------- */
 
 /** Makes room for what follows from experience.rollout, and draws the order of its sequences. */
-void qp_ppo_prepare(qp_ppo_t *ppo);
+void qp_ppo_init_experience(qp_ppo_t *ppo);
 /** Frees an experience. */
 void qp_experience_fini(qp_experience_t *experience);
 /**
  * Log-probabilities and values of policy and reference before the first update, computed in the
  * very micro-batches of the first epoch: its first ratios are exactly 1. Collective.
  */
-qp_error_t qp_ppo_look(qp_ppo_t *ppo);
+qp_error_t qp_ppo_forward_pass(qp_ppo_t *ppo);
 /** KL; then, unless the step is skipped, scores as they are shaped, rewards, advantages and
  * returns. The same on all ranks. */
-void qp_ppo_reckon(qp_ppo_t *ppo);
+void qp_ppo_compute_rewards(qp_ppo_t *ppo);
 
 /** Where in experience.order update u's sequences stand: n_part from there on. */
 int64_t qp_ppo_place(const qp_ppo_t *ppo, int64_t u);
@@ -87,9 +88,9 @@ int64_t qp_ppo_update_tokens(const qp_ppo_t *ppo, int64_t u);
 /** The micro-batch of the micro_sequences sequences that stand from \a place on in the order. */
 qp_model_batch_t qp_ppo_batch(qp_ppo_t *ppo, int64_t place);
 /** Makes the advantages of update u, where it has its own: mini-batch whitening. */
-void qp_ppo_begin_update(qp_ppo_t *ppo, int64_t u);
+void qp_ppo_whiten_update(qp_ppo_t *ppo, int64_t u);
 
-/* --- ppo_report.c: metrics of recipe D8 ------------------------------------------------------- */
+/* --- ppo_report.c: metrics, doc/rlhf.md ------------------------------------------------------- */
 
 /* id, name, value: what it is in ppo_report.c's terms */
 #define QP_PPO_METRICS(X)                                                                          \
@@ -131,14 +132,16 @@ void qp_ppo_begin_update(qp_ppo_t *ppo, int64_t u);
     X(QP_PPO_METRIC_ROLLOUT_STOPPED, "rollout/stopped", f->stopped)                                \
     X(QP_PPO_METRIC_ROLLOUT_LOGPROB_DIFFERENCE, "rollout/logprob_difference", f->difference)       \
     X(QP_PPO_METRIC_UPDATES, "ppo/updates", (double)f->ppo->n_done)                                \
-    X(QP_PPO_METRIC_TIME_GENERATE, "time/ppo/generate", lasted(f, QP_PPO_START, QP_PPO_GENERATED)) \
-    X(QP_PPO_METRIC_TIME_SCORE, "time/ppo/score", lasted(f, QP_PPO_GENERATED, QP_PPO_SCORED))      \
+    X(QP_PPO_METRIC_TIME_GENERATE, "time/ppo/generate",                                            \
+      lasted(f, QP_PPO_START, QP_PPO_GENERATE_DONE))                                               \
+    X(QP_PPO_METRIC_TIME_SCORE, "time/ppo/score",                                                  \
+      lasted(f, QP_PPO_GENERATE_DONE, QP_PPO_SCORE_DONE))                                          \
     X(QP_PPO_METRIC_TIME_FORWARD_PASS, "time/ppo/forward_pass",                                    \
-      lasted(f, QP_PPO_SCORED, QP_PPO_LOOKED))                                                     \
+      lasted(f, QP_PPO_SCORE_DONE, QP_PPO_FORWARD_DONE))                                           \
     X(QP_PPO_METRIC_TIME_COMPUTE_REWARDS, "time/ppo/compute_rewards",                              \
-      lasted(f, QP_PPO_LOOKED, QP_PPO_RECKONED))                                                   \
+      lasted(f, QP_PPO_FORWARD_DONE, QP_PPO_REWARDS_DONE))                                         \
     X(QP_PPO_METRIC_TIME_OPTIMIZE_STEP, "time/ppo/optimize_step",                                  \
-      f->now - f->ppo->time[QP_PPO_RECKONED])                                                      \
+      f->now - f->ppo->time[QP_PPO_REWARDS_DONE])                                                  \
     X(QP_PPO_METRIC_TIME_TOTAL, "time/ppo/total", f->now - f->ppo->time[QP_PPO_START])
 #define QP_PPO_METRIC_ENUM(id, name, value) id,
 typedef enum { QP_PPO_METRICS(QP_PPO_METRIC_ENUM) QP_N_PPO_METRIC } qp_ppo_metric_t;

@@ -1,7 +1,8 @@
 /**
  * \file ppo_math.h
  * The arithmetic of PPO on host arrays: rewards, advantages, losses with their gradients, KL
- * control and statistics of scores (recipe D3-D6). Nothing here knows models, ranks or files.
+ * control and statistics of scores (doc/rlhf.md, "A step of PPO"). Nothing here knows models, ranks
+ * or files.
  *
  * A *response* is what the policy answered to a query. Arrays "of tokens" hold the response tokens
  * of n_seq sequences one after another; those of sequence s are [cu[s], cu[s + 1]), and there is at
@@ -14,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Estimators of KL(policy || reference) per token, d = logprob - ref_logprob (recipe D3):
+/** Estimators of KL(policy || reference) per token, d = logprob - ref_logprob:
  *  kl (k1): d; abs: |d|; mse: d^2 / 2; k3: exp(-d) - 1 + d (Schulman 2020; not in TRL's step()).
  *  full, the KL itself over the whole vocabulary, is the model's work: qp_model_kl(). */
 typedef enum { QP_KL_K1, QP_KL_ABS, QP_KL_MSE, QP_KL_K3, QP_KL_FULL } qp_kl_penalty_t;
@@ -25,14 +26,14 @@ void qp_ppo_kl(qp_kl_penalty_t penalty, const float *logprob, const float *ref_l
 void qp_ppo_rewards(float *reward, const float *kl, const double *score, double kl_coef,
                     const int64_t *cu, int64_t n_seq);
 
-/** Generalised advantage estimation (Schulman et al. 2016; recipe D4) within each sequence; nothing
+/** Generalised advantage estimation (Schulman et al. 2016) within each sequence; nothing
  *  is expected after its last token. returns = advantage + value. */
 void qp_ppo_advantages(float *advantage, float *returns, const float *reward, const float *value,
                        double gamma, double lam, const int64_t *cu, int64_t n_seq);
 
 /**
  * x = (x - mean) / sqrt(var + 1e-8), mean and var as qp_moments() has them (of one element TRL's
- * var is NaN); with keep_mean the mean is added again: for rewards (recipe D4). One element alone
+ * var is NaN); with keep_mean the mean is added again: for rewards. One element alone
  * becomes 0, or stays with keep_mean. TRL's whitened rewards reach padding too, and from there the
  * answers that end before it; ours have no padding.
  */
@@ -57,7 +58,7 @@ typedef struct {
 
 /** Sums over the tokens of a part of a mini-batch; divided by the tokens of the whole they are the
  *  means that TRL logs. ppo/loss/total is policy + vf_coef value. */
-/* enum, metric of TRL (recipe D8) */
+/* enum, metric of TRL (doc/rlhf.md, "metrics.csv") */
 #define QP_PPO_SUMS(X)                                                                 \
     X(QP_PPO_LOSS_POLICY, "ppo/loss/policy") /* max(-A rho, -A clip(rho)) */           \
     X(QP_PPO_LOSS_VALUE, "ppo/loss/value")   /* max((v - R)^2, (clip(v) - R)^2) / 2 */ \
@@ -77,7 +78,7 @@ typedef enum { QP_PPO_SUMS(QP_PPO_SUM_ENUM) QP_N_PPO_SUM } qp_ppo_sum_t;
 extern const char *const qp_ppo_sum_name[QP_N_PPO_SUM];
 
 /**
- * Clipped losses (recipe D5): L = policy + vf_coef value, each a mean over the n_all tokens of the
+ * Clipped losses: L = policy + vf_coef value, each a mean over the n_all tokens of the
  * whole mini-batch. rho is clipped to 1 -+ cliprange, the value to old -+ cliprange_value. Writes
  * now->dlogprob and dvalue; at a tie of the two branches of a maximum the unclipped one counts. The
  * entropy is only summed. Adds to sum [QP_N_PPO_SUM], token by token: parts in order give the bits
@@ -88,7 +89,7 @@ void qp_ppo_loss(const qp_ppo_clip_t *clip, const qp_ppo_old_t *old, const qp_pp
 
 /* --- KL control ------------------------------------------------------------------------------- */
 
-/** Adaptive (Ziegler et al. 2019; recipe D6): the next coefficient, kl_coef (1 + e n_sample /
+/** Adaptive (Ziegler et al. 2019): the next coefficient, kl_coef (1 + e n_sample /
  *  horizon) with e = kl / target - 1 clipped to -+0.2. kl: per response the sum of what qp_ppo_kl()
  *  gave, whatever the estimator (trl#1180), averaged over the n_sample of the whole batch. */
 double qp_ppo_adapt_kl(double kl_coef, double kl, double target, double horizon, int64_t n_sample);

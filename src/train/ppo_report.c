@@ -1,4 +1,5 @@
-/* What a step of PPO says of itself: the metrics of TRL under their names (recipe D8). */
+/* What a step of PPO says of itself: the metrics of TRL under their names (doc/rlhf.md,
+ * "metrics.csv"). */
 #include <math.h>
 
 #include "base/mem.h"
@@ -109,7 +110,7 @@ qp_error_t qp_ppo_samples(void *owner, int64_t step, qp_str_t *lines)
         json_object_set_new(line, "step", json_integer(step));
         json_object_set_new(line, "score", qp_json_real(e->score[s]));
         json_object_set_new(line, "kl", qp_json_real(e->sequence_kl[s]));
-        QP_TRY(qp_rollout_line(&e->rollout, ppo->run->tokenizer, s, line, lines));
+        QP_TRY(qp_rollout_line(&e->rollout, ppo->run->given.tokenizer, s, line, lines));
     }
     return NULL;
 }

@@ -10,25 +10,19 @@
 
 #include "train/pairs.h"
 
-/* Numerically safe log sigmoid. */
-static double log_sigmoid(double x)
-{
-    return x < 0.0 ? x - log1p(exp(x)) : -log1p(exp(-x));
-}
-
 /* Loss of one pair; d gets its derivatives by the two rewards. */
 static double pair_loss(const qp_reward_config_t *config, const double *r, double margin, double *d)
 {
     const double x = r[QP_CHOSEN] - r[QP_REJECTED] - (config->margin ? margin : 0.0);
     const double sum = r[QP_CHOSEN] + r[QP_REJECTED], c = config->center_rewards_coefficient;
-    const double slope = exp(log_sigmoid(-x));
+    const double slope = exp(qp_log_sigmoid(-x));
     d[QP_CHOSEN] = -slope + 2.0 * c * sum;
     d[QP_REJECTED] = slope + 2.0 * c * sum;
-    return -log_sigmoid(x) + c * sum * sum;
+    return -qp_log_sigmoid(x) + c * sum * sum;
 }
 
-static qp_error_t micro(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
-                        double weight, double *sum, double *reward)
+static qp_error_t training_step(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pass_t *pass,
+                                double weight, double *sum, double *reward)
 {
     qp_run_t *run = pairs->run;
     const qp_reward_config_t *config = &run->settings->reward;
@@ -37,7 +31,7 @@ static qp_error_t micro(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pas
     qp_model_batch_t view = qp_run_batch(batch);
     view.target = pairs->no_target;
     view.valued = pairs->last;
-    QP_TRY(qp_model_outputs(run->ws, &role, &view, pass, pass->training, &outputs));
+    QP_TRY(qp_model_outputs(run->model.ws, &role, &view, pass, pass->training, &outputs));
     for (int64_t i = 0; i < batch->n_seq; i += QP_N_SIDE) {
         double r[QP_N_SIDE], d[QP_N_SIDE];
         for (int side = 0; side < QP_N_SIDE; side++)
@@ -55,7 +49,7 @@ static qp_error_t micro(qp_pairs_t *pairs, const qp_batch_t *batch, const qp_pas
     }
     if (!pass->training)
         return NULL;
-    return qp_model_outputs_backward(run->ws, &role, &view, pass, NULL, pairs->gradient);
+    return qp_model_outputs_backward(run->model.ws, &role, &view, pass, NULL, pairs->gradient);
 }
 
 static const char *const metric_name[] = {"loss", "accuracy", "margin", "rewards/chosen",
@@ -67,7 +61,7 @@ const qp_pair_objective_t qp_reward_objective = {.name = "reward",
                                                  .metric = metric_name,
                                                  .eval_metric = eval_metric_name,
                                                  .n_metric = 5,
-                                                 .micro = micro};
+                                                 .training_step = training_step};
 
 qp_error_t qp_method_reward(qp_run_t *run)
 {

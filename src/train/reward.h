@@ -1,4 +1,4 @@
-/** \file reward.h  job.method = "reward": a reward model from pairs (recipe section 1). */
+/** \file reward.h  job.method = "reward": a reward model from pairs (doc/rlhf.md). */
 #ifndef QP_TRAIN_REWARD_H
 #define QP_TRAIN_REWARD_H
 

@@ -17,20 +17,21 @@ static int64_t draw_length(const qp_rollout_config_t *config, uint32_t seed, uin
 }
 
 /* The engine's requests of this rank; answered. Rank-local. */
-static qp_error_t answer(qp_run_t *run, const qp_role_t *role, const qp_queries_t *queries,
+static qp_error_t answer(const qp_answerer_t *who, const qp_queries_t *queries,
                          const qp_rollout_config_t *config, qp_request_t *request)
 {
-    const uint32_t seed = (uint32_t)run->settings->job.seed;
-    const qp_philox_key_t key = {.seed = seed, .step = config->step};
-    const qp_eos_t none = {0}, *eos = config->stop_at_eos ? &run->eos : &none;
+    const qp_philox_key_t key = {.seed = who->seed, .step = config->step};
+    const qp_eos_t none = {0}, *eos = config->stop_at_eos ? &who->eos : &none;
     for (int64_t i = 0; i < queries->n; i++) {
         const uint32_t sample = (uint32_t)(config->draw * queries->n_global + queries->first + i);
         request[i] = (qp_request_t){.prompt = queries->id[i],
                                     .n_prompt = queries->n_id[i],
-                                    .max_new_tokens = draw_length(config, seed, sample),
+                                    .max_new_tokens = draw_length(config, who->seed, sample),
                                     .sample = sample};
     }
-    return queries->n > 0 ? qp_engine_run(run->engine, role, request, queries->n, eos, &key) : NULL;
+    if (queries->n == 0)
+        return NULL;
+    return qp_engine_run(who->engine, &who->role, request, queries->n, eos, &key);
 }
 
 /* Everybody's n elements of type \a dtype, in the order of the ranks. */
@@ -100,16 +101,16 @@ static void exchange(qp_comm_t *comm, const packed_t *mine, const qp_queries_t *
     qp_free(length);
 }
 
-qp_error_t qp_rollout_run(qp_run_t *run, const qp_role_t *role, const qp_queries_t *queries,
+qp_error_t qp_rollout_run(const qp_answerer_t *who, const qp_queries_t *queries,
                           const qp_rollout_config_t *config, qp_rollout_t *rollout)
 {
     const int64_t n = queries->n;
     qp_request_t *request = QP_NEW("rollout", qp_request_t, n);
     *rollout = (qp_rollout_t){0};
-    qp_error_t error = qp_comm_agree(run->comm, answer(run, role, queries, config, request));
+    qp_error_t error = qp_comm_agree(who->comm, answer(who, queries, config, request));
     if (error == NULL) {
         packed_t mine = pack(request, n);
-        exchange(run->comm, &mine, queries, rollout);
+        exchange(who->comm, &mine, queries, rollout);
         qp_free(mine.length);
         qp_free(mine.n_query);
         qp_free(mine.stopped);

@@ -1,13 +1,14 @@
 /**
  * \file rollout.h
- * Answers of a role to the queries of a step: each rank answers its own, every rank gets all.
+ * Answers to the queries of a step: each rank answers its own, every rank gets all.
  */
 #ifndef QP_TRAIN_ROLLOUT_H
 #define QP_TRAIN_ROLLOUT_H
 
 #include <jansson.h>
 
-#include "train/run.h"
+#include "base/str.h"
+#include "train/answerer.h"
 
 /** Sequences of a query and its response, in the order of the global batch; same on all ranks. */
 typedef struct {
@@ -37,7 +38,7 @@ typedef struct {
 } qp_rollout_config_t;
 
 /** Answers and gathers; the responses do not depend on the rank count. Collective. */
-qp_error_t qp_rollout_run(qp_run_t *run, const qp_role_t *role, const qp_queries_t *queries,
+qp_error_t qp_rollout_run(const qp_answerer_t *who, const qp_queries_t *queries,
                           const qp_rollout_config_t *config, qp_rollout_t *rollout);
 void qp_rollout_fini(qp_rollout_t *rollout);
 

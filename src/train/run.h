@@ -9,49 +9,61 @@
 #include "base/timer.h"
 #include "ckpt/ckpt.h"
 #include "text/tokenizer.h"
+#include "train/answers.h"
 #include "train/memory_plan.h"
 #include "train/owner.h"
 #include "train/prompts.h"
+#include "train/scorer.h"
 #include "train/settings.h"
 
-typedef struct qp_scorer qp_scorer_t; /* scorer.h */
+/** What a run is given: the files that the deck names, as far as their headers tell. */
+typedef struct {
+    qp_base_info_t info;
+    qp_tokenizer_t *tokenizer;
+    qp_eos_t eos;               /**< of base and tokenizer */
+    qp_dataset_t *train, *eval; /**< NULL when the deck names none */
+    qp_plan_t *eval_plan;
+    qp_prompts_t prompts;        /**< of samples or generate; may be none */
+    qp_scorer_t *scorer;         /**< rewards of answers, or NULL */
+    bool has_adapter;            /**< the role is base + adapter */
+    qp_head_config_t head;       /**< of the adapter */
+    bool has_rival;              /**< another policy is compared with */
+    qp_lora_config_t rival_lora; /**< of its adapter; init NULL: the base alone */
+    qp_str_t inputs;  /**< of a run that trains: what its checkpoints keep of the files it reads */
+    char *checkpoint; /**< to continue from, or NULL */
+    char *began_with; /**< the inputs of that checkpoint */
+} qp_run_given_t;
+
+/** How large it is; follows from what is given and the deck. */
+typedef struct {
+    int64_t answer_tokens;         /**< longest answer to one of the prompts */
+    qp_generate_config_t generate; /**< of the engine */
+    int64_t n_generate;            /**< longest sequence that the engine makes; 0: no engine */
+    int64_t row_tokens;            /**< most tokens of a row: a text, a pair, a query with answer */
+    int64_t n_position;            /**< positions the base must serve */
+    int64_t n_param;               /**< of the adapter */
+    qp_recompute_t recompute;
+} qp_run_size_t;
+
+/** What qp_run_load() makes. */
+typedef struct {
+    qp_base_t *base;
+    qp_adapter_t *adapter; /**< NULL: the base alone */
+    qp_adapter_t *rival;   /**< likewise */
+    qp_workspace_t *ws;    /**< for micro-batches; NULL in generate */
+    qp_engine_t *engine;   /**< for the prompts; NULL without any */
+} qp_run_model_t;
 
 typedef struct {
     qp_comm_t *comm;
     const qp_settings_t *settings;
     char *folder;      /**< <job.output>/<job.name> */
     qp_owner_t *owner; /**< of the folder; rank 0, NULL in a dry run */
-    /* cheap */
     qp_device_t *device;
-    qp_base_info_t info;
-    qp_tokenizer_t *tokenizer;
-    qp_eos_t eos;               /**< of base and tokenizer */
-    qp_dataset_t *train, *eval; /**< NULL when the deck names none */
-    qp_plan_t *eval_plan;
-    bool has_adapter;              /**< the role is base + adapter */
-    qp_head_config_t head;         /**< of the adapter */
-    qp_prompts_t prompts;          /**< of samples or generate; may be none */
-    int64_t answer_tokens;         /**< longest answer to one of them */
-    qp_generate_config_t generate; /**< of the engine */
-    int64_t n_generate;            /**< longest sequence that the engine makes; 0: no engine */
-    qp_scorer_t *scorer;           /**< rewards of answers, or NULL */
-    bool has_rival;                /**< another policy is compared with */
-    qp_lora_config_t rival_lora;   /**< of its adapter; init NULL: the base alone */
-    const char *rival_target[QP_N_LINEAR];
-    qp_str_t inputs;  /**< of a run that trains: what its checkpoints keep of the files it reads */
-    char *checkpoint; /**< to continue from, or NULL */
-    char *began_with; /**< the inputs of that checkpoint */
-    int64_t row_tokens; /**< most tokens of a row: a text, a pair, a query with answer */
-    int64_t n_position; /**< positions the base must serve */
-    int64_t n_param;    /**< of the adapter */
-    qp_recompute_t recompute;
+    qp_run_given_t given;
+    qp_run_size_t size;
     qp_memory_plan_t plan;
-    /* large */
-    qp_base_t *base;
-    qp_adapter_t *adapter; /**< NULL: the base alone */
-    qp_adapter_t *rival;   /**< likewise */
-    qp_workspace_t *ws;    /**< for micro-batches; NULL in generate */
-    qp_engine_t *engine;   /**< for the prompts; NULL without any */
+    qp_run_model_t model;
     qp_timers_t timers;
 } qp_run_t;
 
@@ -74,6 +86,12 @@ qp_ckpt_info_t qp_run_describe(const qp_run_t *run, int64_t step);
 
 /** The role the deck asks for. */
 qp_role_t qp_run_role(const qp_run_t *run);
+
+/** A role that answers with the run's engine. */
+qp_answerer_t qp_run_answerer(const qp_run_t *run, qp_role_t role);
+/** Answers the run's prompts; step -1: of no step. See qp_answer(). Collective. */
+qp_error_t qp_run_answer(const qp_run_t *run, int64_t step, qp_str_t *lines,
+                         qp_answer_count_t *count);
 
 /** Most tokens of a micro-batch. */
 int64_t qp_run_max_token(const qp_run_t *run);

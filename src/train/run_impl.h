@@ -28,10 +28,6 @@ qp_error_t qp_run_plan(qp_run_t *run);
  * The adapters that share workspace and engine, as one that has the targets of all and the largest
  * rank: the policy's, a rival's, and that of a reward model on the same base.
  */
-typedef struct {
-    qp_lora_config_t config;
-    const char *target[3 * QP_N_LINEAR];
-} qp_widest_lora_t;
-void qp_run_widest_lora(const qp_run_t *run, qp_widest_lora_t *widest);
+qp_lora_config_t qp_run_widest_lora(const qp_run_t *run);
 
 #endif

@@ -7,7 +7,6 @@
 #include "base/version.h"
 #include "formats/map.h"
 #include "train/run_impl.h"
-#include "train/scorer.h"
 
 /* --- inputs ----------------------------------------------------------------------------------- */
 
@@ -43,13 +42,13 @@ static qp_error_t hash_adapter(const char *folder, uint64_t *id)
 static qp_error_t list_inputs(const qp_run_t *run, qp_str_t *lines)
 {
     const qp_reward_model_config_t *reward = &run->settings->reward_model;
-    qp_dataset_inputs(run->train, "data.train", lines);
-    if (run->eval != NULL)
-        qp_dataset_inputs(run->eval, "data.eval", lines);
-    if (run->scorer == NULL)
+    qp_dataset_inputs(run->given.train, "data.train", lines);
+    if (run->given.eval != NULL)
+        qp_dataset_inputs(run->given.eval, "data.eval", lines);
+    if (run->given.scorer == NULL)
         return NULL;
     if (reward->base != NULL)
-        add_input(lines, "reward_model.base", run->scorer->info.base_id, reward->base);
+        add_input(lines, "reward_model.base", qp_scorer_base_id(run->given.scorer), reward->base);
     if (reward->adapter != NULL) {
         uint64_t id;
         QP_TRY(hash_adapter(reward->adapter, &id));
@@ -62,12 +61,12 @@ static qp_error_t list_inputs(const qp_run_t *run, qp_str_t *lines)
 static qp_error_t agree_on_inputs(qp_run_t *run)
 {
     const bool first = qp_comm_rank(run->comm) == 0;
-    QP_TRY(qp_comm_agree(run->comm, first ? list_inputs(run, &run->inputs) : NULL));
-    void *block = run->inputs.data;
-    size_t n_bytes = run->inputs.n;
+    QP_TRY(qp_comm_agree(run->comm, first ? list_inputs(run, &run->given.inputs) : NULL));
+    void *block = run->given.inputs.data;
+    size_t n_bytes = run->given.inputs.n;
     qp_comm_bcast_block(run->comm, &block, &n_bytes, 0);
     if (!first) {
-        qp_str_append(&run->inputs, block, n_bytes);
+        qp_str_append(&run->given.inputs, block, n_bytes);
         qp_free(block);
     }
     return NULL;
@@ -79,10 +78,10 @@ qp_ckpt_info_t qp_run_describe(const qp_run_t *run, int64_t step)
     return (qp_ckpt_info_t){.step = step,
                             .steps = s->optim.steps,
                             .method = qp_method_name(s->job.method),
-                            .base_id = run->info.base_id,
+                            .base_id = run->given.info.base_id,
                             .deck_hash = s->deck_hash,
                             .fingerprint = s->fingerprint.n > 0 ? s->fingerprint.data : "",
-                            .inputs = run->inputs.n > 0 ? run->inputs.data : "",
+                            .inputs = run->given.inputs.n > 0 ? run->given.inputs.data : "",
                             .by_content = " data.train data.eval reward_model.base "
                                           "reward_model.adapter ",
                             .build = qp_version()};
@@ -114,12 +113,12 @@ static void compare_steps(const qp_optim_config_t *now, const qp_ckpt_found_t *f
 static qp_error_t check_policy(const qp_run_t *run, const char *folder)
 {
     const int restart = run->settings->job.restart;
-    if (run->checkpoint != NULL && restart == QP_RESTART_NEVER)
+    if (run->given.checkpoint != NULL && restart == QP_RESTART_NEVER)
         return QP_ERROR(QP_INPUT,
                         "%s exists, but job.restart = \"never\": choose another job.name, move the "
                         "folder away, or set job.restart = \"auto\" to continue",
-                        run->checkpoint);
-    if (run->checkpoint == NULL && restart == QP_RESTART_REQUIRE)
+                        run->given.checkpoint);
+    if (run->given.checkpoint == NULL && restart == QP_RESTART_REQUIRE)
         return QP_ERROR(QP_INPUT, "%s holds no complete checkpoint, but job.restart = \"require\"",
                         folder);
     return NULL;
@@ -129,11 +128,11 @@ qp_error_t qp_run_find_checkpoint(qp_run_t *run)
 {
     int64_t step;
     char *folder = qp_format("%s/checkpoints", run->folder);
-    qp_error_t error = qp_ckpt_latest(run->comm, folder, &run->checkpoint, &step);
+    qp_error_t error = qp_ckpt_latest(run->comm, folder, &run->given.checkpoint, &step);
     if (error == NULL)
         error = check_policy(run, folder);
-    if (error == NULL && run->checkpoint != NULL)
-        error = qp_ckpt_inputs(run->comm, run->checkpoint, &run->began_with);
+    if (error == NULL && run->given.checkpoint != NULL)
+        error = qp_ckpt_inputs(run->comm, run->given.checkpoint, &run->given.began_with);
     qp_free(folder);
     return error;
 }
@@ -142,11 +141,11 @@ qp_error_t qp_run_check_checkpoint(qp_run_t *run)
 {
     qp_ckpt_found_t found;
     QP_TRY(agree_on_inputs(run));
-    if (run->checkpoint == NULL)
+    if (run->given.checkpoint == NULL)
         return NULL;
     const qp_ckpt_info_t info = qp_run_describe(run, 0);
-    QP_TRY(qp_ckpt_check(run->comm, run->checkpoint, &info, &found));
+    QP_TRY(qp_ckpt_check(run->comm, run->given.checkpoint, &info, &found));
     compare_steps(&run->settings->optim, &found);
-    qp_log_info("%s: %lld steps are done", run->checkpoint, (long long)found.step);
+    qp_log_info("%s: %lld steps are done", run->given.checkpoint, (long long)found.step);
     return NULL;
 }

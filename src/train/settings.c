@@ -9,31 +9,34 @@
 #include "base/version.h"
 #include "compute/device_deck.h"
 
-/* Every group of the deck and the struct of qp_settings_t it fills. */
-static const struct {
-    const qp_deck_group_t *group;
-    size_t offset;
-} part[] = {
-    {&qp_job_deck, offsetof(qp_settings_t, job)},
-    {&qp_base_deck, offsetof(qp_settings_t, base)},
-    {&qp_lora_deck, offsetof(qp_settings_t, lora)},
-    {&qp_data_deck, offsetof(qp_settings_t, data)},
-    {&qp_batch_deck, offsetof(qp_settings_t, batch)},
-    {&qp_optim_deck, offsetof(qp_settings_t, optim)},
-    {&qp_eval_deck, offsetof(qp_settings_t, eval)},
-    {&qp_checkpoint_deck, offsetof(qp_settings_t, checkpoint)},
-    {&qp_device_deck, offsetof(qp_settings_t, device)},
-    {&qp_generate_deck, offsetof(qp_settings_t, generate)},
-    {&qp_samples_deck, offsetof(qp_settings_t, samples)},
-    {&qp_prompts_deck, offsetof(qp_settings_t, prompts)},
-    {&qp_reward_deck, offsetof(qp_settings_t, reward)},
-    {&qp_reward_model_deck, offsetof(qp_settings_t, reward_model)},
-    {&qp_ppo_deck, offsetof(qp_settings_t, ppo)},
-    {&qp_dpo_deck, offsetof(qp_settings_t, dpo)},
-    {&qp_compare_deck, offsetof(qp_settings_t, compare)},
-    {&qp_log_deck, offsetof(qp_settings_t, log)},
-};
-enum { N_PART = sizeof part / sizeof part[0] };
+/* The groups of the deck in the order of the documentation: each is a struct of qp_settings_t. */
+#define GROUPS(X)   \
+    X(job)          \
+    X(base)         \
+    X(lora)         \
+    X(data)         \
+    X(batch)        \
+    X(optim)        \
+    X(eval)         \
+    X(checkpoint)   \
+    X(device)       \
+    X(generate)     \
+    X(samples)      \
+    X(prompts)      \
+    X(reward)       \
+    X(reward_model) \
+    X(compare)      \
+    X(ppo)          \
+    X(dpo)          \
+    X(log)
+#define GROUP(name) &qp_##name##_deck,
+#define OFFSET(name) offsetof(qp_settings_t, name),
+static const qp_deck_group_t *const group[] = {GROUPS(GROUP)};
+static const size_t offset[] = {GROUPS(OFFSET)};
+#undef OFFSET
+#undef GROUP
+#undef GROUPS
+enum { N_GROUP = sizeof group / sizeof group[0] };
 
 #define METHOD_ROW(id, name, trains, kind) [id] = {name, kind, trains},
 static const struct {
@@ -59,13 +62,7 @@ const char *qp_method_shards(int id)
 
 const qp_deck_group_t *const *qp_settings_groups(int *n_group)
 {
-    static const qp_deck_group_t *const group[N_PART] = {
-        &qp_job_deck,    &qp_base_deck,         &qp_lora_deck,    &qp_data_deck,
-        &qp_batch_deck,  &qp_optim_deck,        &qp_eval_deck,    &qp_checkpoint_deck,
-        &qp_device_deck, &qp_generate_deck,     &qp_samples_deck, &qp_prompts_deck,
-        &qp_reward_deck, &qp_reward_model_deck, &qp_compare_deck, &qp_ppo_deck,
-        &qp_dpo_deck,    &qp_log_deck};
-    *n_group = N_PART;
+    *n_group = N_GROUP;
     return group;
 }
 
@@ -277,14 +274,16 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
         qp_settings_fini(settings);
         return error;
     }
-    for (int i = 0; i < N_PART; i++)
-        qp_deck_fill(settings->deck, part[i].group, (char *)settings + part[i].offset);
+    for (int i = 0; i < N_GROUP; i++)
+        qp_deck_fill(settings->deck, group[i], (char *)settings + offset[i]);
     settings->deck_hash = qp_deck_hash(settings->deck);
     qp_deck_fingerprint(settings->deck, &settings->fingerprint);
     char *header = qp_format("quipu %s\n%s", qp_version(), command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
-    error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
+    error = qp_lora_resolve(&settings->lora);
+    if (error == NULL)
+        error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
     if (error != NULL)
         qp_settings_fini(settings);
     return error;

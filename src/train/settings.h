@@ -12,7 +12,6 @@
 #include "model/engine.h"
 #include "model/model.h"
 #include "optim/optim.h"
-#include "train/ppo_math.h"
 
 /** What job.method may be. */
 /*        enum               deck        trains  shards of data.train */
@@ -66,7 +65,7 @@ typedef struct {
     const char *chat_template;  /**< file; NULL: the base's own */
 } qp_prompts_config_t;
 
-/** How a reward model learns from pairs (recipe section 1). */
+/** How a reward model learns from pairs (doc/rlhf.md). */
 typedef struct {
     bool margin; /**< the pair's margin is subtracted from the difference of rewards */
     double center_rewards_coefficient;
@@ -96,7 +95,7 @@ typedef enum { QP_PPO_STANDARD, QP_PPO_TRL_0_4_2 } qp_ppo_preset_t;
 typedef enum { QP_WHITEN_BATCH, QP_WHITEN_MINI_BATCH, QP_WHITEN_SEQUENCE } qp_whiten_t;
 typedef enum { QP_KL_ADAPTIVE, QP_KL_LINEAR, QP_KL_FIXED } qp_kl_control_t;
 
-/** PPO; names and defaults as TRL's PPOConfig where it has them (recipe D1). */
+/** PPO; names and defaults as TRL's PPOConfig where it has them. */
 typedef struct {
     int preset; /**< qp_ppo_preset_t; fills the keys below that the deck leaves out */
     int64_t ppo_epochs, mini_batch_sequences;     /**< mini_batch_sequences 0: the whole batch */
@@ -117,7 +116,7 @@ typedef struct {
     int whiten_advantages; /**< qp_whiten_t: "batch|mini-batch|sequence" */
     bool dropout;          /**< in all passes */
     double summary_dropout_prob;
-    int64_t dropped_accumulation; /**< recipe D7 b: of so many parts of a mini-batch only the last
+    int64_t dropped_accumulation; /**< of so many parts of a mini-batch only the last
                                        one learns; 1: all do */
 } qp_ppo_config_t;
 

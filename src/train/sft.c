@@ -24,14 +24,15 @@ static qp_error_t next(void *owner, qp_work_t *work)
 }
 
 /* Mean over the targets of the global batch, so that the cut into micro-batches does not matter. */
-static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t training_step(void *owner, int64_t u, int64_t i, const qp_pass_t *pass,
+                                double *value)
 {
     (void)u;
     sft_t *sft = owner;
     const qp_role_t role = qp_run_role(sft->run);
     const qp_model_batch_t batch = qp_run_batch(&sft->batch.micro[i]);
     float weight = (float)(1.0 / (double)sft->batch.n_target_global);
-    return qp_model_step(sft->run->ws, &role, &batch, pass, weight, &value[VALUE_LOSS], NULL);
+    return qp_model_step(sft->run->model.ws, &role, &batch, pass, weight, &value[VALUE_LOSS], NULL);
 }
 
 static void finish(void *owner, const double *total, double *metric)
@@ -60,7 +61,7 @@ static const qp_method_t method = {
     .n_eval_metric = 2,
     .n_value = N_VALUE,
     .next = next,
-    .micro = micro,
+    .training_step = training_step,
     .finish = finish,
     .evaluate = evaluate,
 };
@@ -72,7 +73,7 @@ qp_error_t qp_method_sft(qp_run_t *run)
     qp_loop_t *loop = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_loop_create(run, &method, &sft, &loop));
-    QP_TRY_DONE(qp_loader_create(run->comm, run->train, &s->data, &s->batch, &run->eos,
+    QP_TRY_DONE(qp_loader_create(run->comm, run->given.train, &s->data, &s->batch, &run->given.eos,
                                  (uint32_t)s->job.seed, qp_loop_step(loop), &sft.loader));
     QP_TRY_DONE(qp_loop_run(loop));
 done:

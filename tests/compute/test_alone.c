@@ -7,6 +7,7 @@
 
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_dot.h"
+#include "compute/cpu/cpu_float.h"
 #include "compute/cpu/cpu_strip.h"
 #include "cpu_testing.h"
 

@@ -23,31 +23,31 @@ typedef struct {
     int64_t horizon;
 } config_t_;
 
-#define FIELD(field) offsetof(config_t_, field)
+#define FIELD(type, member) QP_DECK_FIELD(type, config_t_, member)
 static const qp_deck_key_t job_keys[] = {
-    {"job.method", QP_DECK_CHOICE, FIELD(method), NULL, 0, 0, "sft|ppo|eval", "", "What to do.",
+    {"job.method", FIELD(QP_DECK_CHOICE, method), NULL, 0, 0, "sft|ppo|eval", "", "What to do.",
      QP_DECK_REQUIRED},
-    {"job.name", QP_DECK_STRING, FIELD(name), "\"run\"", 0, 0, NULL, "", "Name of the run.",
+    {"job.name", FIELD(QP_DECK_STRING, name), "\"run\"", 0, 0, NULL, "", "Name of the run.",
      QP_DECK_RESTART_OK},
-    {"job.seed", QP_DECK_INT, FIELD(seed), "1", 0, 4294967295.0, NULL, "", "Seed.", 0},
-    {"job.count", QP_DECK_INT, FIELD(count), "-5", 0, 0, NULL, "steps", "Unbounded.", 0},
+    {"job.seed", FIELD(QP_DECK_INT, seed), "1", 0, 4294967295.0, NULL, "", "Seed.", 0},
+    {"job.count", FIELD(QP_DECK_INT, count), "-5", 0, 0, NULL, "steps", "Unbounded.", 0},
 };
 static const qp_deck_key_t optim_keys[] = {
-    {"optim.lr", QP_DECK_FLOAT, FIELD(lr), NULL, 1e-9, 1.0, NULL, "", "Learning rate.",
+    {"optim.lr", FIELD(QP_DECK_FLOAT, lr), NULL, 1e-9, 1.0, NULL, "", "Learning rate.",
      QP_DECK_REQUIRED},
-    {"optim.tiny", QP_DECK_FLOAT, FIELD(tiny), "1.0e-8", 0, 0, NULL, "", "A small number.", 0},
-    {"optim.on", QP_DECK_BOOL, FIELD(on), "true", 0, 0, NULL, "", "A switch.", 0},
-    {"optim.targets", QP_DECK_STRINGS, FIELD(targets), "[ \"q\", \"v\" ]", 0, 0, NULL, "", "Names.",
+    {"optim.tiny", FIELD(QP_DECK_FLOAT, tiny), "1.0e-8", 0, 0, NULL, "", "A small number.", 0},
+    {"optim.on", FIELD(QP_DECK_BOOL, on), "true", 0, 0, NULL, "", "A switch.", 0},
+    {"optim.targets", FIELD(QP_DECK_STRINGS, targets), "[ \"q\", \"v\" ]", 0, 0, NULL, "", "Names.",
      0},
-    {"optim.range", QP_DECK_INTS, FIELD(range), NULL, 0, 100, NULL, "", "A range.",
+    {"optim.range", FIELD(QP_DECK_INTS, range), NULL, 0, 100, NULL, "", "A range.",
      QP_DECK_OPTIONAL},
-    {"optim.file", QP_DECK_STRING, FIELD(file), NULL, 0, 0, NULL, "", "A file.",
+    {"optim.file", FIELD(QP_DECK_STRING, file), NULL, 0, 0, NULL, "", "A file.",
      QP_DECK_OPTIONAL | QP_DECK_PATH},
-    {"optim.folder", QP_DECK_STRING, FIELD(folder), NULL, 0, 0, NULL, "", "A folder.",
+    {"optim.folder", FIELD(QP_DECK_STRING, folder), NULL, 0, 0, NULL, "", "A folder.",
      QP_DECK_OPTIONAL | QP_DECK_PATH | QP_DECK_FOLDER},
 };
 static const qp_deck_key_t ppo_keys[] = {
-    {"ppo.horizon", QP_DECK_INT, FIELD(horizon), NULL, 1, 100, NULL, "steps", "Horizon.",
+    {"ppo.horizon", FIELD(QP_DECK_INT, horizon), NULL, 1, 100, NULL, "steps", "Horizon.",
      QP_DECK_REQUIRED},
 };
 static const qp_deck_group_t job = {"job", "The job.", NULL, job_keys, 4};

@@ -349,7 +349,7 @@ static bool same_model(const char *a, const char *b)
     return same;
 }
 
-static void import(const char *from, const char *to, qp_precision_t precision)
+static void import(const char *from, const char *to, qp_weight_kind_t precision)
 {
     qp_source_t *source = NULL;
     if (CHECK_OK(qp_source_open(from, &source)))
@@ -371,8 +371,8 @@ static bool same_eos(const char *path, qp_eos_t eos)
 static void test_hf_and_gguf_give_the_same_base(const char *hf)
 {
     char *from_hf = in_folder("hf.h5"), *from_gguf = in_folder("gguf.h5");
-    import(hf, from_hf, QP_PRECISION_FP32);
-    import(qp_test_source("tests/golden/formats/tiny.gguf"), from_gguf, QP_PRECISION_FP32);
+    import(hf, from_hf, QP_WEIGHT_F32);
+    import(qp_test_source("tests/golden/formats/tiny.gguf"), from_gguf, QP_WEIGHT_F32);
     CHECK(same_model(hf, from_hf));
     CHECK(same_model(from_hf, from_gguf));
     CHECK(same_eos(from_hf, (qp_eos_t){2, {256, 2}})); /* the tokenizer's own, then the config's */
@@ -382,7 +382,7 @@ static void test_hf_and_gguf_give_the_same_base(const char *hf)
 }
 
 /* The distance of a stored model from its source, in units of the mean weight. */
-static double mean_change(const char *from, qp_precision_t precision)
+static double mean_change(const char *from, qp_weight_kind_t precision)
 {
     char *path = in_folder("precision.h5");
     qp_source_t *exact = NULL, *stored = NULL;
@@ -400,9 +400,8 @@ static double mean_change(const char *from, qp_precision_t precision)
  * mean error step / 4, mean weight 0.8 deviations: 0.57%. The model is bf16 already. */
 static void test_precisions(const char *hf)
 {
-    CHECK(mean_change(hf, QP_PRECISION_BF16) == 0.0);
-    double llm = mean_change(hf, QP_PRECISION_LLM_INT8),
-           rotated = mean_change(hf, QP_PRECISION_INT8);
+    CHECK(mean_change(hf, QP_WEIGHT_BF16) == 0.0);
+    double llm = mean_change(hf, QP_WEIGHT_LLM_INT8), rotated = mean_change(hf, QP_WEIGHT_INT8);
     CHECK_MSG(llm > 0.004 && llm < 0.008, "%g", llm);
     CHECK_MSG(rotated > 0.004 && rotated < 0.008, "%g", rotated);
 }
@@ -413,9 +412,9 @@ static void test_info_and_tokenizer(const char *hf)
     qp_h5_t *file = NULL;
     qp_base_info_t one = {0}, two = {0};
     qp_tokenizer_files_t files = {0};
-    import(hf, path, QP_PRECISION_INT8);
+    import(hf, path, QP_WEIGHT_INT8);
     if (CHECK_OK(qp_h5_open(path, NULL, &file)) && CHECK_OK(qp_base_info_read(file, &one))) {
-        CHECK(one.precision == QP_PRECISION_INT8 && one.config.d_model == 32 && one.base_id != 0);
+        CHECK(one.precision == QP_WEIGHT_INT8 && one.config.d_model == 32 && one.base_id != 0);
         CHECK(strcmp(one.source, hf) == 0);
         CHECK_OK(qp_base_tokenizer_read(file, &files));
         CHECK(strcmp(files.kind, "tokenizer.json") == 0 && files.model_bytes > 1000);
@@ -424,7 +423,7 @@ static void test_info_and_tokenizer(const char *hf)
         CHECK_OK(qp_h5_checksum_verify(file, "/tokenizer/model"));
         CHECK_OK(qp_h5_close(&file));
     }
-    import(hf, path, QP_PRECISION_INT8);
+    import(hf, path, QP_WEIGHT_INT8);
     if (CHECK_OK(qp_h5_open(path, NULL, &file)) && CHECK_OK(qp_base_info_read(file, &two))) {
         CHECK(one.base_id == two.base_id); /* the same weights, the same identity */
         CHECK_OK(qp_h5_close(&file));

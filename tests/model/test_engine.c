@@ -446,7 +446,7 @@ static void test_training_agrees(const tiny_setup_t *s, const qp_lora_config_t *
 }
 
 static const struct {
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     qp_compute_t compute;
     qp_product_t product;
     /* Between engine and training, in log-probabilities of about 4: two to three times what was
@@ -454,10 +454,10 @@ static const struct {
     double rms, most;
     const char *name;
 } MODES[] = {
-    {QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 3e-6, 1e-5, "fp32"},
-    {QP_PRECISION_BF16, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.02, 0.15, "bf16"},
-    {QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.06, 0.5, "int8"},
-    {QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_BF16, 0.03, 0.25, "int8, weight-only"},
+    {QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 3e-6, 1e-5, "fp32"},
+    {QP_WEIGHT_BF16, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.02, 0.15, "bf16"},
+    {QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.06, 0.5, "int8"},
+    {QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_BF16, 0.03, 0.25, "int8, weight-only"},
 };
 
 static void test_modes(const tiny_t *tiny)
@@ -470,7 +470,7 @@ static void test_modes(const tiny_t *tiny)
             test_company_is_of_no_account(&s, &tiny->lora, QP_KV_CACHE_INT8, "int8 cache");
         const bool rounds =
             qp_device_dtype(s.device) == QP_BF16 ||
-            (MODES[i].precision == QP_PRECISION_INT8 && MODES[i].product == QP_PRODUCT_INT8);
+            (MODES[i].precision == QP_WEIGHT_INT8 && MODES[i].product == QP_PRODUCT_INT8);
         const size_t limit = rounds ? i : 0;
         test_training_agrees(&s, &tiny->lora, MODES[limit].rms, MODES[limit].most, MODES[i].name);
         tiny_teardown(&s);
@@ -484,7 +484,7 @@ int main(void)
     qp_comm_t *comm; /* keeps MPI alive over the set-ups */
     CHECK_OK(qp_comm_create(&comm));
     tiny_open("tied", &tiny);
-    tiny_setup(&tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     test_greedy_is_the_argmax_of_forward(&s, &tiny.lora);
     test_answers_do_not_depend_on_company(&s, &tiny.lora);
     test_eos_ends_an_answer(&s, &tiny.lora);

@@ -113,7 +113,7 @@ static void test_agrees_with_transformers(const char *name)
     tiny_setup_t s;
     qp_workspace_t *ws;
     tiny_open(name, &tiny);
-    tiny_setup(&tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     check_logits(&tiny, &s, ws);
     check_gradients(&tiny, &s, ws);

@@ -57,8 +57,7 @@ static void test_gradients(const tiny_t *tiny, float head_dropout)
     tiny_setup_t s;
     fixture_t f;
     qp_workspace_t *ws;
-    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
-                         &s);
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
     s.adapter->head_dropout = head_dropout;
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     fill(tiny, &f);
@@ -94,7 +93,7 @@ static void test_head_alone(const tiny_t *tiny)
     tiny_setup_t s;
     fixture_t f;
     qp_workspace_t *ws;
-    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
                          &s);
     memset(s.adapter->target, 0, sizeof s.adapter->target);
     s.adapter->n_view = 0;
@@ -127,7 +126,7 @@ static void test_dropout_keeps_the_mean(const tiny_t *tiny)
     qp_workspace_t *ws;
     float whole[TINY_N_TOKEN];
     int n_kept = 0, n_valued = 0;
-    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
                          &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
@@ -158,8 +157,7 @@ static void test_dropout_is_for_training(const tiny_t *tiny)
     fixture_t f;
     qp_workspace_t *ws;
     float first[TINY_N_TOKEN];
-    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
-                         &s);
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     fill(tiny, &f);
@@ -186,8 +184,7 @@ static void test_alone_and_among_others(const tiny_t *tiny)
     qp_workspace_t *ws;
     float logprob[N] = {0}, value[N] = {0};
     const int32_t cu_seqlens[] = {0, N};
-    tiny_setup_with_head(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_SCORE,
-                         &s);
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_SCORE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     fill(tiny, &f);
@@ -219,7 +216,7 @@ static void test_kl(const tiny_t *tiny)
     fixture_t f;
     qp_workspace_t *ws;
     float kl[TINY_N_TOKEN];
-    tiny_setup(tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t policy = {s.base, s.adapter}, reference = {s.base, NULL};
     fill(tiny, &f);

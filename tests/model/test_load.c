@@ -22,7 +22,7 @@ static qp_error_t load(qp_comm_t *comm, qp_device_t *device, const char *path)
 static void test_products_of_the_deck(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
                                       const char *path)
 {
-    static const qp_precision_t precision[] = {QP_PRECISION_INT8, QP_PRECISION_LLM_INT8};
+    static const qp_weight_kind_t precision[] = {QP_WEIGHT_INT8, QP_WEIGHT_LLM_INT8};
     for (int i = 0; i < 8; i++) {
         const bool activation = i & 1, gradient = i & 2, llm = i & 4;
         const qp_base_config_t config = {.file = path,
@@ -105,7 +105,7 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
 {
     for (size_t i = 0; i < sizeof DAMAGE / sizeof *DAMAGE; i++) {
         if (qp_comm_rank(comm) == 0) {
-            tiny_write_base(tiny, QP_PRECISION_INT8, path);
+            tiny_write_base(tiny, QP_WEIGHT_INT8, path);
             hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
             DAMAGE[i].hurt(file, DAMAGE[i].tensor);
             CHECK(H5Fclose(file) >= 0);
@@ -133,7 +133,7 @@ static void test_fresh_adapter(const tiny_setup_t *s, const qp_lora_config_t *lo
 {
     qp_adapter_t *adapter;
     CHECK_OK(qp_adapter_create(s->comm, s->base, lora, NULL, 1, &adapter));
-    CHECK(adapter->n_param == qp_lora_n_param(&s->base->config, adapter->target, adapter->r));
+    CHECK(adapter->n_param == qp_lora_n_param(&s->base->config, lora));
     float *param = tiny_download(s->device, adapter->param, adapter->n_param);
     int64_t n_covered = 0;
     for (int64_t v = 0; v < adapter->n_view; v++) {
@@ -156,14 +156,22 @@ static void test_fresh_adapter(const tiny_setup_t *s, const qp_lora_config_t *lo
     qp_adapter_destroy(&adapter);
 }
 
-static void test_bad_adapters_are_refused(const tiny_setup_t *s, const qp_lora_config_t *lora)
+static void test_targets_by_name(void)
 {
-    static const char *const typo[] = {"q_proj", "v_porj"};
-    qp_lora_config_t bad = *lora;
-    bad.targets = (qp_deck_strings_t){2, typo};
-    CHECK_FAILS(create(s, &bad), QP_INPUT, "did you mean \"v_proj\"");
-    bad.targets.n = 0;
-    CHECK_FAILS(create(s, &bad), QP_INPUT, "names no linear");
+    static const char *const typo[] = {"q_proj", "v_porj"}, *const two[] = {"up_proj", "q_proj"},
+                             *const all[] = {"all-linear"};
+    qp_lora_config_t config = {.targets = {2, typo}};
+    CHECK_FAILS(qp_lora_resolve(&config), QP_INPUT, "did you mean \"v_proj\"");
+    config.targets.n = 0;
+    CHECK_FAILS(qp_lora_resolve(&config), QP_INPUT, "names no linear");
+    config.targets = (qp_deck_strings_t){2, two};
+    CHECK_OK(qp_lora_resolve(&config));
+    for (int l = 0; l < QP_N_LINEAR; l++)
+        CHECK(config.target[l] == (l == QP_Q_PROJ || l == QP_UP_PROJ));
+    config.targets = (qp_deck_strings_t){1, all};
+    CHECK_OK(qp_lora_resolve(&config));
+    for (int l = 0; l < QP_N_LINEAR; l++)
+        CHECK(config.target[l]);
 }
 
 /* Heads stand behind the layers, start as they should, and come back from a folder to the bit. */
@@ -220,7 +228,6 @@ static void test_a_value_head_of_zeros(const tiny_setup_t *s, const qp_lora_conf
 static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
                                                  const qp_lora_config_t *lora, const char *folder)
 {
-    static const char *const all[] = {"all-linear"};
     qp_adapter_t *back;
     if (qp_comm_rank(s->comm) == 0)
         CHECK_OK(qp_adapter_save(s->adapter, &s->base->config, "tiny", folder));
@@ -236,7 +243,7 @@ static void test_adapter_goes_out_and_comes_back(const tiny_setup_t *s,
     config.r = 8;
     CHECK_FAILS(create(s, &config), QP_INPUT, "has r = 3, alpha = 6");
     config.r = lora->r;
-    config.targets = (qp_deck_strings_t){1, all};
+    config.target[QP_O_PROJ] = true;
     CHECK_FAILS(create(s, &config), QP_INPUT, "targets = q_proj v_proj; the deck has");
 }
 
@@ -246,12 +253,12 @@ int main(void)
     tiny_setup_t s;
     char folder[256] = "", path[300];
     tiny_open("bias", &tiny);
-    tiny_setup(&tiny, QP_PRECISION_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, &s);
     if (qp_comm_rank(s.comm) == 0)
         snprintf(folder, sizeof folder, "%s", qp_test_folder());
     qp_comm_bcast(s.comm, folder, sizeof folder, QP_U8, 0);
     test_fresh_adapter(&s, &tiny.lora);
-    test_bad_adapters_are_refused(&s, &tiny.lora);
+    test_targets_by_name();
     snprintf(path, sizeof path, "%s/adapter", folder);
     test_adapter_goes_out_and_comes_back(&s, &tiny.lora, path);
     snprintf(path, sizeof path, "%s/heads", folder);

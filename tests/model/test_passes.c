@@ -231,17 +231,17 @@ static void test_dropout_keeps_the_mean(const tiny_setup_t *s, qp_workspace_t *w
  * trained model's does (tests/real has the bars). */
 static const struct {
     const char *name;
-    qp_precision_t precision;
+    qp_weight_kind_t precision;
     qp_compute_t compute;
     qp_product_t product;
     double loss, cosine; /* relative difference, at least */
 } MODES[] = {
-    {"bf16", QP_PRECISION_BF16, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.01, 0.99},
-    {"int8", QP_PRECISION_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"int8 in fp32", QP_PRECISION_INT8, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"int8 weights only", QP_PRECISION_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
-    {"llm_int8", QP_PRECISION_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"llm_int8 weights only", QP_PRECISION_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
+    {"bf16", QP_WEIGHT_BF16, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.01, 0.99},
+    {"int8", QP_WEIGHT_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 in fp32", QP_WEIGHT_INT8, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 weights only", QP_WEIGHT_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
+    {"llm_int8", QP_WEIGHT_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"llm_int8 weights only", QP_WEIGHT_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
 };
 
 static void test_cheaper_precisions_stay_near(const tiny_t *tiny, const float *grad, double loss)
@@ -279,7 +279,7 @@ static void test_model(const char *name)
     qp_workspace_t *ws;
     double loss;
     tiny_open(name, &tiny);
-    tiny_setup(&tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     test_gradient_is_the_slope_of_the_loss(&s, ws);
     s.adapter->dropout = 0.3f;

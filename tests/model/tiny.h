@@ -38,7 +38,6 @@ typedef struct {
     qp_safetensors_t *file;
     qp_llama_config_t config;
     qp_lora_config_t lora;
-    const char *target[QP_N_LINEAR];
 } tiny_t;
 
 static inline const void *tiny_golden(const tiny_t *tiny, const char *name)
@@ -63,9 +62,7 @@ static inline void tiny_open(const char *name, tiny_t *tiny)
     tiny->lora.alpha = lora[1];
     tiny->lora.use_rslora = lora[2] != 0;
     for (int l = 0; l < QP_N_LINEAR; l++)
-        if (lora[3 + l])
-            tiny->target[tiny->lora.targets.n++] = qp_linear_short_name((qp_linear_t)l);
-    tiny->lora.targets.item = tiny->target;
+        tiny->lora.target[l] = lora[3 + l] != 0;
 }
 
 static inline void tiny_close(tiny_t *tiny)
@@ -74,7 +71,7 @@ static inline void tiny_close(tiny_t *tiny)
 }
 
 /** Writes the base file of a tiny model. Rank-local: call it on rank 0. */
-static inline void tiny_write_base(const tiny_t *tiny, qp_precision_t precision, const char *path)
+static inline void tiny_write_base(const tiny_t *tiny, qp_weight_kind_t precision, const char *path)
 {
     qp_tensor_spec_t *spec;
     int64_t n_spec;
@@ -142,7 +139,7 @@ static inline void tiny_fill_adapter(qp_adapter_t *adapter)
  * Collective: rank 0 writes the base, all load it; the adapter has the golden's matrices and a head
  * of this kind (qp_head_kind_t).
  */
-static inline void tiny_setup_with_head(const tiny_t *tiny, qp_precision_t precision,
+static inline void tiny_setup_with_head(const tiny_t *tiny, qp_weight_kind_t precision,
                                         qp_compute_t compute, qp_product_t product, int head,
                                         tiny_setup_t *s)
 {
@@ -167,7 +164,7 @@ static inline void tiny_setup_with_head(const tiny_t *tiny, qp_precision_t preci
     tiny_fill_adapter(s->adapter);
 }
 
-static inline void tiny_setup(const tiny_t *tiny, qp_precision_t precision, qp_compute_t compute,
+static inline void tiny_setup(const tiny_t *tiny, qp_weight_kind_t precision, qp_compute_t compute,
                               qp_product_t product, tiny_setup_t *s)
 {
     tiny_setup_with_head(tiny, precision, compute, product, QP_HEAD_NONE, s);

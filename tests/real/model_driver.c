@@ -53,23 +53,19 @@ static qp_error_t open_tokens(driver_t *d, const char *path)
 
 /* The deck of the adapter that stands in the folder. */
 static qp_error_t lora_of_folder(const char *folder, const qp_llama_config_t *config,
-                                 const char *names[QP_N_LINEAR], qp_lora_config_t *lora)
+                                 qp_lora_config_t *lora)
 {
     qp_peft_t peft;
     QP_TRY(qp_peft_read(folder, config, &peft));
     *lora = (qp_lora_config_t){
         .r = peft.r, .alpha = peft.alpha, .use_rslora = peft.use_rslora, .init = folder};
-    for (int l = 0; l < QP_N_LINEAR; l++)
-        if (peft.target[l])
-            names[lora->targets.n++] = qp_linear_short_name((qp_linear_t)l);
-    lora->targets.item = names;
+    memcpy(lora->target, peft.target, sizeof lora->target);
     qp_peft_fini(&peft);
     return NULL;
 }
 
 static qp_error_t set_up(driver_t *d, const arguments_t *a)
 {
-    const char *names[QP_N_LINEAR];
     qp_lora_config_t lora;
     qp_device_config_t device = {.backend = QP_BACKEND_AUTO,
                                  .compute = strcmp(a->compute, "fp32") == 0 ? QP_COMPUTE_FP32
@@ -84,7 +80,7 @@ static qp_error_t set_up(driver_t *d, const arguments_t *a)
     QP_TRY(qp_device_open(&device, qp_comm_node_rank(d->comm), qp_comm_node_size(d->comm),
                           &d->device));
     QP_TRY(qp_base_load(d->comm, d->device, &base, d->length, &d->base));
-    QP_TRY(lora_of_folder(a->adapter, &d->base->config, names, &lora));
+    QP_TRY(lora_of_folder(a->adapter, &d->base->config, &lora));
     QP_TRY(qp_adapter_create(d->comm, d->base, &lora, NULL, 0, &d->adapter));
     QP_TRY(qp_workspace_create(d->base, &lora, d->length, QP_RECOMPUTE_LAYER, &d->ws));
     d->logprob = QP_NEW("driver", float, d->n_seq * d->length);

@@ -24,23 +24,23 @@ static inline void rlhf_open(const char *name, int head, rlhf_t *r)
     char path[64];
     memset(r, 0, sizeof *r);
     tiny_open("tied", &r->tiny);
-    tiny_setup_with_head(&r->tiny, QP_PRECISION_FP32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, head,
+    tiny_setup_with_head(&r->tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, head,
                          &r->setup);
     snprintf(path, sizeof path, "tests/golden/rlhf_%s.safetensors", name);
     CHECK_OK(qp_safetensors_open(qp_test_source(path), &r->golden));
     r->run = (qp_run_t){.comm = r->setup.comm,
                         .settings = &r->settings,
                         .device = r->setup.device,
-                        .base = r->setup.base,
-                        .adapter = r->setup.adapter};
+                        .model.base = r->setup.base,
+                        .model.adapter = r->setup.adapter};
     CHECK_OK(qp_workspace_create(r->setup.base, &r->tiny.lora, RLHF_MAX_TOKEN, QP_RECOMPUTE_NONE,
-                                 &r->run.ws));
+                                 &r->run.model.ws));
 }
 
 static inline void rlhf_close(rlhf_t *r)
 {
     qp_safetensors_close(&r->golden);
-    qp_workspace_destroy(&r->run.ws);
+    qp_workspace_destroy(&r->run.model.ws);
     tiny_teardown(&r->setup);
     tiny_close(&r->tiny);
 }
@@ -86,7 +86,7 @@ static inline void rlhf_check_array(const rlhf_t *r, const float *found, const c
 static inline void rlhf_check_adapter(const rlhf_t *r, qp_dptr_t array, const char *prefix,
                                       double tolerance)
 {
-    const qp_adapter_t *a = r->run.adapter;
+    const qp_adapter_t *a = r->run.model.adapter;
     float *x = tiny_download(r->run.device, array, a->n_param);
     char name[96];
     for (int64_t v = 0; v < a->n_view; v++) {

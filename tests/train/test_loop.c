@@ -60,10 +60,11 @@ static qp_error_t next(void *owner, qp_work_t *work)
     return NULL;
 }
 
-static qp_error_t micro(void *owner, int64_t u, int64_t i, const qp_pass_t *pass, double *value)
+static qp_error_t training_step(void *owner, int64_t u, int64_t i, const qp_pass_t *pass,
+                                double *value)
 {
     fake_t *fake = owner;
-    const qp_adapter_t *adapter = fake->run->adapter;
+    const qp_adapter_t *adapter = fake->run->model.adapter;
     qp_queue_t *q = qp_device_queue(adapter->device);
     float grad[N_PARAM];
     QP_TRY(adapter->device->ops->download(q, grad, adapter->grad, sizeof grad));
@@ -102,7 +103,7 @@ static const qp_method_t method = {.name = "fake",
                                    .n_metric = 1,
                                    .n_value = 1,
                                    .next = next,
-                                   .micro = micro,
+                                   .training_step = training_step,
                                    .finish = finish,
                                    .samples = samples};
 
@@ -147,14 +148,14 @@ static void fixture_init(fixture_t *f, qp_comm_t *comm, qp_device_t *device, con
                         .settings = &f->settings,
                         .folder = qp_strdup(folder),
                         .device = device,
-                        .adapter = &f->adapter};
-    f->run.info.config = (qp_llama_config_t){.n_layer = N_LAYER,
-                                             .d_model = D_MODEL,
-                                             .n_head = 2,
-                                             .n_kv_head = 2,
-                                             .head_dim = 4,
-                                             .d_ff = 16,
-                                             .n_vocab = 32};
+                        .model.adapter = &f->adapter};
+    f->run.given.info.config = (qp_llama_config_t){.n_layer = N_LAYER,
+                                                   .d_model = D_MODEL,
+                                                   .n_head = 2,
+                                                   .n_kv_head = 2,
+                                                   .head_dim = 4,
+                                                   .d_ff = 16,
+                                                   .n_vocab = 32};
 }
 
 static void fixture_fini(fixture_t *f)

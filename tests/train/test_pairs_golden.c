@@ -64,8 +64,8 @@ static void run(rlhf_t *r, fixture_t *f, const qp_pair_objective_t *objective, d
                             .gradient = f->gradient};
     memset(f->gradient, 0, sizeof f->gradient);
     memset(sum, 0, QP_N_PAIR_SUM * sizeof *sum);
-    tiny_zero_grad(r->run.adapter);
-    CHECK_OK(objective->micro(&f->pairs, &f->batch, &pass, 1.0 / N_PAIR, sum, reward));
+    tiny_zero_grad(r->run.model.adapter);
+    CHECK_OK(objective->training_step(&f->pairs, &f->batch, &pass, 1.0 / N_PAIR, sum, reward));
 }
 
 static void test_reward(void)
@@ -98,7 +98,7 @@ static void test_reward(void)
         snprintf(name, sizeof name, "loss.%s", loss[i].name);
         rlhf_check(sum[QP_PAIR_LOSS] / N_PAIR, (double)rlhf_number(&r, name), VALUE, name);
         snprintf(name, sizeof name, "grad.%s", loss[i].name);
-        rlhf_check_adapter(&r, r.run.adapter->grad, name, GRADIENT);
+        rlhf_check_adapter(&r, r.run.model.adapter->grad, name, GRADIENT);
     }
     rlhf_close(&r);
 }
@@ -131,7 +131,7 @@ static void test_dpo(void)
         snprintf(name, sizeof name, "%s.loss", loss[i].name);
         rlhf_check(sum[QP_PAIR_LOSS] / N_PAIR, (double)rlhf_number(&r, name), VALUE, name);
         snprintf(name, sizeof name, "grad.%s", loss[i].name);
-        rlhf_check_adapter(&r, r.run.adapter->grad, name, GRADIENT);
+        rlhf_check_adapter(&r, r.run.model.adapter->grad, name, GRADIENT);
     }
     rlhf_close(&r);
 }

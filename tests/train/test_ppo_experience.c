@@ -64,13 +64,14 @@ static void begin(fixture_t *f, qp_ppo_config_t config, int64_t micro)
     f->r.settings.job.method = QP_METHOD_PPO;
     f->r.settings.optim = (qp_optim_config_t){.lr = 1e-3, .steps = STEPS};
     f->r.settings.ppo = config;
-    f->r.run.row_tokens = RLHF_MAX_TOKEN;
+    f->r.run.size.row_tokens = RLHF_MAX_TOKEN;
     qp_ppo_init(&f->ppo, &f->r.run);
     f->ppo.step = STEP;
     make_rollout(&f->ppo.experience.rollout);
-    qp_ppo_prepare(&f->ppo);
+    qp_ppo_init_experience(&f->ppo);
     memcpy(f->ppo.experience.score, score, sizeof score);
-    CHECK_OK(qp_ppo_digest(&f->ppo));
+    CHECK_OK(qp_ppo_forward_pass(&f->ppo));
+    qp_ppo_compute_rewards(&f->ppo);
 }
 
 static void end(fixture_t *f)
@@ -131,7 +132,7 @@ static void test_whitening(int how)
     begin(&f, config, 1);
     const qp_experience_t *e = &f.ppo.experience;
     for (int64_t u = 0; u < N_EPOCH * N_SEQ / 2; u++) {
-        qp_ppo_begin_update(&f.ppo, u);
+        qp_ppo_whiten_update(&f.ppo, u);
         if (how == QP_WHITEN_BATCH)
             check_whitened(e, all, N_SEQ, "whitened over the batch");
         if (how == QP_WHITEN_MINI_BATCH)
@@ -178,7 +179,7 @@ static void look_at_token(fixture_t *f, const qp_role_t *role, int32_t v, float 
     for (int64_t t = 0; t < room->n_token; t++)
         if (room->target[t] >= 0)
             room->target[t] = v;
-    CHECK_OK(qp_model_outputs(f->r.run.ws, role, &batch, &quiet, false, &outputs));
+    CHECK_OK(qp_model_outputs(f->r.run.model.ws, role, &batch, &quiet, false, &outputs));
     for (int64_t i = 0; i < N_SEQ; i++) {
         const int64_t seq = f->ppo.experience.order[i];
         memcpy(logprob + r->cu[seq], room->logprob + room->cu_seqlens[i] + r->n_query[seq] - 1,
@@ -196,7 +197,7 @@ static void test_full_kl(void)
     config.kl_penalty = QP_KL_FULL;
     begin(&f, config, N_SEQ);
     const qp_experience_t *e = &f.ppo.experience;
-    const qp_role_t policy = {f.r.run.base, f.r.run.adapter}, reference = {f.r.run.base, NULL};
+    const qp_role_t policy = {f.r.run.model.base, f.r.run.model.adapter}, reference = {f.r.run.model.base, NULL};
     CHECK(f.r.tiny.config.n_vocab == N_VOCAB);
     for (int32_t v = 0; v < N_VOCAB; v++) {
         look_at_token(&f, &policy, v, p);
@@ -219,10 +220,10 @@ static float *gradient_of_update(fixture_t *f, int64_t u, int64_t n_micro)
 {
     const qp_pass_t pass = {.training = true};
     double total[QP_N_PPO_SUM] = {0};
-    tiny_zero_grad(f->r.run.adapter);
+    tiny_zero_grad(f->r.run.model.adapter);
     for (int64_t i = 0; i < n_micro; i++)
-        CHECK_OK(qp_ppo_method.micro(&f->ppo, u, i, &pass, total));
-    return tiny_download(f->r.run.device, f->r.run.adapter->grad, f->r.run.adapter->n_param);
+        CHECK_OK(qp_ppo_method.training_step(&f->ppo, u, i, &pass, total));
+    return tiny_download(f->r.run.device, f->r.run.model.adapter->grad, f->r.run.model.adapter->n_param);
 }
 
 /* Of a mini-batch in two parts the last one learns, by half: as half of a mini-batch of its own. */
@@ -232,7 +233,7 @@ static void test_dropped_accumulation(void)
     qp_ppo_config_t config = plain_config();
     config.dropped_accumulation = 2;
     begin(&parts, config, 1);
-    const int64_t n = parts.r.run.adapter->n_param;
+    const int64_t n = parts.r.run.model.adapter->n_param;
     float *found = gradient_of_update(&parts, 1, N_SEQ / 2);
     end(&parts);
     config.dropped_accumulation = 1;
@@ -257,7 +258,7 @@ static void test_verdicts(void)
     static const struct {
         double kl, ratio;
         bool early_stopping;
-        qp_verdict_t verdict;
+        qp_update_end_t verdict;
     } row[] = {
         {1.45, 1.0, true, QP_UPDATE_APPLY},     {1.55, 1.0, true, QP_UPDATE_LAST},
         {1.55, 1.0, false, QP_UPDATE_APPLY},    {-9.0, 1.0, true, QP_UPDATE_APPLY},
@@ -270,7 +271,7 @@ static void test_verdicts(void)
         const double total[QP_N_PPO_SUM] = {
             [QP_PPO_POLICYKL] = row[i].kl * n, [QP_PPO_RATIO] = row[i].ratio * n};
         f.r.settings.ppo.early_stopping = row[i].early_stopping;
-        CHECK_MSG(qp_ppo_method.judge(&f.ppo, 0, total) == row[i].verdict, "row %zu", i);
+        CHECK_MSG(qp_ppo_method.end_update(&f.ppo, 0, total) == row[i].verdict, "row %zu", i);
     }
     end(&f);
 }
@@ -283,7 +284,7 @@ static void test_explained_variance(void)
     begin(&f, plain_config(), 1);
     const double n = (double)qp_ppo_update_tokens(&f.ppo, 0);
     total[QP_PPO_ERROR] = 0.75 * n;
-    (void)qp_ppo_method.judge(&f.ppo, 0, total);
+    (void)qp_ppo_method.end_update(&f.ppo, 0, total);
     qp_ppo_method.finish(&f.ppo, NULL, metric);
     CHECK(metric[QP_PPO_METRIC_RETURNS_VAR] > 0.0);
     rlhf_check(metric[QP_PPO_METRIC_VAL_ERROR], 0.75, 1e-12, "the values' error");

@@ -59,7 +59,7 @@ static void configure(rlhf_t *r)
                                         .horizon = 10000.0,
                                         .ratio_threshold = 10.0,
                                         .dropped_accumulation = 1};
-    r->run.row_tokens = RLHF_MAX_TOKEN / 2;
+    r->run.size.row_tokens = RLHF_MAX_TOKEN / 2;
 }
 
 static void check_old(const rlhf_t *r, const qp_experience_t *e, const char *prefix)
@@ -95,14 +95,14 @@ static void check_update(rlhf_t *r, qp_ppo_t *ppo, qp_optim_t *optim, int64_t u,
                {QP_PPO_VALUE_CLIPFRAC, "clipfrac_value"}};
     const qp_pass_t pass = {.training = true};
     const qp_optim_config_t *config = &r->settings.optim;
-    qp_adapter_t *adapter = r->run.adapter;
+    qp_adapter_t *adapter = r->run.model.adapter;
     double total[QP_N_PPO_SUM] = {0}, n = (double)qp_ppo_update_tokens(ppo, u), norm;
     bool skipped;
     char name[64];
     tiny_zero_grad(adapter);
     for (int64_t i = 0; i < MINI / r->settings.batch.micro_sequences; i++)
-        CHECK_OK(qp_ppo_method.micro(ppo, u, i, &pass, total));
-    CHECK(qp_ppo_method.judge(ppo, u, total) == QP_UPDATE_APPLY);
+        CHECK_OK(qp_ppo_method.training_step(ppo, u, i, &pass, total));
+    CHECK(qp_ppo_method.end_update(ppo, u, total) == QP_UPDATE_APPLY);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         snprintf(name, sizeof name, "%supdate.%d.%s", prefix, (int)u, all[i].name);
         rlhf_check(total[all[i].sum] / n, (double)rlhf_number(r, name), VALUE, name);
@@ -153,19 +153,19 @@ static void test_step(const char *prefix)
     }
     qp_ppo_init(&ppo, &r.run);
     make_rollout(&r, &ppo.experience.rollout);
-    qp_ppo_prepare(&ppo);
+    qp_ppo_init_experience(&ppo);
     snprintf(name, sizeof name, "%spermutation", prefix);
     set_order(&r, name, &ppo.experience);
     const float *score = rlhf_golden(&r, "score", N_SEQ);
     for (int s = 0; s < N_SEQ; s++)
         ppo.experience.score[s] = (double)score[s];
-    CHECK_OK(qp_ppo_digest(&ppo));
+    CHECK_OK(qp_ppo_make_experience(&ppo));
     check_old(&r, &ppo.experience, prefix);
-    CHECK_OK(qp_optim_create(r.run.device, r.run.adapter->n_param, &optim));
+    CHECK_OK(qp_optim_create(r.run.device, r.run.model.adapter->n_param, &optim));
     for (int64_t u = 0; u < N_UPDATE; u++)
         check_update(&r, &ppo, optim, u, prefix);
     snprintf(name, sizeof name, "%sparam", prefix);
-    rlhf_check_adapter(&r, r.run.adapter->param, name, PARAMETER);
+    rlhf_check_adapter(&r, r.run.model.adapter->param, name, PARAMETER);
     if (main_run) {
         check_metrics(&r, &ppo);
     } else {

@@ -1,5 +1,5 @@
 /* Rewards, advantages, KL control and scores of PPO against plain twins, written down from the
- * recipe's formulas (D3-D6) in another form where there is one, against numbers worked out by hand,
+ * formulas of doc/rlhf.md in another form where there is one, against numbers worked out by hand,
  * and at the edges: responses of one token, no spread, overflow. */
 #include <float.h>
 #include <string.h>

@@ -64,7 +64,7 @@ static void run_sequences(rlhf_t *r, const qp_rollout_t *rollout, int64_t first,
     memset(room->valued, 1, (size_t)room->n_token);
     const qp_model_batch_t batch = qp_sequences_batch(room);
     const qp_model_outputs_t outputs = {room->logprob, room->entropy, room->value};
-    CHECK_OK(qp_model_outputs(r->run.ws, &role, &batch, &pass, false, &outputs));
+    CHECK_OK(qp_model_outputs(r->run.model.ws, &role, &batch, &pass, false, &outputs));
 }
 
 static void compare(const qp_sequences_t *one, const qp_sequences_t *all, int64_t place, int64_t s)
@@ -91,7 +91,7 @@ static void test_alone_and_together(float dropout)
     qp_rollout_t rollout;
     qp_sequences_t one, all;
     rlhf_open("ppo", QP_HEAD_VALUE, &r);
-    r.run.adapter->dropout = dropout;
+    r.run.model.adapter->dropout = dropout;
     make_rollout(&rollout);
     qp_sequences_init(&one, RLHF_MAX_TOKEN);
     qp_sequences_init(&all, RLHF_MAX_TOKEN);
@@ -122,7 +122,7 @@ static double score_of(rlhf_t *r, const int32_t *token, int64_t n)
     room.valued[n - 1] = 1;
     const qp_model_batch_t batch = qp_sequences_batch(&room);
     const qp_model_outputs_t outputs = {.value = room.value};
-    CHECK_OK(qp_model_outputs(r->run.ws, &role, &batch, &pass, false, &outputs));
+    CHECK_OK(qp_model_outputs(r->run.model.ws, &role, &batch, &pass, false, &outputs));
     const double score = (double)room.value[n - 1];
     qp_sequences_fini(&room);
     return score;
@@ -133,9 +133,10 @@ static void test_reward_is_read_at_the_last_token(void)
     rlhf_t r;
     qp_rollout_t rollout;
     double expected[N_SEQ], reward[N_SEQ];
+    const char *folder = qp_test_folder();
     rlhf_open("reward", QP_HEAD_SCORE, &r);
-    qp_scorer_t scorer = {.config = &r.settings.reward_model, .adapter = r.run.adapter};
-    r.run.eos = (qp_eos_t){2, {EOS, OTHER_EOS}};
+    CHECK_OK(qp_adapter_save(r.run.model.adapter, &r.tiny.config, NULL, folder));
+    r.settings.reward_model.adapter = folder;
     make_rollout(&rollout);
     for (int64_t s = 0; s < N_SEQ; s++) {
         int32_t token[RLHF_MAX_TOKEN];
@@ -148,9 +149,18 @@ static void test_reward_is_read_at_the_last_token(void)
     }
     const int64_t micro[] = {1, 2, 4, N_SEQ}; /* 4: the last micro-batch is smaller */
     for (int i = 0; i < 4; i++) {
-        r.settings.batch = (qp_batch_config_t){N_SEQ, micro[i]};
-        r.run.row_tokens = RLHF_MAX_TOKEN / micro[i];
-        CHECK_OK(qp_scorer_score(&scorer, &r.run, &rollout, reward));
+        const qp_scorer_host_t host = {.comm = r.run.comm,
+                                       .device = r.run.device,
+                                       .base = r.run.model.base,
+                                       .ws = r.run.model.ws,
+                                       .eos = {2, {EOS, OTHER_EOS}},
+                                       .max_token = RLHF_MAX_TOKEN / micro[i] * micro[i],
+                                       .micro_sequences = micro[i]};
+        qp_scorer_t *scorer = NULL;
+        CHECK_OK(qp_scorer_open(r.run.comm, &r.settings, NULL, &scorer));
+        CHECK_OK(qp_scorer_load(scorer, &host));
+        CHECK_OK(qp_scorer_score(scorer, &rollout, reward));
+        qp_scorer_destroy(r.run.comm, &scorer);
         for (int64_t s = 0; s < N_SEQ; s++)
             CHECK_MSG(near(reward[s], expected[s]),
                       "micro %lld, sequence %lld: %.9g, expected %.9g", (long long)micro[i],
@@ -177,19 +187,19 @@ static void test_skipped_step_leaves_no_trace(double bad)
                                        .horizon = 10.0,
                                        .use_score_scaling = true,
                                        .dropped_accumulation = 1};
-    r.run.row_tokens = RLHF_MAX_TOKEN;
+    r.run.size.row_tokens = RLHF_MAX_TOKEN;
     qp_ppo_init(&ppo, &r.run);
     for (int step = 0; step < 2; step++) {
         qp_running_moments_t before = ppo.moments;
         const double kl_coef = ppo.kl_coef;
         qp_experience_fini(&ppo.experience);
         make_rollout(&ppo.experience.rollout);
-        qp_ppo_prepare(&ppo);
+        qp_ppo_init_experience(&ppo);
         for (int s = 0; s < N_SEQ; s++)
             ppo.experience.score[s] = (double)s;
         if (step == 0)
             ppo.experience.score[N_SEQ - 1] = bad;
-        CHECK_OK(qp_ppo_digest(&ppo));
+        CHECK_OK(qp_ppo_make_experience(&ppo));
         CHECK(ppo.skipped == (step == 0));
         qp_ppo_method.finish(&ppo, NULL, metric);
         CHECK((memcmp(&before, &ppo.moments, sizeof before) == 0) == (step == 0));

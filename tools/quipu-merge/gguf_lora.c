@@ -41,7 +41,7 @@ qp_error_t qp_merge_write_gguf_lora(const qp_peft_t *peft, const qp_llama_config
     /* llama.cpp multiplies by alpha / r: with rsLoRA alpha is set so that this gives the scaling.
      */
     const qp_gguf_key_t key[] = {
-        {"general.architecture", "llama", 0.0f},
+        {"general.architecture", QP_GGUF_ARCHITECTURE, 0.0f},
         {"general.type", "adapter", 0.0f},
         {"adapter.type", "lora", 0.0f},
         {"adapter.lora.alpha", NULL, (float)(qp_peft_scaling(peft) * (double)peft->r)},

@@ -138,15 +138,9 @@ done:
 qp_error_t qp_merge_logit_change(qp_source_t *base, const char *adapter, const qp_peft_t *peft,
                                  const char *merged, qp_logit_change_t *change)
 {
-    const char *target[QP_N_LINEAR];
-    qp_lora_config_t lora = {.r = peft->r,
-                             .alpha = peft->alpha,
-                             .use_rslora = peft->use_rslora,
-                             .targets = {.item = target},
-                             .init = adapter};
-    for (int l = 0; l < QP_N_LINEAR; l++)
-        if (peft->target[l])
-            target[lora.targets.n++] = qp_linear_short_name((qp_linear_t)l);
+    qp_lora_config_t lora = {
+        .r = peft->r, .alpha = peft->alpha, .use_rslora = peft->use_rslora, .init = adapter};
+    memcpy(lora.target, peft->target, sizeof lora.target);
     batch_t batch = {0};
     qp_comm_t *comm = NULL;
     qp_error_t error = make_batch(qp_source_tokenizer(base), &batch);

@@ -9,22 +9,15 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/json.h"
-#include "h5/h5.h"
 #include "model/base_file.h"
 
-static qp_error_t read_base(const char *path, qp_tokenizer_files_t *files,
-                            qp_llama_config_t *config)
+static qp_error_t read_base(const char *path, qp_tokenizer_t **tokenizer, qp_llama_config_t *config)
 {
-    qp_h5_t *base = NULL;
-    qp_base_info_t info = {0};
-    qp_error_t error = NULL;
-    QP_TRY(qp_h5_open(path, NULL, &base));
-    QP_TRY_DONE(qp_base_info_read(base, &info));
-    QP_TRY_DONE(qp_base_tokenizer_read(base, files));
+    qp_base_info_t info;
+    qp_error_t error = qp_base_header_read(path, &info, tokenizer);
     *config = info.config;
-done:
     qp_base_info_fini(&info);
-    return qp_error_first(error, qp_h5_close(&base));
+    return error;
 }
 
 /* The text of a folder's file; NULL where there is none. The caller's (qp_free). */
@@ -62,20 +55,23 @@ done:
     return error;
 }
 
-static qp_error_t read_folder(const char *folder, qp_tokenizer_files_t *files,
+static qp_error_t read_folder(const char *folder, qp_tokenizer_t **tokenizer,
                               qp_llama_config_t *config)
 {
+    qp_tokenizer_files_t files = {0};
     char *path = NULL;
     void *text = NULL;
     size_t n = 0;
     qp_error_t error = NULL;
     *config = (qp_llama_config_t){.n_vocab = UNKNOWN, .bos_token_id = -1, .pad_token_id = -1};
-    QP_TRY_DONE(qp_tokenizer_files_from_folder(folder, files));
+    QP_TRY_DONE(qp_tokenizer_files_from_folder(folder, &files));
     QP_TRY_DONE(read_n_vocab(folder, config));
     QP_TRY_DONE(read_beside(folder, "generation_config.json", &path, &text, &n));
     if (text != NULL)
-        error = qp_llama_config_add_generation(path, text, config);
+        QP_TRY_DONE(qp_llama_config_add_generation(path, text, config));
+    error = qp_tokenizer_create(&files, tokenizer);
 done:
+    qp_tokenizer_files_fini(&files);
     qp_free(text);
     qp_free(path);
     return error;
@@ -104,26 +100,20 @@ static qp_error_t load_template(const char *path, prep_model_t *model)
 qp_error_t prep_model_load(const prep_options_t *options, prep_model_t *model)
 {
     const char *path = options->base != NULL ? options->base : options->tokenizer;
-    qp_tokenizer_files_t files = {0};
     qp_llama_config_t config = {0};
-    qp_error_t error = NULL;
     if (options->base != NULL)
-        QP_TRY_DONE(read_base(path, &files, &config));
+        QP_TRY(read_base(path, &model->tokenizer, &config));
     else
-        QP_TRY_DONE(read_folder(path, &files, &config));
-    QP_TRY_DONE(qp_tokenizer_create(&files, &model->tokenizer));
+        QP_TRY(read_folder(path, &model->tokenizer, &config));
     if (config.n_vocab == UNKNOWN)
         config.n_vocab = qp_tokenizer_n_vocab(model->tokenizer);
     model->n_vocab = config.n_vocab;
-    QP_TRY_DONE(qp_error_context(qp_llama_eos(&config, model->tokenizer, &model->eos), "%s", path));
+    QP_TRY(qp_error_context(qp_llama_eos(&config, model->tokenizer, &model->eos), "%s", path));
     if (model->eos.n == 0)
         qp_log_warn("%s: the tokenizer has no end-of-sequence token: samples do not end with one, "
                     "and a model that learns from them does not learn to stop",
                     path);
-    QP_TRY_DONE(load_template(options->chat_template, model));
-done:
-    qp_tokenizer_files_fini(&files);
-    return error;
+    return load_template(options->chat_template, model);
 }
 
 void prep_model_fini(prep_model_t *model)

@@ -16,8 +16,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "compute/cpu/cpu_float.h"
-#include "compute/cpu/cpu_int8.h"
 #include "compute/ops_list.h"
 
 /**
@@ -56,6 +54,8 @@ typedef enum {
 } qp_cpu_scratch_slot_t;
 
 typedef struct qp_cpu_gemm_cache qp_cpu_gemm_cache_t;
+struct qp_cpu_int8_product; /* cpu_int8.h */
+struct qp_cpu_float;        /* cpu_float.h */
 
 typedef struct {
     qp_device_t base; /* first: a qp_device_t * is a qp_cpu_device_t * */
@@ -63,8 +63,9 @@ typedef struct {
     int n_thread;     /* = base.config.threads */
     bool packed_int8; /* int8 weights are packed (cpu_weight.h): something multiplies them so */
     bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), cpu_pack.h */
-    const qp_cpu_int8_product_t *int8_product;        /* our own, of packed int8; NULL: oneDNN's */
-    qp_cpu_float_product_t float_product[QP_N_DTYPE]; /* our own of fp32, and of bf16 if computed */
+    const struct qp_cpu_int8_product *int8_product; /* our own, of packed int8; NULL: oneDNN's */
+    /* our own of fp32, and of bf16 if computed */
+    void (*float_product[QP_N_DTYPE])(const struct qp_cpu_float *p);
     bool dnnl_bf16; /* for rows times a matrix in bf16 oneDNN is asked: there is AMX */
     qp_cpu_gemm_cache_t *gemm;
     struct {

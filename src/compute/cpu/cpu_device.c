@@ -5,6 +5,8 @@
 #include "base/log.h"
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/cpu_dnnl.h"
+#include "compute/cpu/cpu_float.h"
+#include "compute/cpu/cpu_int8.h"
 
 /**
  * Cores for this rank. Where the ranks of a node may use more cores together than the node has,

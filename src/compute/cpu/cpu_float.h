@@ -16,7 +16,7 @@
 enum { QP_CPU_PART = 24 }; /**< rows that are best multiplied at a time: a multiple of all blocks */
 
 /** c = a b, or c += a b in the same chain. */
-typedef struct {
+typedef struct qp_cpu_float {
     float *c;      /**< [m, n], rows 64 apart; columns up to the next multiple of 16 are written */
     const void *a; /**< [m, k] in the type of the product, rows lda apart */
     const void *strip; /**< [k, n <= 64], cpu_strip.h */

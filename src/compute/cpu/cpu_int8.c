@@ -2,7 +2,6 @@
 
 #include "compute/cpu/cpu_dnnl.h"
 #include "compute/cpu/cpu_tile.h"
-#include "compute/cpu/cpu_weight.h"
 
 #if defined(__x86_64__)
 

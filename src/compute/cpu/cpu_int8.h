@@ -9,7 +9,9 @@
 
 #include <stdint.h>
 
-typedef struct {
+enum { QP_CPU_PACK = 64 }; /**< rows and columns of a block of packed weights */
+
+typedef struct qp_cpu_int8_product {
     /**
      * c [m, n] = a b, exact, in the calling thread. a [m, k] has rows of \a lda bytes; b is a
      * packed panel: for each 64 columns, byte [i / 4][column][i % 4] is b[i][column]. n and k are

@@ -36,8 +36,8 @@ static void list_outliers(qp_cpu_linear_t *l, const uint8_t *marks, size_t mark_
 }
 
 /**
- * Finds the columns of x where any row of this batch has an outlier (recipe E3: the batch decides,
- * as in bitsandbytes), and takes them out as a thin matrix.
+ * Finds the columns of x where any row of this batch has an outlier (doc/numerics.md: the batch
+ * decides, as in bitsandbytes), and takes them out as a thin matrix.
  */
 static void find_outliers(qp_cpu_linear_t *l)
 {

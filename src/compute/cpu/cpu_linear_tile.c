@@ -1,4 +1,5 @@
 #include "compute/cpu/cpu_linear.h"
+#include "compute/cpu/cpu_float.h"
 #include "compute/cpu/cpu_math.h"
 #include "compute/cpu/cpu_quantise.h"
 #include "compute/cpu/cpu_strip.h"

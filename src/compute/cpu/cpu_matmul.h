@@ -1,4 +1,5 @@
-/** \file cpu_matmul.h  Dense products: what cpu_matmul.c and cpu_matmul_rows.c have in common. */
+/** \file cpu_matmul.h  Dense products: what sums over rows (cpu_matmul.c) and rows that stand alone
+ * (cpu_matmul_rows.c) have in common (cpu_matmul_tile.c). */
 #ifndef QP_COMPUTE_CPU_MATMUL_H
 #define QP_COMPUTE_CPU_MATMUL_H
 

@@ -5,6 +5,7 @@
  */
 #include "compute/cpu/cpu_matmul.h"
 
+#include "compute/cpu/cpu_float.h"
 #include "compute/cpu/cpu_math.h"
 #include "compute/cpu/cpu_strip.h"
 #include "compute/cpu/cpu_tile.h"

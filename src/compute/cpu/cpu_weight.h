@@ -16,8 +16,7 @@
 #define QP_COMPUTE_CPU_WEIGHT_H
 
 #include "compute/cpu/cpu.h"
-
-enum { QP_CPU_PACK = 64 };
+#include "compute/cpu/cpu_int8.h"
 
 /** The parts of a weight. */
 qp_cpu_weight_t qp_cpu_weight(const qp_weight_t *w);
