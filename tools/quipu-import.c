@@ -7,7 +7,7 @@
 #include "base/program.h"
 #include "base/str.h"
 #include "base/timer.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "text/chat.h"
 
 static const char usage[] =

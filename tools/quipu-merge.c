@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "base/program.h"
 #include "base/str.h"
-#include "model/model.h"
+#include "model/pass/pass.h"
 #include "quipu-merge/outputs.h"
 
 static const char usage[] =

@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "base/program.h"
-#include "train/plot.h"
+#include "train/report/plot.h"
 
 static const char usage[] =
     "usage: quipu-plot METRICS.CSV... -o CURVES.SVG|CURVES.PNG\n"

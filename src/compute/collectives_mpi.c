@@ -105,8 +105,8 @@ static void sum_begin(qp_collectives_t *base, qp_queue_t *q, qp_dptr_t p, int64_
     segment_t *s = next_segment(c);
     s->p = p;
     s->n = n;
-    s->host = is_staged(c->device) ? c->staging + c->n_staged
-                                   : (float *)qp_device_to_host(c->device, p);
+    s->host =
+        is_staged(c->device) ? c->staging + c->n_staged : (float *)qp_device_to_host(c->device, p);
     c->n_staged += n;
     QP_ASSERT(c->n_staged <= c->n_max);
     if (s->ready != NULL)
@@ -182,9 +182,9 @@ static qp_error_t start(collectives_t *c, qp_comm_t *comm)
         c->staging = staging;
     }
     const int status = pthread_create(&c->thread, NULL, run, c);
-    return status == 0 ? NULL
-                       : QP_ERROR(QP_INTERNAL, "cannot start the reduction thread (error %d)",
-                                  status);
+    return status == 0
+               ? NULL
+               : QP_ERROR(QP_INTERNAL, "cannot start the reduction thread (error %d)", status);
 }
 
 qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,

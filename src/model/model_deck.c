@@ -1,5 +1,5 @@
-#include "model/engine.h"
-#include "model/model.h"
+#include "model/engine/engine.h"
+#include "model/adapter/adapter.h"
 
 /* base.file may move between restarts: a checkpoint knows the base by its identity. */
 #define FIELD(type, member) QP_DECK_FIELD(type, qp_base_config_t, member)

@@ -9,8 +9,8 @@
 #include "comm/comm.h"
 #include "data/data.h"
 #include "deck/deck.h"
-#include "model/engine.h"
-#include "model/model.h"
+#include "model/engine/engine.h"
+#include "model/pass/pass.h"
 #include "optim/optim.h"
 
 /** What job.method may be. */

@@ -2,13 +2,13 @@
 
 #include "base/log.h"
 #include "base/mem.h"
-#include "train/dpo.h"
-#include "train/evaluate.h"
-#include "train/generate.h"
-#include "train/ppo.h"
-#include "train/reward.h"
-#include "train/run.h"
-#include "train/sft.h"
+#include "train/methods/dpo.h"
+#include "train/methods/evaluate.h"
+#include "train/methods/generate.h"
+#include "train/ppo/ppo.h"
+#include "train/methods/reward.h"
+#include "train/run/run.h"
+#include "train/methods/sft.h"
 
 static qp_error_t (*const method[])(qp_run_t *run) = {
     [QP_METHOD_SFT] = qp_method_sft,   [QP_METHOD_REWARD] = qp_method_reward,

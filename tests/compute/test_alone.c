@@ -6,9 +6,9 @@
 #include <math.h>
 
 #include "compute/cpu/cpu.h"
-#include "compute/cpu/cpu_dot.h"
-#include "compute/cpu/cpu_float.h"
-#include "compute/cpu/cpu_strip.h"
+#include "compute/cpu/gemm/dot.h"
+#include "compute/cpu/gemm/float.h"
+#include "compute/cpu/gemm/strip.h"
 #include "cpu_testing.h"
 
 /* Batches of the same rows: below, at and above the heights of blocks, parts and pieces. */

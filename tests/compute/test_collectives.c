@@ -13,8 +13,8 @@ static float value_of(int rank, int step, int64_t i)
     return (float)((i * 7919 + rank * 104729 + step * 31) % 1000) / 17.0f + (float)rank * 1e3f;
 }
 
-/* Segment by segment: values come, are doubled on the device, summed, and halved behind the wait. The
- * bits are those of the sum in the foreground. */
+/* Segment by segment: values come, are doubled on the device, summed, and halved behind the wait.
+ * The bits are those of the sum in the foreground. */
 static void test_background_sum(qp_comm_t *comm, qp_device_t *device)
 {
     const qp_ops_t *ops = device->ops;

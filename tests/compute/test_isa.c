@@ -2,7 +2,7 @@
  * Our own products of whole numbers, and what a device does with the kind of CPU it finds: the same
  * integers everywhere. */
 #include "compute/cpu/cpu.h"
-#include "compute/cpu/cpu_weight.h"
+#include "compute/cpu/linear/weight.h"
 #include "cpu_testing.h"
 
 enum { GAP = 5, GUARD = 0x55 }; /* between the rows of a */

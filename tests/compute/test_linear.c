@@ -1,8 +1,8 @@
 /* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16 check=0
  * Frozen linears of every kind and mode, forward and backward, against twins in double precision
  * and in integers; sizes that oneDNN packs (multiples of 64) and sizes that it does not. */
-#include "compute/cpu/cpu_dnnl.h"
-#include "compute/cpu/cpu_quantise.h"
+#include "compute/cpu/gemm/dnnl.h"
+#include "compute/cpu/rows/quantise.h"
 #include "cpu_testing.h"
 
 enum { LLM_OUTLIER = 3 }; /* feature with outliers in LLM.int8 tests */

@@ -3,8 +3,8 @@
  * both orders, both types of source. Products add in one order either way only by luck, so values
  * are small whole numbers: every sum is exact.
  */
-#include "compute/cpu/cpu_math.h"
-#include "compute/cpu/cpu_pack.h"
+#include "compute/cpu/rows/math.h"
+#include "compute/cpu/gemm/pack.h"
 #include "cpu_testing.h"
 
 static float whole_number(int64_t i)

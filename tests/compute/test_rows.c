@@ -3,7 +3,7 @@
 #include "cpu_testing.h"
 
 #include "compute/cpu/cpu.h"
-#include "compute/cpu/cpu_math.h"
+#include "compute/cpu/rows/math.h"
 
 static const qp_dtype_t dtypes[] = {QP_F32, QP_BF16};
 enum { N_DTYPE = 2 };

@@ -11,7 +11,7 @@
 #include "formats/convert.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "testing.h"
 
 enum { MAX_TENSOR = 64, N_NAME = 160 };

@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "formats/safetensors.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "testing.h"
 
 static char *in_folder(const char *name)

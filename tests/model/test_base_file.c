@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "base/str.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "testing.h"
 
 static char *in_folder(const char *name)

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "formats/convert.h"
 #include "formats/json.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "tiny.h"
 
 enum { MAX_TOKEN = 64 };

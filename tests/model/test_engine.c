@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "model/engine.h"
+#include "model/engine/engine.h"
 #include "tiny.h"
 
 enum { N_REQUEST = 7, MAX_LENGTH = 100 };

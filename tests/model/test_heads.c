@@ -93,8 +93,7 @@ static void test_head_alone(const tiny_t *tiny)
     tiny_setup_t s;
     fixture_t f;
     qp_workspace_t *ws;
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
-                         &s);
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
     memset(s.adapter->target, 0, sizeof s.adapter->target);
     s.adapter->n_view = 0;
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_NONE, &ws));
@@ -126,8 +125,7 @@ static void test_dropout_keeps_the_mean(const tiny_t *tiny)
     qp_workspace_t *ws;
     float whole[TINY_N_TOKEN];
     int n_kept = 0, n_valued = 0;
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE,
-                         &s);
+    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     const int64_t head = s.adapter->layer_first[s.adapter->n_layer];

@@ -1,7 +1,7 @@
 /* What prompts have in common is computed once, and nobody can tell from the answers. */
 #include <math.h>
 
-#include "model/engine.h"
+#include "model/engine/engine.h"
 #include "tiny.h"
 
 enum { MAX_REQUEST = 12, MAX_LENGTH = 128 };

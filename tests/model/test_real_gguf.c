@@ -8,7 +8,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "model/source.h"
+#include "import/source.h"
 #include "testing.h"
 
 /* Hash of the checksums of all tensors, which qp_h5_list gives in the order of their names. */

@@ -6,8 +6,8 @@
 
 #include "base/file.h"
 #include "formats/json.h"
-#include "model/engine.h"
-#include "model/source.h"
+#include "model/engine/engine.h"
+#include "import/source.h"
 #include "tiny.h"
 
 enum { N_VOCAB = 260, D = 16, SAYS = 258 };

@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "formats/safetensors.h"
-#include "model/model.h"
+#include "model/pass/pass.h"
 #include "testing.h"
 
 /** Word i of the stream of a name; see words() of the maker. */

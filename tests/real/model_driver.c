@@ -18,8 +18,8 @@
 #include "base/str.h"
 #include "base/timer.h"
 #include "formats/safetensors.h"
-#include "model/adapter_peft.h"
-#include "model/model.h"
+#include "model/adapter/adapter_peft.h"
+#include "model/pass/pass.h"
 
 enum { LOGIT_ROWS = 256 };
 

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "testing.h"
-#include "text/markdown.h"
+#include "markdown/markdown.h"
 
 static const struct {
     const char *what, *html, *markdown;

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/philox.h"
-#include "train/ppo_math.h"
+#include "train/ppo/ppo_math.h"
 #include "testing.h"
 
 /* Five responses; the first has one token only. */

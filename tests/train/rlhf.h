@@ -7,7 +7,7 @@
 #define QP_TEST_RLHF_H
 
 #include "../model/tiny.h"
-#include "train/run.h"
+#include "train/run/run.h"
 
 enum { RLHF_MAX_TOKEN = 256 };
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "train/accumulate.h"
+#include "train/micro/accumulate.h"
 #include "testing.h"
 
 enum { N_LAYER = 3, N_PARAM = 1001 };

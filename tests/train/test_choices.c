@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "testing.h"
-#include "train/ppo_math.h"
+#include "train/ppo/ppo_math.h"
 #include "train/settings.h"
 
 /* The second part is for methods that train. */

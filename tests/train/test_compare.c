@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "testing.h"
-#include "train/compare.h"
+#include "train/methods/compare.h"
 
 static void check_close(const char *what, double found, double expected)
 {

@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 #include "base/str.h"
-#include "train/loop_impl.h"
+#include "train/loop/loop_impl.h"
 #include "testing.h"
 
 enum {

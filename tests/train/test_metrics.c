@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "train/metrics.h"
+#include "train/report/metrics.h"
 #include "testing.h"
 
 static void check_file(const char *path, const char *expected)

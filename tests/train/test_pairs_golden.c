@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "rlhf.h"
-#include "train/pairs.h"
+#include "train/methods/pairs.h"
 
 enum { N_PAIR = 4, N_SEQ = 2 * N_PAIR };
 static const double VALUE = 1e-5, GRADIENT = 1e-4;

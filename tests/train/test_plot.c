@@ -8,7 +8,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "testing.h"
-#include "train/plot.h"
+#include "train/report/plot.h"
 
 static char *in_folder(const char *name)
 {

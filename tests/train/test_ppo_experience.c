@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "rlhf.h"
-#include "train/ppo_impl.h"
+#include "train/ppo/ppo_impl.h"
 
 enum { N_SEQ = 6, N_EPOCH = 2, STEP = 3, STEPS = 12, N_VOCAB = 96 };
 static const int64_t n_query[N_SEQ] = {2, 30, 1, 9, 20, 5},
@@ -197,7 +197,8 @@ static void test_full_kl(void)
     config.kl_penalty = QP_KL_FULL;
     begin(&f, config, N_SEQ);
     const qp_experience_t *e = &f.ppo.experience;
-    const qp_role_t policy = {f.r.run.model.base, f.r.run.model.adapter}, reference = {f.r.run.model.base, NULL};
+    const qp_role_t policy = {f.r.run.model.base, f.r.run.model.adapter},
+                    reference = {f.r.run.model.base, NULL};
     CHECK(f.r.tiny.config.n_vocab == N_VOCAB);
     for (int32_t v = 0; v < N_VOCAB; v++) {
         look_at_token(&f, &policy, v, p);
@@ -223,7 +224,8 @@ static float *gradient_of_update(fixture_t *f, int64_t u, int64_t n_micro)
     tiny_zero_grad(f->r.run.model.adapter);
     for (int64_t i = 0; i < n_micro; i++)
         CHECK_OK(qp_ppo_method.training_step(&f->ppo, u, i, &pass, total));
-    return tiny_download(f->r.run.device, f->r.run.model.adapter->grad, f->r.run.model.adapter->n_param);
+    return tiny_download(f->r.run.device, f->r.run.model.adapter->grad,
+                         f->r.run.model.adapter->n_param);
 }
 
 /* Of a mini-batch in two parts the last one learns, by half: as half of a mini-batch of its own. */

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "rlhf.h"
-#include "train/ppo_impl.h"
+#include "train/ppo/ppo_impl.h"
 
 enum { N_SEQ = 8, N_TOKEN = 45, N_EPOCH = 2, MINI = 4, N_UPDATE = N_EPOCH * N_SEQ / MINI };
 static const double VALUE = 1e-4, GRADIENT = 1e-3, PARAMETER = 1e-5;

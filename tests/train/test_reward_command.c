@@ -15,7 +15,7 @@
 #include "base/str.h"
 #include "base/timer.h"
 #include "testing.h"
-#include "train/reward_command.h"
+#include "train/answers/reward_command.h"
 #include "reward_programs.h"
 
 static const char *self; /* argv[0] */

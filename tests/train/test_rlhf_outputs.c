@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "rlhf.h"
-#include "train/ppo_impl.h"
+#include "train/ppo/ppo_impl.h"
 
 enum { N_SEQ = 6, EOS = 7, OTHER_EOS = 11 };
 static const int64_t n_query[N_SEQ] = {2, 30, 1, 9, 20, 5},

@@ -7,7 +7,7 @@
 
 #include "base/env.h"
 #include "base/mem.h"
-#include "train/stop.h"
+#include "train/loop/stop.h"
 #include "testing.h"
 
 static const qp_settings_t no_limit = {

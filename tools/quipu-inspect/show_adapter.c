@@ -11,7 +11,7 @@
 #include "formats/json.h"
 #include "formats/safetensors.h"
 #include "inspect.h"
-#include "model/adapter_peft.h"
+#include "model/adapter/adapter_peft.h"
 
 /* Keys of adapter_config.json worth a line. */
 static const char *const keys[] = {"peft_type",  "task_type",      "base_model_name_or_path",

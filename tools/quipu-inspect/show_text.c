@@ -7,7 +7,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "inspect.h"
-#include "model/base_file.h"
+#include "model/base/base_file.h"
 #include "text/tokenizer.h"
 
 typedef struct {

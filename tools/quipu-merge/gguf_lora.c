@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 #include "formats/gguf_write.h"
-#include "model/gguf_names.h"
+#include "import/gguf_names.h"
 #include "outputs.h"
 
 enum { NAME_BYTES = 128 };

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "model/model.h"
+#include "model/pass/pass.h"
 #include "outputs.h"
 
 static const char *const prompts[] = {

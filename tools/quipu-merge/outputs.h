@@ -2,7 +2,7 @@
 #ifndef QP_MERGE_OUTPUTS_H
 #define QP_MERGE_OUTPUTS_H
 
-#include "model/source.h"
+#include "import/source.h"
 
 /**
  * Checks the paths before the long work: a newline in a name, an output that is one of the inputs,

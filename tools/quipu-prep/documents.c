@@ -11,7 +11,7 @@
 #include "base/str.h"
 #include "base/utf8.h"
 #include "formats/reader.h"
-#include "text/markdown.h"
+#include "markdown/markdown.h"
 
 /* A question of which a pair is made. */
 typedef struct {

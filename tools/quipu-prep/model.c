@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "formats/json.h"
-#include "model/base_file.h"
+#include "model/base/base_file.h"
 
 static qp_error_t read_base(const char *path, qp_tokenizer_t **tokenizer, qp_llama_config_t *config)
 {

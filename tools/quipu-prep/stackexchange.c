@@ -22,7 +22,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "text/markdown.h"
+#include "markdown/markdown.h"
 
 typedef struct {
     int64_t question, id; /* a question has question == id */

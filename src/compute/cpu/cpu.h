@@ -35,34 +35,34 @@
 
 /** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
 typedef enum {
-    QP_SCRATCH_GEMM,           /* cpu_dnnl: scratchpads of oneDNN, one per thread */
-    QP_SCRATCH_ROWS,           /* cpu_input, cpu_linear: one row in fp32 per thread */
-    QP_SCRATCH_ACTIVATION,     /* cpu_linear: rows of x or dy in the type of the product */
-    QP_SCRATCH_ROW_SCALE,      /* cpu_linear: scales of those rows */
-    QP_SCRATCH_OUTLIER,        /* cpu_linear: outlier columns of x and their numbers */
-    QP_SCRATCH_TILE,           /* cpu_linear, cpu_matmul: panel and result tile of each thread */
-    QP_SCRATCH_CAST_A,         /* cpu_matmul: a in the type of the product */
-    QP_SCRATCH_CAST_B,         /* cpu_matmul: b in the type of the product */
-    QP_SCRATCH_ATTENTION,      /* cpu_attention: plan, blocks of keys and values */
-    QP_SCRATCH_ATTENTION_TASK, /* cpu_attention_*: one piece per thread */
-    QP_SCRATCH_ATTENTION_SUM,  /* cpu_attention_*: partial results that are summed at the end */
-    QP_SCRATCH_HEAD,           /* cpu_lm_head: slices of the head, logits of each thread */
-    QP_SCRATCH_HEAD_ROWS,      /* cpu_lm_head: rows, their statistics and sums */
-    QP_SCRATCH_KL,             /* cpu_lm_kl: logits of a few rows */
-    QP_SCRATCH_SAMPLE,         /* cpu_sample: candidates of a row */
+    QP_SCRATCH_GEMM,           /* dnnl: scratchpads of oneDNN, one per thread */
+    QP_SCRATCH_ROWS,           /* input, linear: one row in fp32 per thread */
+    QP_SCRATCH_ACTIVATION,     /* linear: rows of x or dy in the type of the product */
+    QP_SCRATCH_ROW_SCALE,      /* linear: scales of those rows */
+    QP_SCRATCH_OUTLIER,        /* linear: outlier columns of x and their numbers */
+    QP_SCRATCH_TILE,           /* linear, matmul: panel and result tile of each thread */
+    QP_SCRATCH_CAST_A,         /* matmul: a in the type of the product */
+    QP_SCRATCH_CAST_B,         /* matmul: b in the type of the product */
+    QP_SCRATCH_ATTENTION,      /* attention: plan, blocks of keys and values */
+    QP_SCRATCH_ATTENTION_TASK, /* attention_*: one piece per thread */
+    QP_SCRATCH_ATTENTION_SUM,  /* attention_*: partial results that are summed at the end */
+    QP_SCRATCH_HEAD,           /* lm_head: slices of the head, logits of each thread */
+    QP_SCRATCH_HEAD_ROWS,      /* lm_head: rows, their statistics and sums */
+    QP_SCRATCH_KL,             /* lm_kl: logits of a few rows */
+    QP_SCRATCH_SAMPLE,         /* sample: candidates of a row */
     QP_N_SCRATCH
 } qp_cpu_scratch_slot_t;
 
 typedef struct qp_cpu_gemm_cache qp_cpu_gemm_cache_t;
-struct qp_cpu_int8_product; /* cpu_int8.h */
-struct qp_cpu_float;        /* cpu_float.h */
+struct qp_cpu_int8_product; /* int8.h */
+struct qp_cpu_float;        /* float.h */
 
 typedef struct {
     qp_device_t base; /* first: a qp_device_t * is a qp_cpu_device_t * */
     qp_queue_t queue;
     int n_thread;     /* = base.config.threads */
-    bool packed_int8; /* int8 weights are packed (cpu_weight.h): something multiplies them so */
-    bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), cpu_pack.h */
+    bool packed_int8; /* int8 weights are packed (weight.h): something multiplies them so */
+    bool packed_bf16; /* oneDNN multiplies packed bf16 here (AVX-512 BF16), pack.h */
     const struct qp_cpu_int8_product *int8_product; /* our own, of packed int8; NULL: oneDNN's */
     /* our own of fp32, and of bf16 if computed */
     void (*float_product[QP_N_DTYPE])(const struct qp_cpu_float *p);
@@ -83,7 +83,7 @@ static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
     return (qp_cpu_device_t *)q->device;
 }
 
-/** Whether oneDNN multiplies rows of this type by a matrix, else we do; see cpu_tile.h. */
+/** Whether oneDNN multiplies rows of this type by a matrix, else we do; see tile.h. */
 static inline bool qp_cpu_by_dnnl(const qp_cpu_device_t *device, qp_dtype_t dtype)
 {
     return dtype == QP_BF16 && device->dnnl_bf16;
@@ -156,7 +156,7 @@ static inline void *qp_cpu_at(const qp_mat_t *m, int64_t row, int64_t col)
 
 /* --- frozen weights --------------------------------------------------------------------------- */
 
-/** A weight with the parts of its storage; how they lie is told in cpu_weight.h. */
+/** A weight with the parts of its storage; how they lie is told in weight.h. */
 typedef struct {
     qp_weight_kind_t kind;
     int64_t n_out, n_in;
@@ -222,8 +222,7 @@ typedef struct {
     int32_t a, b, c; /* qp_dtype_t */
     int32_t accumulate;
     float alpha;
-    int32_t
-        packed_b; /* b is int8 (cpu_weight.h; needed for uint8) or bf16 (cpu_pack.h) in blocks */
+    int32_t packed_b; /* b is int8 (weight.h; needed for uint8) or bf16 (pack.h) in blocks */
 } qp_cpu_gemm_spec_t;
 
 /** A product made ready; owned by the device, valid until it is closed. */

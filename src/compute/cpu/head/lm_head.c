@@ -1,0 +1,305 @@
+/*
+ * Language-model head: log-probability, entropy and gradient in one pass over the vocabulary, with
+ * the running maximum of online softmax (Milakov and Gimelshein 2018), as attention does it
+ * (Dao et al. 2022). With z the logits of a row, t its target, m the largest logit so far,
+ *
+ *     sum = sum of exp(z_j - m) over j != t,   out = sum of exp(z_j - m) W_j over j != t,
+ *     d logprob / d hidden = (sum W_t - out) / (sum + exp(z_t - m)).
+ *
+ * The target stays out of both sums: where it is almost certain, 1 - p_t would cancel otherwise.
+ * Slices of the vocabulary are packed once for all rows, a few at a time; a task is a block of rows
+ * over these, so that its logits never leave the second-level cache.
+ */
+#include "compute/cpu/cpu.h"
+#include "compute/cpu/rows/math.h"
+#include "compute/cpu/gemm/pack.h"
+#include "compute/cpu/gemm/tile.h"
+
+#include <math.h>
+
+enum { ROWS = 256, SLICE = 256, SLICES = 8, MAX_ROW = 4096 };
+
+/* Running statistics of one row over the vocabulary. */
+typedef struct {
+    float top;      /* largest logit so far */
+    float sum;      /* of exp(z - top), without the target */
+    float weighted; /* of exp(z - top) (z - top), without the target */
+    float target_logit;
+} row_t;
+
+/* Up to MAX_ROW rows of a call. */
+typedef struct {
+    qp_cpu_device_t *device;
+    qp_dtype_t dtype; /* of the products */
+    bool gradient;
+    qp_mat_t hidden, head;
+    void *a;    /* hidden [n, D] in dtype, dense */
+    row_t *row; /* [n] */
+    float *out; /* [n, D] */
+    const int32_t *target;
+    qp_cpu_cut_t rows, slices;
+    char *packed;             /* [SLICES] W^T [D, SLICE], then W [SLICE, D] */
+    size_t to_logits, to_out; /* bytes of the two */
+    char *lane;               /* [n_thread] logits [ROWS, SLICE] fp32, then exp of them in dtype */
+    size_t logit_bytes, lane_bytes;
+    const qp_cpu_gemm_t *logits[QP_N_CUT][QP_N_CUT], *add[QP_N_CUT][QP_N_CUT];
+} head_t;
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+/*
+ * Takes n more logits into a row's statistics and turns them into exp(z - top); target: its column
+ * in z or -1. Returns what earlier sums of the row are to be multiplied by.
+ */
+QP_CPU_CLONES static float scan_row(row_t *row, float *restrict z, int64_t n, int64_t target)
+{
+    float top = row->top, sum = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(max : top)
+    for (int64_t i = 0; i < n; i++)
+        top = z[i] > top ? z[i] : top;
+    if (target >= 0) {
+        row->target_logit = z[target];
+        z[target] = -INFINITY;
+    }
+#pragma omp simd reduction(+ : sum, weighted)
+    for (int64_t i = 0; i < n; i++) {
+        const float below = z[i] - top, p = qp_cpu_expf(below);
+        sum += p;
+        weighted += p * (below < -128.0f ? -128.0f : below); /* p is 0 there; 0 times -inf is not */
+        z[i] = p;
+    }
+    const float shrink = row->sum > 0.0f ? qp_cpu_expf(row->top - top) : 0.0f;
+    if (row->sum > 0.0f)
+        weighted += shrink * (row->weighted + (row->top - top) * row->sum);
+    row->sum = row->sum > 0.0f ? sum + shrink * row->sum : sum;
+    row->weighted = weighted;
+    row->top = top;
+    return shrink;
+}
+
+QP_CPU_CLONES static void scale_row(float *restrict x, float factor, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
+/* out becomes scale (sum w - out). */
+QP_CPU_CLONES static void finish_gradient(float *restrict out, const float *restrict w, float sum,
+                                          float scale, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        out[i] = scale * (sum * w[i] - out[i]);
+}
+
+/* --- preparation ------------------------------------------------------------------------------ */
+
+static qp_error_t get_products(head_t *h)
+{
+    const int64_t d = h->hidden.n_col;
+    for (int i = 0; i < QP_N_CUT; i++)
+        for (int j = 0; j < QP_N_CUT; j++) {
+            const int64_t m = h->rows.size[i], n = h->slices.size[j];
+            if (m == 0 || n == 0)
+                continue;
+            qp_cpu_gemm_spec_t spec = {.m = m,
+                                       .n = n,
+                                       .k = d,
+                                       .lda = d,
+                                       .ldc = n,
+                                       .a = (int32_t)h->dtype,
+                                       .b = (int32_t)h->dtype,
+                                       .c = QP_F32,
+                                       .alpha = 1.0f};
+            qp_cpu_operand_describe(h->device, &spec, true);
+            QP_TRY(qp_cpu_gemm_get(h->device, &spec, &h->logits[i][j]));
+            spec.n = spec.ldc = d;
+            spec.k = spec.lda = n;
+            spec.accumulate = 1;
+            qp_cpu_operand_describe(h->device, &spec, false);
+            if (h->gradient)
+                QP_TRY(qp_cpu_gemm_get(h->device, &spec, &h->add[i][j]));
+        }
+    return NULL;
+}
+
+/* Bytes of scratch: of all rows, of the packed slices, of one thread. */
+typedef struct {
+    size_t a, row, out, slices, lane;
+} bytes_t;
+
+static bytes_t bytes_of(const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t n_row, int64_t d)
+{
+    const int64_t n = qp_cpu_min(n_row, MAX_ROW);
+    const size_t width = qp_dtype_bytes(dtype);
+    return (bytes_t){
+        .a = qp_cpu_round64(qp_bytes(n * d, width)),
+        .row = qp_cpu_round64(qp_bytes(n, sizeof(row_t))),
+        .out = qp_cpu_round64(qp_bytes(n * d, sizeof(float))),
+        .slices = SLICES * (qp_cpu_operand_bytes(device, dtype, d, SLICE) +
+                            qp_cpu_operand_bytes(device, dtype, SLICE, d)),
+        .lane = qp_bytes(ROWS * SLICE, sizeof(float) + width),
+    };
+}
+
+size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_dtype_t dtype)
+{
+    const bytes_t bytes = bytes_of(device, dtype, size->n_token, size->d_model);
+    return bytes.a + bytes.row + bytes.out + bytes.slices + (size_t)device->n_thread * bytes.lane;
+}
+
+static void take_scratch(head_t *h)
+{
+    const int64_t d = h->hidden.n_col;
+    const bytes_t bytes = bytes_of(h->device, h->dtype, h->hidden.n_row, d);
+    char *rows = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD_ROWS, bytes.a + bytes.row + bytes.out);
+    h->row = qp_cpu_carve(&rows, bytes.row);
+    h->out = qp_cpu_carve(&rows, bytes.out);
+    h->a = rows;
+    h->to_logits = qp_cpu_operand_bytes(h->device, h->dtype, d, SLICE);
+    h->to_out = qp_cpu_operand_bytes(h->device, h->dtype, SLICE, d);
+    h->packed = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD,
+                               bytes.slices + (size_t)h->device->n_thread * bytes.lane);
+    h->lane = h->packed + bytes.slices;
+    h->lane_bytes = bytes.lane;
+    h->logit_bytes = qp_bytes(ROWS * SLICE, sizeof(float));
+}
+
+/* Rows [first, first + n) of hidden, in the type of the products; nothing of them seen yet. */
+static void start_rows(qp_queue_t *q, const head_t *h, int64_t first, int64_t n)
+{
+    const int64_t d = h->hidden.n_col;
+    const size_t row_bytes = qp_bytes(d, qp_dtype_bytes(h->dtype));
+#pragma omp parallel for num_threads(qp_cpu_threads(q, n *d))
+    for (int64_t r = 0; r < n; r++) {
+        h->row[r] = (row_t){.top = -INFINITY};
+        qp_cpu_convert((char *)h->a + (size_t)r * row_bytes, h->dtype,
+                       qp_cpu_at(&h->hidden, first + r, 0), h->hidden.dtype, d);
+        if (h->gradient)
+            memset(h->out + r * d, 0, qp_bytes(d, sizeof *h->out));
+    }
+}
+
+static void pack_slice(const head_t *h, int64_t slice)
+{
+    const int64_t n = h->slices.size[qp_cpu_cut_kind(&h->slices, slice)], d = h->head.n_col;
+    const void *from = qp_cpu_at(&h->head, qp_cpu_cut_first(&h->slices, slice), 0);
+    char *to = h->packed + (size_t)(slice % SLICES) * (h->to_logits + h->to_out);
+    qp_cpu_operand_pack(h->device, to, h->dtype, from, h->head.dtype, h->head.ld, true, d, n);
+    if (h->gradient)
+        qp_cpu_operand_pack(h->device, to + h->to_logits, h->dtype, from, h->head.dtype, h->head.ld,
+                            false, n, d);
+}
+
+/* --- tasks ------------------------------------------------------------------------------------ */
+
+/* Statistics of a block's rows; their exp (z - top) in p, and what came before brought to its top.
+ */
+static void scan_block(const head_t *h, float *z, char *p, int64_t first, int64_t n_row,
+                       int64_t first_token, int64_t n)
+{
+    const size_t row_bytes = qp_bytes(n, qp_dtype_bytes(h->dtype));
+    const int64_t d = h->hidden.n_col;
+    for (int64_t r = 0; r < n_row; r++) {
+        const int64_t target = h->target[first + r] - first_token;
+        const float shrink = scan_row(&h->row[first + r], z + r * n, n, target < n ? target : -1);
+        if (!h->gradient)
+            continue;
+        if (shrink != 1.0f)
+            scale_row(h->out + (first + r) * d, shrink, d);
+        qp_cpu_store(p + (size_t)r * row_bytes, h->dtype, z + r * n, n);
+    }
+}
+
+/* A block of rows and one slice of the vocabulary. */
+static qp_error_t run_slice(const head_t *h, int thread, int64_t block, int64_t slice)
+{
+    const qp_cpu_cut_kind_t i = qp_cpu_cut_kind(&h->rows, block),
+                            j = qp_cpu_cut_kind(&h->slices, slice);
+    const int64_t first = qp_cpu_cut_first(&h->rows, block), d = h->hidden.n_col;
+    const char *packed = h->packed + (size_t)(slice % SLICES) * (h->to_logits + h->to_out);
+    const char *a = (const char *)h->a + qp_bytes(first * d, qp_dtype_bytes(h->dtype));
+    char *lane = h->lane + (size_t)thread * h->lane_bytes, *p = lane + h->logit_bytes;
+    QP_TRY(qp_cpu_gemm_run(h->logits[i][j], thread, a, packed, lane));
+    scan_block(h, (float *)lane, p, first, h->rows.size[i], qp_cpu_cut_first(&h->slices, slice),
+               h->slices.size[j]);
+    if (!h->gradient)
+        return NULL;
+    return qp_cpu_gemm_run(h->add[i][j], thread, p, packed + h->to_logits, h->out + first * d);
+}
+
+static qp_error_t run_rows(const head_t *h)
+{
+    qp_error_t error = NULL;
+    for (int64_t done = 0; done < h->slices.n_piece; done += SLICES) {
+        const int64_t end = qp_cpu_min(done + SLICES, h->slices.n_piece);
+#pragma omp parallel num_threads(h->device->n_thread)
+        {
+#pragma omp for schedule(dynamic)
+            for (int64_t slice = done; slice < end; slice++)
+                pack_slice(h, slice);
+#pragma omp for schedule(dynamic)
+            for (int64_t block = 0; block < h->rows.n_piece; block++)
+                for (int64_t slice = done; slice < end; slice++)
+                    qp_cpu_keep_error(&error, run_slice(h, omp_get_thread_num(), block, slice));
+        }
+    }
+    return error;
+}
+
+/* Results of row r, which is row \a to of the call. w: room for a row of the head. */
+static void write_row(const head_t *h, int64_t r, int64_t to, float *logprob, float *entropy,
+                      qp_mat_t dhidden, float *w)
+{
+    const row_t *row = &h->row[r];
+    const int64_t d = h->hidden.n_col;
+    const bool counts = h->target[r] >= 0;
+    const float below = counts ? row->target_logit - row->top : 0.0f;
+    const float target_p = counts ? qp_cpu_expf(below) : 0.0f, sum = row->sum + target_p;
+    logprob[to] = counts ? below - logf(sum) : 0.0f;
+    if (entropy != NULL) {
+        const float target_part = target_p * (below < -128.0f ? -128.0f : below);
+        entropy[to] = logf(sum) - (row->weighted + target_part) / sum;
+    }
+    if (!h->gradient)
+        return;
+    float *out = h->out + r * d;
+    if (counts) {
+        qp_cpu_load(w, h->head.dtype, qp_cpu_at(&h->head, h->target[r], 0), d);
+        finish_gradient(out, w, row->sum, 1.0f / sum, d);
+    } else {
+        memset(out, 0, qp_bytes(d, sizeof *out));
+    }
+    qp_cpu_convert(qp_cpu_at(&dhidden, to, 0), dhidden.dtype, out, QP_F32, d);
+}
+
+/* --- the slots -------------------------------------------------------------------------------- */
+
+qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
+                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target)
+{
+    qp_cpu_device_t *device = qp_cpu_device(q);
+    const bool exact = hidden.dtype == QP_F32 && head.dtype == QP_F32;
+    head_t h = {.device = device,
+                .dtype = exact ? QP_F32 : qp_device_dtype(&device->base),
+                .gradient = !qp_dptr_is_null(dhidden.data),
+                .hidden = hidden,
+                .head = head,
+                .slices = qp_cpu_cut(head.n_row, SLICE)};
+    QP_ASSERT(hidden.n_col == head.n_col && hidden.n_col <= ROWS * SLICE);
+    QP_ASSERT(!h.gradient || (dhidden.n_row == hidden.n_row && dhidden.n_col == hidden.n_col));
+    take_scratch(&h);
+    for (int64_t first = 0; first < hidden.n_row; first += MAX_ROW) {
+        const int64_t n = qp_cpu_min(hidden.n_row - first, MAX_ROW);
+        h.rows = qp_cpu_cut(n, ROWS);
+        h.target = qp_cpu_i32(target) + first;
+        QP_TRY(get_products(&h));
+        start_rows(q, &h, first, n);
+        QP_TRY(run_rows(&h));
+#pragma omp parallel for num_threads(qp_cpu_threads(q, n *hidden.n_col))
+        for (int64_t r = 0; r < n; r++)
+            write_row(&h, r, first + r, qp_cpu_f32(logprob), qp_cpu_f32(entropy), dhidden,
+                      (float *)(h.lane + (size_t)omp_get_thread_num() * h.lane_bytes));
+    }
+    return NULL;
+}

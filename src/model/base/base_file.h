@@ -1,0 +1,88 @@
+/**
+ * \file base_file.h
+ * base.h5: weights, scales, config and tokenizer of a model in one file. Format "base", version 1.
+ *
+ * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; config (JSON text of
+ * qp_llama_config_t, names as in HF config.json; eos_token_id is a list where there are several);
+ * base_id (XXH3 over all data-set checksums in name order, as hex text); source (what it was
+ * imported from). Each data set has its checksum:
+ *
+ * - /tensors/<HF name>, e.g. model.layers.0.self_attn.q_proj.weight: row-major [n_out, n_in] as in
+ *   HF; lm_head.weight is absent when tied. Linears: int8 (int8 kinds; columns rotated in "int8"),
+ *   bf16 or fp32. Embeddings and lm_head: bf16, or fp32 in an fp32 base. Norms and biases: fp32.
+ * - /tensors/<HF name>_scale: [n_out] fp32, absmax/127 of each row; int8 linears only.
+ * - /score/weight: [n_score, d_model] fp32; head of a merged reward model only.
+ * - /tokenizer/kind, model, config: as qp_tokenizer_files_t.
+ * - /generation_config: the text of generation_config.json, where the model had one.
+ */
+#ifndef QP_MODEL_BASE_BASE_FILE_H
+#define QP_MODEL_BASE_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/eos.h"
+#include "base/error.h"
+#include "compute/ops.h"
+#include "h5/h5.h"
+#include "model/llama/llama.h"
+#include "text/tokenizer.h"
+
+/** The precision of a base is the kind of its linears: "fp32", "bf16", "int8" or "llm_int8". */
+const char *qp_precision_name(qp_weight_kind_t precision);
+qp_error_t qp_precision_parse(const char *name, qp_weight_kind_t *precision);
+
+/** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that
+ * divides it. */
+int64_t qp_hadamard_block(int64_t n_in);
+/** Rotates one row in place: block-diagonal orthonormal Hadamard (its own inverse). */
+void qp_hadamard_row(float *row, int64_t n);
+/** absmax int8 of one row: q = rn(127 x / absmax), returns scale = absmax / 127 (0 for a zero row).
+ */
+float qp_quantise_row(const float *row, int64_t n, int8_t *q);
+
+enum { QP_BASE_VERSION = 1 };
+
+/** What stands at the root of a base file; fields owned (fini). */
+typedef struct {
+    qp_llama_config_t config;
+    qp_weight_kind_t precision;
+    uint64_t base_id;
+    char *source;
+} qp_base_info_t;
+/** Reads and checks the root of an open base file. Rank-local. */
+qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
+void qp_base_info_fini(qp_base_info_t *info);
+/** The tokenizer of an open base file; QP_INPUT if it has none. Rank-local. */
+qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
+/** Root and tokenizer of the base at \a path; info is the caller's (fini) in any case. Rank-local.
+ */
+qp_error_t qp_base_header_read(const char *path, qp_base_info_t *info, qp_tokenizer_t **tokenizer);
+/** Its generation_config.json (qp_free), or NULL. Rank-local. */
+qp_error_t qp_base_generation_read(const qp_h5_t *file, char **text);
+
+/** Stored type of a class of tensors in a base of this precision. */
+qp_dtype_t qp_base_dtype(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
+/** True if tensors of this class have row scales beside them. */
+bool qp_base_has_scale(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
+
+/** Streaming writer of a base (serial): rows of each tensor arrive in fp32, in table order. */
+typedef struct qp_base_writer qp_base_writer_t;
+qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
+                                 qp_weight_kind_t precision, const char *source,
+                                 qp_base_writer_t **writer);
+/** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates,
+ * quantises, checks NaN. */
+qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
+                               const float *rows);
+qp_error_t qp_base_writer_tokenizer(qp_base_writer_t *writer, const qp_tokenizer_files_t *files);
+qp_error_t qp_base_writer_generation(qp_base_writer_t *writer, const char *text);
+/** Stores a score head [n_score, d_model] beside the table. */
+qp_error_t qp_base_writer_score(qp_base_writer_t *writer, int64_t n_score, int64_t d_model,
+                                const float *score);
+/** All rows must have arrived. Writes base_id, fsyncs, renames. Destroys the writer either way. */
+qp_error_t qp_base_writer_commit(qp_base_writer_t **writer);
+void qp_base_writer_abandon(qp_base_writer_t **writer);
+
+#endif

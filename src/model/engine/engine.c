@@ -1,0 +1,161 @@
+#include "base/mem.h"
+#include "base/minmax.h"
+#include "model/engine/engine_state.h"
+#include "model/pass/workspace.h"
+
+static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
+{
+    const qp_llama_config_t *config = &engine->base->config;
+    const bool int8 = engine->config.kv_cache_dtype == QP_KV_CACHE_INT8;
+    const qp_dtype_t dtype = int8 ? QP_I8 : engine->flow.dtype;
+    const int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN, n_head = config->n_kv_head;
+    for (int64_t l = 0; l < config->n_layer; l++) {
+        qp_kv_t *kv = &engine->kv[l];
+        *kv = (qp_kv_t){.block_len = QP_KV_BLOCK_LEN};
+        kv->k = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        kv->v = qp_arena_mat(arena, dtype, n_row, n_head * config->head_dim);
+        if (int8) {
+            kv->k_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+            kv->v_scale = qp_arena_mat(arena, QP_F32, n_row, n_head);
+        }
+    }
+}
+
+/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid */
+static size_t descriptor_bytes(const qp_engine_t *engine)
+{
+    return 3 * qp_descriptor_bytes(engine->max_token) + qp_descriptor_bytes(engine->max_seq + 1) +
+           qp_descriptor_bytes(engine->max_seq) +
+           qp_descriptor_bytes(engine->max_seq * engine->table_ld) +
+           3 * qp_descriptor_bytes(engine->config.max_active);
+}
+
+static size_t lay_out(qp_engine_t *engine, const qp_lora_config_t *lora, qp_dptr_t start)
+{
+    const qp_llama_config_t *config = &engine->base->config;
+    int64_t n = engine->max_token, n_seq = engine->config.max_active;
+    qp_arena_t arena = {.start = start};
+    lay_out_cache(engine, &arena);
+    engine->state = qp_layer_state_take(&arena, engine->base, NULL, n);
+    engine->residual = engine->state.mid; /* one residual runs through the layers in place */
+    engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, lora, n, false);
+    engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
+    engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
+    engine->rstd = qp_arena_vector(&arena, n_seq);
+    engine->result = qp_arena_vector(&arena, 2 * n_seq);
+    engine->descriptor.device = qp_arena_take(&arena, descriptor_bytes(engine));
+    return arena.used_bytes;
+}
+
+static void allocate_host(qp_engine_t *engine)
+{
+    int64_t n = engine->max_token, n_seq = engine->config.max_active;
+    engine->slot = QP_NEW("engine", qp_slot_t, n_seq);
+    for (int64_t s = 0; s < n_seq; s++)
+        engine->slot[s].block = QP_NEW("engine", int32_t, engine->table_ld);
+    engine->free_block = QP_NEW("engine", int32_t, engine->n_block);
+    engine->n_holder = QP_NEW("engine", int32_t, engine->n_block);
+    engine->draw_slot = QP_NEW("engine", qp_slot_t *, n_seq);
+    engine->host_token = QP_NEW("engine", int32_t, n);
+    engine->host_position = QP_NEW("engine", int32_t, n);
+    engine->host_sample = QP_NEW("engine", uint32_t, n);
+    engine->host_cu_seqlens = QP_NEW("engine", int32_t, engine->max_seq + 1);
+    engine->host_past = QP_NEW("engine", int32_t, engine->max_seq);
+    engine->host_table = QP_NEW("engine", int32_t, engine->max_seq * engine->table_ld);
+    engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
+    engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
+    engine->draw_forbid = QP_NEW("engine", uint32_t, n_seq);
+    engine->host_result = QP_NEW("engine", int32_t, 2 * n_seq);
+    qp_descriptor_init(&engine->descriptor, engine->descriptor.device, descriptor_bytes(engine));
+    engine->map.n_past = engine->host_past;
+    engine->map.block_table = engine->host_table;
+    engine->map.table_ld = engine->table_ld;
+}
+
+/* A prompt that is longer than max_prefill is computed alone; the rest is decoding. */
+int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length)
+{
+    return qp_max_i64(config->max_prefill, max_length) + config->max_active;
+}
+
+/* Everything but memory. */
+static qp_engine_t *prepare(const qp_base_t *base, const qp_lora_config_t *lora,
+                            const qp_generate_config_t *config, int64_t max_length, size_t *bytes)
+{
+    qp_engine_t *engine = QP_NEW("engine", qp_engine_t, 1);
+    engine->base = base;
+    engine->config = *config;
+    engine->max_length = max_length;
+    engine->max_token = qp_engine_max_token(config, max_length);
+    engine->max_seq = 2 * config->max_active;
+    engine->table_ld = (max_length + QP_KV_BLOCK_LEN - 1) / QP_KV_BLOCK_LEN;
+    engine->n_block = engine->table_ld * config->max_active;
+    engine->flow = qp_flow(base);
+    engine->kv = QP_NEW("engine", qp_kv_t, base->config.n_layer);
+    *bytes = lay_out(engine, lora, (qp_dptr_t){0});
+    return engine;
+}
+
+size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
+                       const qp_generate_config_t *config, int64_t max_length)
+{
+    size_t bytes;
+    qp_engine_t *engine = prepare(base, lora, config, max_length, &bytes);
+    qp_engine_destroy(&engine);
+    return bytes;
+}
+
+/* The cache gets its pages now, not token by token. */
+static qp_error_t allocate(qp_engine_t *engine, size_t bytes)
+{
+    qp_device_t *device = engine->base->device;
+    QP_TRY(device->ops->alloc(device, "engine", bytes, &engine->storage));
+    return device->ops->zero(qp_device_queue(device), engine->storage, bytes);
+}
+
+qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
+                            const qp_generate_config_t *config, int64_t max_length,
+                            const qp_workspace_t *ws, qp_engine_t **engine)
+{
+    size_t bytes;
+    *engine = NULL;
+    if (max_length > base->rope.n_row)
+        return QP_ERROR(QP_INPUT,
+                        "answers of up to %lld tokens with their prompts, but the base "
+                        "was loaded for %lld positions",
+                        (long long)max_length, (long long)base->rope.n_row);
+    *engine = prepare(base, lora, config, max_length, &bytes);
+    qp_error_t error = NULL;
+    (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
+    if ((*engine)->borrowed)
+        (*engine)->storage = ws->storage;
+    else
+        error = allocate(*engine, bytes);
+    if (error != NULL) {
+        qp_engine_destroy(engine);
+        return error;
+    }
+    lay_out(*engine, lora, (*engine)->storage);
+    allocate_host(*engine);
+    return NULL;
+}
+
+void qp_engine_destroy(qp_engine_t **out)
+{
+    qp_engine_t *engine = *out;
+    if (engine == NULL)
+        return;
+    if (!engine->borrowed)
+        engine->base->device->ops->release(engine->base->device, &engine->storage);
+    for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
+        qp_free(engine->slot[s].block);
+    void *host[] = {engine->slot,        engine->free_block,      engine->n_holder,
+                    engine->draw_slot,   engine->host_token,      engine->host_position,
+                    engine->host_sample, engine->host_cu_seqlens, engine->host_past,
+                    engine->host_table,  engine->draw_sample,     engine->draw_position,
+                    engine->draw_forbid, engine->host_result,     engine->kv};
+    qp_descriptor_fini(&engine->descriptor);
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        qp_free(host[i]);
+    QP_FREE(*out);
+}

@@ -1,0 +1,212 @@
+#include <string.h>
+
+#include "base/mem.h"
+#include "model/engine/engine_state.h"
+
+static qp_error_t check_requests(const qp_engine_run_t *run)
+{
+    const qp_engine_t *engine = run->engine;
+    for (int64_t i = 0; i < run->n_request; i++) {
+        const qp_request_t *request = &run->request[i];
+        int64_t n_new = qp_engine_longest_answer(engine, request);
+        if (request->n_prompt < 1)
+            return QP_ERROR(QP_INPUT, "prompt %lld is empty", (long long)i);
+        if (request->n_prompt + n_new > engine->max_length)
+            return QP_ERROR(
+                QP_INPUT,
+                "prompt %lld has %lld tokens and may get %lld more, the longest sequence "
+                "allowed is %lld",
+                (long long)i, (long long)request->n_prompt, (long long)n_new,
+                (long long)engine->max_length);
+        for (int64_t t = 0; t < request->n_prompt; t++)
+            if (request->prompt[t] < 0 || request->prompt[t] >= engine->base->config.n_vocab)
+                return QP_ERROR(QP_INPUT, "prompt %lld: token %d, the model has %lld", (long long)i,
+                                request->prompt[t], (long long)engine->base->config.n_vocab);
+    }
+    return NULL;
+}
+
+/* --- building a batch ------------------------------------------------------------------------- */
+
+static int64_t n_known(const qp_slot_t *slot)
+{
+    return slot->request->n_prompt + slot->request->n_token;
+}
+
+static int32_t token_at(const qp_request_t *request, int64_t t)
+{
+    return t < request->n_prompt ? request->prompt[t] : request->token[t - request->n_prompt];
+}
+
+/* Tokens [from, end) of the slot as a sequence of the batch. */
+static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from, int64_t end)
+{
+    int64_t seq = engine->n_seq++;
+    for (int64_t t = from, i = engine->n_token; t < end; t++, i++) {
+        engine->host_token[i] = token_at(slot->request, t);
+        engine->host_position[i] = (int32_t)t;
+        engine->host_sample[i] = slot->request->sample;
+    }
+    engine->n_token += end - from;
+    engine->host_past[seq] = (int32_t)from;
+    engine->host_cu_seqlens[seq + 1] = (int32_t)engine->n_token;
+    memcpy(engine->host_table + seq * engine->table_ld, slot->block,
+           qp_bytes(slot->n_block, sizeof *slot->block));
+}
+
+/*
+ * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
+ * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
+ */
+static qp_error_t build_batch(qp_engine_t *engine)
+{
+    qp_slot_t *end = engine->slot + engine->config.max_active;
+    engine->n_token = engine->n_seq = engine->n_draw = 0;
+    engine->host_cu_seqlens[0] = 0;
+    for (qp_slot_t *slot = engine->slot; slot < end; slot++) {
+        if (!slot->active)
+            continue;
+        int64_t n = n_known(slot), draw = engine->n_draw++;
+        QP_TRY(qp_engine_reserve(engine, slot, n));
+        engine->draw_slot[draw] = slot;
+        engine->draw_sample[draw] = slot->request->sample;
+        engine->draw_position[draw] = (uint32_t)n;
+        engine->draw_forbid[draw] = slot->request->n_token < engine->config.min_new_tokens;
+        add_tokens(engine, slot, n - 1, n);
+    }
+    for (qp_slot_t *slot = engine->slot; slot < end; slot++)
+        if (slot->active) {
+            int64_t n = n_known(slot);
+            if (slot->n_past < n - 1)
+                add_tokens(engine, slot, slot->n_past, n - 1);
+            slot->n_past = n;
+        }
+    engine->map.n_seq = engine->n_seq;
+    engine->map.n_decode = engine->n_draw;
+    return NULL;
+}
+
+/* --- one batch through the model -------------------------------------------------------------- */
+
+static qp_error_t upload_batch(qp_engine_t *engine)
+{
+    qp_descriptor_t *d = &engine->descriptor;
+    const int64_t n_token = engine->n_token, n_seq = engine->n_seq, n_draw = engine->n_draw;
+    qp_descriptor_clear(d);
+    engine->token = qp_descriptor_put(d, engine->host_token, n_token);
+    engine->flow.batch =
+        (qp_ragged_t){.n_token = n_token,
+                      .n_seq = n_seq,
+                      .cu_seqlens_host = engine->host_cu_seqlens,
+                      .cu_seqlens = qp_descriptor_put(d, engine->host_cu_seqlens, n_seq + 1),
+                      .position = qp_descriptor_put(d, engine->host_position, n_token),
+                      .sample = qp_descriptor_put(d, engine->host_sample, n_token)};
+    engine->map.n_past_device = qp_descriptor_put(d, engine->host_past, n_seq);
+    engine->map.block_table_device =
+        qp_descriptor_put(d, engine->host_table, n_seq * engine->table_ld);
+    engine->draw_sample_at = qp_descriptor_put(d, engine->draw_sample, n_draw);
+    engine->draw_position_at = qp_descriptor_put(d, engine->draw_position, n_draw);
+    engine->draw_forbid_at = qp_descriptor_put(d, engine->draw_forbid, n_draw);
+    return qp_descriptor_send(d, engine->flow.q);
+}
+
+/* Logits of the last token of every active sequence. */
+static qp_error_t forward(qp_engine_t *engine)
+{
+    const qp_flow_t *flow = &engine->flow;
+    const qp_ops_t *ops = flow->ops;
+    const qp_base_t *base = engine->base;
+    QP_TRY(upload_batch(engine));
+    qp_mat_t residual = qp_flow_mat(flow, engine->residual, base->config.d_model);
+    QP_TRY(ops->embed(flow->q, residual, base->embedding, engine->token));
+    for (int64_t l = 0; l < base->config.n_layer; l++)
+        QP_TRY(qp_layer_forward(flow, l, &engine->state, residual, residual));
+    qp_mat_t last = qp_mat_rows(residual, 0, engine->n_draw);
+    qp_mat_t hidden = qp_mat_rows(engine->hidden, 0, engine->n_draw);
+    qp_input_t norm = qp_layer_norm(flow, last, base->norm, engine->rstd);
+    norm.copy = hidden;
+    QP_TRY(ops->input(flow->q, &norm));
+    return ops->lm_logits(flow->q, qp_mat_rows(engine->logits, 0, engine->n_draw), hidden,
+                          base->lm_head);
+}
+
+static qp_error_t draw(qp_engine_run_t *run)
+{
+    qp_engine_t *engine = run->engine;
+    const qp_ops_t *ops = engine->flow.ops;
+    qp_queue_t *q = engine->flow.q;
+    const qp_generate_config_t *config = &engine->config;
+    qp_sampling_t sampling = {.temperature = config->do_sample ? (float)config->temperature : 0.0f,
+                              .top_k = config->do_sample ? config->top_k : 0,
+                              .top_p = config->do_sample ? (float)config->top_p : 1.0f,
+                              .forbidden = run->eos};
+    const size_t bytes = qp_bytes(engine->n_draw, sizeof(int32_t));
+    QP_TRY(ops->sample(q, engine->result, qp_dptr_at(engine->result, bytes),
+                       qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
+                       engine->draw_sample_at, engine->draw_position_at, engine->draw_forbid_at));
+    return ops->download(q, engine->host_result, engine->result, 2 * bytes);
+}
+
+/* Hands the drawn tokens to their requests. */
+static qp_error_t accept(qp_engine_run_t *run)
+{
+    qp_engine_t *engine = run->engine;
+    for (int64_t s = 0; s < engine->n_draw; s++) {
+        qp_slot_t *slot = engine->draw_slot[s];
+        qp_request_t *request = slot->request;
+        const int32_t drawn = engine->host_result[s];
+        if (drawn < 0)
+            return QP_ERROR(QP_INPUT,
+                            "answer %u, position %u: the model gives a logit that is NaN or "
+                            "infinite (weights that are broken, or training that has diverged: a "
+                            "smaller optim.lr may help)",
+                            engine->draw_sample[s], engine->draw_position[s]);
+        request->token[request->n_token] = drawn;
+        memcpy(&request->logprob[request->n_token], &engine->host_result[engine->n_draw + s],
+               sizeof(float));
+        request->n_token++;
+        request->stopped = qp_eos_has(run->eos, drawn);
+        slot->active =
+            !request->stopped && request->n_token < qp_engine_longest_answer(engine, request);
+        if (!slot->active)
+            run->n_active--;
+    }
+    return NULL;
+}
+
+static qp_error_t answer_all(qp_engine_run_t *run)
+{
+    qp_engine_t *engine = run->engine;
+    while (run->next < run->n_request || run->n_active > 0) {
+        qp_engine_admit(run);
+        QP_TRY(build_batch(engine));
+        QP_TRY(forward(engine));
+        QP_TRY(draw(run));
+        QP_TRY(accept(run));
+    }
+    return NULL;
+}
+
+qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
+                         int64_t n_request, const qp_eos_t *eos, const qp_philox_key_t *key)
+{
+    qp_engine_run_t run = {
+        .engine = engine, .request = request, .n_request = n_request, .eos = eos, .key = *key};
+    run.key.site = QP_SITE_SAMPLING;
+    QP_ASSERT(role->base == engine->base);
+    engine->flow.adapter = role->adapter;
+    engine->flow.kv = engine->kv;
+    engine->flow.map = &engine->map;
+    for (int64_t i = 0; i < n_request; i++) {
+        request[i].token = NULL;
+        request[i].logprob = NULL;
+        request[i].n_token = request[i].n_shared = 0;
+        request[i].stopped = false;
+    }
+    QP_TRY(check_requests(&run));
+    qp_engine_clear(engine); /* another role's rows are of no use */
+    run.turn = qp_engine_turns(request, n_request);
+    qp_error_t error = answer_all(&run);
+    qp_free(run.turn);
+    return error;
+}

@@ -1,0 +1,237 @@
+#include "train/report/plot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
+
+extern char **environ;
+
+/* The panels that a picture may have, in order: a title and the columns drawn in it. The first
+ * MAX_PANEL of which some run has data are drawn. */
+enum { MAX_CURVE = 4, MAX_PANEL = 6 };
+static const struct {
+    const char *title;
+    bool log_scale;
+    const char *column[MAX_CURVE];
+} panel[] = {
+    {"reward", false, {"ppo/mean_scores", "eval_reward_mean"}},
+    {"KL to the reference", false, {"objective/kl"}},
+    {"loss", false, {"loss", "eval_loss", "ppo/loss/total"}},
+    {"accuracy",
+     false,
+     {"accuracy", "eval_accuracy", "rewards/accuracies", "eval_rewards/accuracies"}},
+    {"tokens of a response", false, {"tokens/responses_len_mean", "eval_responses_len_mean"}},
+    {"entropy", false, {"ppo/policy/entropy"}},
+    {"gradient norm", true, {"grad_norm"}},
+    {"learning rate", false, {"learning_rate"}},
+    {"tokens per second", false, {"tokens_per_second"}},
+};
+enum { N_PANEL = sizeof panel / sizeof panel[0] };
+
+/* Field \a i of a CSV line: *start and its length; false beyond the last. */
+static bool csv_field(const char *line, int i, const char **start, size_t *n)
+{
+    for (;; line++, i--) {
+        size_t length = strcspn(line, ",\r\n");
+        if (i == 0) {
+            *start = line;
+            *n = length;
+            return true;
+        }
+        line += length;
+        if (*line != ',')
+            return false;
+    }
+}
+
+/* Index of a column in the header, or -1. */
+static int csv_column(const char *text, const char *name)
+{
+    const char *field;
+    size_t n;
+    for (int i = 0; csv_field(text, i, &field, &n); i++)
+        if (strlen(name) == n && strncmp(field, name, n) == 0)
+            return i;
+    return -1;
+}
+
+/* Rows in which a column has a value that can be drawn. */
+static int64_t csv_count(const char *text, int column)
+{
+    int64_t count = 0;
+    for (const char *line = strchr(text, '\n'); line != NULL; line = strchr(line, '\n')) {
+        const char *field;
+        size_t n;
+        line++;
+        if (column >= 0 && csv_field(line, column, &field, &n) && n > 0 &&
+            strncmp(field, "nan", n) != 0)
+            count++;
+    }
+    return count;
+}
+
+/* 'text' as a gnuplot string. */
+static void quote(qp_str_t *script, const char *text)
+{
+    qp_str_putc(script, '\'');
+    for (; *text != '\0'; text++)
+        qp_str_puts(script, *text == '\'' ? "''" : (char[]){*text, '\0'});
+    qp_str_putc(script, '\'');
+}
+
+/* Name of a run: the folder its metrics.csv stands in. */
+static char *run_name(const char *path)
+{
+    char *copy = qp_strdup(path), *slash = strrchr(copy, '/');
+    if (slash == NULL)
+        return copy;
+    *slash = '\0';
+    char *last = strrchr(copy, '/');
+    char *name = qp_strdup(last != NULL ? last + 1 : copy);
+    qp_free(copy);
+    return name;
+}
+
+/* One curve after \a separator; curves of few points are drawn with them. */
+static void plot_curve(qp_str_t *script, const char *separator, const char *path,
+                       const char *column, int index, int64_t n_point)
+{
+    char *run = run_name(path), *title = qp_format("%s: %s", run, column);
+    qp_str_puts(script, separator);
+    quote(script, path);
+    qp_str_printf(script, " using 1:(valid(%d) ? $%d : NaN) with %s lw 2 title ", index + 1,
+                  index + 1, n_point < 50 ? "linespoints pt 7 ps 0.6" : "lines");
+    quote(script, title);
+    qp_free(run);
+    qp_free(title);
+}
+
+/* Whether a panel has anything to draw. */
+static bool has_data(int p, char *const *text, int n_metrics)
+{
+    for (int i = 0; i < n_metrics; i++)
+        for (int c = 0; c < MAX_CURVE && panel[p].column[c] != NULL; c++)
+            if (csv_count(text[i], csv_column(text[i], panel[p].column[c])) > 0)
+                return true;
+    return false;
+}
+
+/* The panels to draw; returns how many. */
+static int choose_panels(char *const *text, int n_metrics, int chosen[MAX_PANEL])
+{
+    int n = 0;
+    for (int p = 0; p < N_PANEL && n < MAX_PANEL; p++)
+        if (has_data(p, text, n_metrics))
+            chosen[n++] = p;
+    return n;
+}
+
+static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char *const *text,
+                       int n_metrics)
+{
+    const char *separator = "plot ";
+    qp_str_printf(script, "set title '%s'\n%s logscale y\n", panel[p].title,
+                  panel[p].log_scale ? "set" : "unset");
+    for (int i = 0; i < n_metrics; i++)
+        for (int c = 0; c < MAX_CURVE && panel[p].column[c] != NULL; c++) {
+            int column = csv_column(text[i], panel[p].column[c]);
+            int64_t n_point = csv_count(text[i], column);
+            if (n_point == 0)
+                continue;
+            plot_curve(script, separator, metrics[i], panel[p].column[c], column, n_point);
+            separator = ", ";
+        }
+    qp_str_puts(script, "\n");
+}
+
+/* Feeds a script to gnuplot's standard input: from a file, for a pipe ends the process that writes
+ * to it when gnuplot ends early. */
+static qp_error_t run_gnuplot(const qp_str_t *script, const char *output)
+{
+    FILE *input;
+    int status = -1;
+    pid_t pid;
+    posix_spawn_file_actions_t actions;
+    QP_TRY(qp_file_scratch(output, &input));
+    const bool written =
+        fwrite(script->data, 1, script->n, input) == script->n && fflush(input) == 0;
+    rewind(input);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fileno(input), STDIN_FILENO);
+    /* It warns of every curve that is flat. */
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    int failed =
+        posix_spawnp(&pid, "gnuplot", &actions, NULL, (char *[]){"gnuplot", NULL}, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    fclose(input);
+    if (failed != 0)
+        return QP_ERROR(QP_INPUT, "%s: not drawn: gnuplot cannot be started (%s)", output,
+                        strerror(failed));
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return written && status == 0 ? NULL : QP_ERROR(QP_IO, "%s: gnuplot failed", output);
+}
+
+qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output)
+{
+    bool png = qp_has_suffix(output, ".png");
+    qp_str_t script = {0};
+    qp_error_t error = NULL;
+    int chosen[MAX_PANEL];
+    if (!png && !qp_has_suffix(output, ".svg"))
+        return QP_ERROR(QP_INPUT, "%s: the name must end in .svg or .png", output);
+    char **text = QP_NEW("plot", char *, n_metrics);
+    for (int i = 0; i < n_metrics; i++) {
+        void *data;
+        size_t n_bytes;
+        QP_TRY_DONE(qp_file_read(metrics[i], &data, &n_bytes));
+        text[i] = data;
+        if (csv_column(text[i], "step") != 0) {
+            error = QP_ERROR(QP_INPUT, "%s: not a metrics.csv: its first column is not step",
+                             metrics[i]);
+            goto done;
+        }
+    }
+    const int n_panel = choose_panels(text, n_metrics, chosen);
+    if (n_panel == 0) {
+        error = QP_ERROR(QP_INPUT, "%s: holds nothing to draw", metrics[0]);
+        goto done;
+    }
+    qp_str_printf(&script, "set terminal %s\nset output ",
+                  png ? "png size 1200,800" : "svg size 1200,800 background 'white'");
+    quote(&script, output);
+    qp_str_puts(&script,
+                "\nset termoption noenhanced\nset datafile separator ','\n"
+                "set key autotitle columnhead above\nset grid lc rgb '#dddddd'\nset border 3\n"
+                "set tics nomirror\nset xlabel 'step'\n");
+    qp_str_printf(&script, "set multiplot layout %d,2\n", (n_panel + 1) / 2);
+    for (int p = 0; p < n_panel; p++)
+        plot_panel(&script, chosen[p], metrics, text, n_metrics);
+    qp_str_puts(&script, "unset multiplot\n");
+    error = run_gnuplot(&script, output);
+done:
+    for (int i = 0; i < n_metrics; i++)
+        qp_free(text[i]);
+    qp_free(text);
+    qp_str_fini(&script);
+    return error;
+}
+
+void qp_plot_try(const char *const *metrics, int n_metrics, const char *output)
+{
+    qp_error_t error = qp_plot(metrics, n_metrics, output);
+    if (error == NULL)
+        qp_log_info("curves: %s", output);
+    else
+        qp_log_info("%s", error->message);
+    qp_error_destroy(&error);
+}

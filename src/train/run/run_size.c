@@ -1,0 +1,208 @@
+/* How large a run is: rows, answers, adapters, and the memory that they take. */
+#include <string.h>
+
+#include "base/mem.h"
+#include "base/minmax.h"
+#include "base/str.h"
+#include "train/micro/accumulate.h"
+#include "train/run/run_impl.h"
+
+/* Queries of shards are answered by the policy and the answers get rewards. */
+bool qp_run_rolls_out(const qp_run_t *run)
+{
+    const qp_dataset_t *data = run->given.train != NULL ? run->given.train : run->given.eval;
+    return data != NULL && strcmp(qp_dataset_kind(data), "prompt") == 0;
+}
+
+int64_t qp_run_max_token(const qp_run_t *run)
+{
+    return run->settings->batch.micro_sequences * run->size.row_tokens;
+}
+
+/* What the engine must serve: prompts, and queries of a step. */
+static void size_engine(qp_run_t *run)
+{
+    const qp_settings_t *s = run->settings;
+    int64_t n_answer = run->given.prompts.n * run->size.generate.num_return_sequences;
+    if (run->given.prompts.n > 0)
+        run->size.n_generate = run->given.prompts.longest + run->size.answer_tokens;
+    run->size.generate.max_new_tokens = run->size.answer_tokens;
+    if (qp_run_rolls_out(run)) {
+        const int64_t n_rank = qp_comm_size(run->comm);
+        n_answer = qp_max_i64(n_answer, (s->batch.global_sequences + n_rank - 1) / n_rank);
+        run->size.n_generate =
+            qp_max_i64(run->size.n_generate, s->data.seq_length + qp_settings_max_response(s));
+        run->size.generate.max_new_tokens =
+            qp_max_i64(run->size.answer_tokens, qp_settings_max_response(s));
+    }
+    if (run->size.n_generate > 0 && run->size.generate.max_active > n_answer)
+        run->size.generate.max_active = n_answer;
+}
+
+/* The longest sequence that attention sees of a data set; with an answer, where there are any. */
+static int64_t longest_sequence(const qp_run_t *run, const qp_dataset_t *data)
+{
+    const qp_data_config_t *config = &run->settings->data;
+    if (data == NULL)
+        return 0;
+    const int64_t longest = qp_dataset_longest(data), cut = config->seq_length;
+    if (config->packing == QP_PACK_CONTAMINATED && strcmp(qp_dataset_kind(data), "sft") == 0)
+        return cut; /* a row is one sequence */
+    return (longest < cut ? longest : cut) +
+           (qp_run_rolls_out(run) ? qp_settings_max_response(run->settings) + 1 : 0);
+}
+
+/* A model with a sliding window is computed without it while nothing is longer. */
+static qp_error_t check_windows(const qp_run_t *run)
+{
+    const char *with_answer = qp_run_rolls_out(run) ? " with its answer" : "";
+    const struct {
+        const char *what, *with;
+        int64_t n_token;
+    } all[] = {
+        {"the longest sequence of data.train", with_answer,
+         longest_sequence(run, run->given.train)},
+        {"the longest sequence of data.eval", with_answer, longest_sequence(run, run->given.eval)},
+        {"the longest prompt with its answer", "",
+         run->given.prompts.n > 0 ? run->given.prompts.longest + run->size.answer_tokens : 0},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        char *what = qp_format("%s%s", all[i].what, all[i].with);
+        qp_error_t error = qp_llama_check_length(&run->given.info.config, what, all[i].n_token);
+        if (error == NULL && i < 2 && run->given.scorer != NULL)
+            error = qp_scorer_check_length(run->given.scorer, what, all[i].n_token);
+        qp_free(what);
+        QP_TRY(error);
+    }
+    return NULL;
+}
+
+/* Rows, answers, and the positions that they take. */
+qp_error_t qp_run_size(qp_run_t *run)
+{
+    const qp_settings_t *s = run->settings;
+    const qp_dataset_t *data = run->given.train != NULL ? run->given.train : run->given.eval;
+    int64_t row = data != NULL ? s->data.seq_length : 0, most = run->given.info.config.max_position;
+    size_engine(run);
+    if (qp_run_rolls_out(run)) /* a reward model may want an EOS behind an answer */
+        row += qp_settings_max_response(s) + 1;
+    run->size.row_tokens = data != NULL ? row * qp_dataset_sequences_per_sample(data) : 0;
+    run->size.n_position = qp_max_i64(run->size.n_generate, row);
+    if (run->size.n_position > most)
+        return QP_ERROR(QP_INPUT, "%s is %lld tokens, but the base has %lld positions",
+                        qp_run_rolls_out(run)        ? "data.seq_length with the longest answer"
+                        : row > run->size.n_generate ? "data.seq_length"
+                                                     : "the longest prompt with its answer",
+                        (long long)run->size.n_position, (long long)most);
+    QP_TRY(check_windows(run));
+    return run->given.scorer != NULL ? qp_scorer_check(run->given.scorer, row) : NULL;
+}
+
+qp_lora_config_t qp_run_widest_lora(const qp_run_t *run)
+{
+    const qp_lora_config_t *const others[] = {
+        run->given.rival_lora.init != NULL ? &run->given.rival_lora : NULL,
+        run->given.scorer != NULL ? qp_scorer_shared_lora(run->given.scorer) : NULL};
+    qp_lora_config_t widest = run->settings->lora;
+    for (int i = 0; i < 2; i++) {
+        if (others[i] == NULL)
+            continue;
+        widest.r = qp_max_i64(widest.r, others[i]->r);
+        for (int l = 0; l < QP_N_LINEAR; l++)
+            widest.target[l] |= others[i]->target[l];
+    }
+    return widest;
+}
+
+/* What the backend keeps besides what it is given. */
+static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
+{
+    const qp_llama_config_t *c = &run->given.info.config;
+    qp_pass_size_t size = {
+        .n_token = n_token,
+        .d_model = c->d_model,
+        .n_vocab = c->n_vocab,
+        .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
+        .backward = qp_method_trains(run->settings->job.method),
+        .outliers = run->given.info.precision == QP_WEIGHT_LLM_INT8};
+    for (int g = 0; g < QP_N_GROUP; g++) {
+        int64_t n_in = qp_group_n_in(c, (qp_group_t)g), n_out = qp_group_n_out(c, (qp_group_t)g);
+        int64_t n = n_in > n_out ? n_in : n_out;
+        size.widest = n > size.widest ? n : size.widest;
+    }
+    return run->device->ops->scratch_bytes(run->device, &size);
+}
+
+/* Chooses what to recompute; returns the bytes of the workspace. An engine that does not fit into
+ * it comes beside it. */
+static size_t choose_workspace(qp_run_t *run, const qp_base_t *sketch, const qp_lora_config_t *lora,
+                               int64_t max_token, size_t engine)
+{
+    run->size.recompute = (qp_recompute_t)run->settings->device.recompute;
+    if (run->size.recompute == QP_RECOMPUTE_AUTO) {
+        const size_t all = qp_workspace_bytes(sketch, lora, max_token, QP_RECOMPUTE_NONE);
+        const size_t beside = engine > all ? engine : 0;
+        run->size.recompute = qp_memory_plan_fits(&run->plan, run->comm, all + beside)
+                                  ? QP_RECOMPUTE_NONE
+                                  : QP_RECOMPUTE_LAYER;
+    }
+    return qp_workspace_bytes(sketch, lora, max_token, run->size.recompute);
+}
+
+/* A reward model of its own. */
+static void plan_scorer(qp_run_t *run, int64_t max_token)
+{
+    const qp_scorer_bytes_t bytes =
+        qp_scorer_bytes(run->given.scorer, run->device, run->size.n_position, max_token);
+    if (bytes.base == 0)
+        return;
+    qp_memory_plan_add(&run->plan, "reward base", bytes.base, run->device->host_addressable);
+    qp_memory_plan_add(&run->plan, "reward model", bytes.model, false);
+}
+
+/* Fills the memory plan and chooses what to recompute. */
+qp_error_t qp_run_plan(qp_run_t *run)
+{
+    const qp_settings_t *s = run->settings;
+    qp_memory_plan_t *plan = &run->plan;
+    /* The sizes follow from the header of the base; its tensors are not there yet. */
+    const qp_base_t sketch = {.config = run->given.info.config,
+                              .precision = run->given.info.precision,
+                              .base_id = run->given.info.base_id,
+                              .device = run->device};
+    const int64_t max_token = qp_run_max_token(run);
+    const qp_lora_config_t widest = qp_run_widest_lora(run);
+    run->size.n_param = qp_lora_n_param(&run->given.info.config, &s->lora) +
+                        qp_head_n_param(run->given.head.kind, run->given.info.config.d_model);
+    qp_memory_plan_add(plan, "base",
+                       qp_base_bytes(run->device, &run->given.info, run->size.n_position),
+                       run->device->host_addressable);
+    if (run->given.has_adapter)
+        qp_memory_plan_add(plan, "adapter", qp_bytes(run->size.n_param, 2 * sizeof(float) + 2),
+                           false);
+    if (qp_method_trains(s->job.method)) {
+        qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(run->size.n_param), false);
+        qp_memory_plan_add(plan, "gradient sums",
+                           qp_accumulator_bytes(qp_comm_size(run->comm), qp_settings_n_micro(s),
+                                                run->size.n_param),
+                           false);
+    }
+    if (run->given.scorer != NULL)
+        plan_scorer(run, max_token);
+    const int64_t n_engine = run->size.n_generate > 0
+                                 ? qp_engine_max_token(&run->size.generate, run->size.n_generate)
+                                 : 0;
+    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, qp_max_i64(max_token, n_engine)), false);
+    const size_t engine =
+        run->size.n_generate > 0
+            ? qp_engine_bytes(&sketch, &widest, &run->size.generate, run->size.n_generate)
+            : 0;
+    size_t workspace = 0;
+    if (max_token > 0)
+        workspace = choose_workspace(run, &sketch, &widest, max_token, engine);
+    if (engine > workspace) /* else it takes the workspace's memory */
+        qp_memory_plan_add(plan, "KV cache", engine, false);
+    if (max_token > 0)
+        qp_memory_plan_add(plan, "workspace", workspace, false);
+    return NULL;
+}
