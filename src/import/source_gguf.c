@@ -106,22 +106,37 @@ static qp_error_t derive_llama3(const qp_gguf_t *gguf, const qp_gguf_tensor_t *t
     return NULL;
 }
 
-static qp_error_t read_linear_scaling(const qp_gguf_t *gguf, qp_llama_config_t *c)
+/* As llama.cpp has it: without a type it is linear, without a factor (or with 0) there is none. */
+static qp_error_t read_scaling(const qp_gguf_t *gguf, qp_llama_config_t *c)
 {
+    static const char type_key[] = KEY("rope.scaling.type");
+    const char *key = KEY("rope.scaling.factor");
     char *type = NULL;
-    QP_TRY(qp_gguf_get_str(gguf, KEY("rope.scaling.type"), &type));
-    bool none = strcmp(type, "none") == 0, linear = strcmp(type, "linear") == 0;
+    double factor = 0.0;
+    if (qp_gguf_has(gguf, type_key))
+        QP_TRY(qp_gguf_get_str(gguf, type_key, &type));
+    const bool none = type != NULL && strcmp(type, "none") == 0;
+    const bool linear = type == NULL || strcmp(type, "linear") == 0;
     qp_error_t error = NULL;
-    if (linear) {
-        c->rope_scaling = QP_ROPE_LINEAR;
-        error = qp_gguf_get_f64(gguf, KEY("rope.scaling.factor"), &c->rope_factor);
-    } else if (!none) {
+    if (!none && !linear)
         error = QP_ERROR(QP_INPUT,
                          "%s: rope scaling is \"%s\"; Quipu supports default, linear and llama3",
                          qp_gguf_path(gguf), type);
-    }
     qp_free(type);
-    return error;
+    QP_TRY(error);
+    if (!qp_gguf_has(gguf, key))
+        key = KEY("rope.scale_linear"); /* its old name */
+    if (none || !qp_gguf_has(gguf, key))
+        return NULL;
+    QP_TRY(qp_gguf_get_f64(gguf, key, &factor));
+    if (!(factor >= 0.0) || isinf(factor))
+        return QP_ERROR(QP_INPUT, "%s: %s is %g, expected a number above 0", qp_gguf_path(gguf),
+                        key, factor);
+    if (factor > 0.0 && factor != 1.0) {
+        c->rope_scaling = QP_ROPE_LINEAR;
+        c->rope_factor = factor;
+    }
+    return NULL;
 }
 
 static qp_error_t read_rope(const qp_gguf_t *gguf, qp_llama_config_t *c)
@@ -136,9 +151,12 @@ static qp_error_t read_rope(const qp_gguf_t *gguf, qp_llama_config_t *c)
     if (n_rotated != c->head_dim || !(c->rope_theta > 0.0))
         return QP_ERROR(QP_INPUT, "%s: rope of %ld of %ld dimensions with base %g is not supported",
                         qp_gguf_path(gguf), (long)n_rotated, (long)c->head_dim, c->rope_theta);
-    if (qp_gguf_has(gguf, KEY("rope.scaling.type")))
-        QP_TRY(read_linear_scaling(gguf, c));
+    QP_TRY(read_scaling(gguf, c));
     const qp_gguf_tensor_t *factors = qp_gguf_find(gguf, rope_factors);
+    if (factors != NULL && c->rope_scaling != QP_ROPE_DEFAULT)
+        return QP_ERROR(QP_INPUT,
+                        "%s: has %s beside a rope scaling factor of %g; Quipu supports one",
+                        qp_gguf_path(gguf), rope_factors, c->rope_factor);
     return factors != NULL ? derive_llama3(gguf, factors, c) : NULL;
 }
 

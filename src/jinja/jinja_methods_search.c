@@ -187,7 +187,8 @@ static qp_error_t add_part(parts_t *p, const char *begin, const char *end)
     return qp_jinja_push(p->run, &p->parts, &part);
 }
 
-/* At most \a limit cuts at white space, from the left; empty parts do not count. */
+/* At most \a limit cuts at white space, from the left; empty parts do not count. What is left keeps
+ * the space at its far end, as Python has it. */
 static qp_error_t split_space(parts_t *p, const char *at, const char *end, int64_t limit)
 {
     while (true) {
@@ -198,11 +199,8 @@ static qp_error_t split_space(parts_t *p, const char *at, const char *end, int64
         const char *stop = at;
         while (stop < end && qp_jinja_space_at(stop, end) == 0)
             stop += qp_utf8_length(*stop);
-        if (limit-- == 0) {
-            for (size_t n; (n = qp_jinja_space_before(at, end)) > 0;)
-                end -= n;
+        if (limit-- == 0)
             return add_part(p, at, end);
-        }
         QP_TRY(add_part(p, at, stop));
         at = stop;
     }
@@ -221,11 +219,8 @@ static qp_error_t split_space_right(parts_t *p, const char *at, const char *end,
             while (((unsigned char)*start & 0xc0) == 0x80)
                 start--;
         }
-        if (limit-- == 0) {
-            for (size_t n; (n = qp_jinja_space_at(at, end)) > 0;)
-                at += n;
+        if (limit-- == 0)
             return add_part(p, at, end);
-        }
         QP_TRY(add_part(p, start, end));
         end = start;
     }

@@ -10,8 +10,8 @@
 #include <libxml/tree.h>
 
 #include "base/mem.h"
-#include "markdown/markdown_writer.h"
 #include "base/utf8.h"
+#include "markdown/markdown_writer.h"
 
 enum { MAX_DEPTH = 400 }; /* what nests deeper is written as its plain text */
 
@@ -202,103 +202,32 @@ static void render_image(qp_md_t *w, const xmlNode *node, const element_t *eleme
     qp_free(alt);
 }
 
-/* --- code ------------------------------------------------------------------------------------- */
-
-/* One backtick more than the longest run inside. */
-static int fence_length(const char *text, int least)
-{
-    int longest = least - 1, run = 0;
-    for (; *text != '\0'; text++) {
-        run = *text == '`' ? run + 1 : 0;
-        longest = run > longest ? run : longest;
-    }
-    return longest + 1;
-}
-
-static void put_fence(qp_md_t *w, int n)
-{
-    for (int i = 0; i < n; i++)
-        qp_str_putc(w->out, '`');
-}
+/* --- code: how it is written, markdown_code.c ------------------------------------------------- */
 
 static void render_code(qp_md_t *w, const xmlNode *node, const element_t *element)
 {
     (void)element;
     xmlChar *text = xmlNodeGetContent(node);
-    char *code = (char *)text;
-    for (char *c = code; *c != '\0'; c++)
-        if (*c == '\n' || *c == '\r')
-            *c = ' ';
-    size_t n = strlen(code);
-    if (n > 0) {
-        int fence = fence_length(code, 1);
-        bool pad = code[0] == '`' || code[n - 1] == '`';
-        qp_md_flush(w);
-        put_fence(w, fence);
-        qp_str_puts(w->out, pad ? " " : "");
-        qp_str_append(w->out, code, n);
-        qp_str_puts(w->out, pad ? " " : "");
-        put_fence(w, fence);
-    }
+    qp_md_code(w, (char *)text);
     xmlFree(text);
 }
 
-/* The language in class="lang-c ..." or "language-c" of pre or of the code inside. */
-static qp_str_t code_language(const xmlNode *pre)
-{
-    static const char *const marks[] = {"language-", "lang-"};
-    qp_str_t language = {0};
-    const xmlNode *nodes[] = {pre, pre->children};
-    for (size_t i = 0; i < 4 && language.n == 0; i++) {
-        const xmlNode *node = nodes[i / 2];
-        if (node == NULL || node->type != XML_ELEMENT_NODE)
-            continue;
-        char *class = attribute(node, "class");
-        const char *found = strstr(class, marks[i % 2]);
-        if (found != NULL) {
-            found += strlen(marks[i % 2]);
-            qp_str_append(&language, found, strcspn(found, " \t\n`"));
-        }
-        qp_free(class);
-    }
-    if (language.n == 0 || strcmp(language.data, "none") == 0)
-        qp_str_clear(&language);
-    return language;
-}
-
+/* The language may stand at pre, or at the code inside. */
 static void render_pre(qp_md_t *w, const xmlNode *node, const element_t *element)
 {
     if (w->in_table > 0) {
         render_code(w, node, element);
         return;
     }
+    const xmlNode *inside = node->children;
+    const bool whole = inside != NULL && inside->type == XML_ELEMENT_NODE;
+    char *of_pre = attribute(node, "class");
+    char *of_code = whole ? attribute(inside, "class") : qp_strdup("");
     xmlChar *text = xmlNodeGetContent(node);
-    const char *code = (const char *)text;
-    code += strspn(code, "\r\n");
-    size_t n = strlen(code);
-    while (n > 0 && strchr(" \t\r\n", code[n - 1]) != NULL)
-        n--;
-    if (n > 0) {
-        int fence = fence_length(code, 3);
-        qp_str_t language = code_language(node);
-        qp_md_block(w, 2);
-        qp_md_flush(w);
-        put_fence(w, fence);
-        qp_str_append(w->out, language.data, language.n);
-        for (const char *line = code; line < code + n;) {
-            size_t length = strcspn(line, "\n");
-            if (line + length > code + n)
-                length = (size_t)(code + n - line);
-            size_t shown = length > 0 && line[length - 1] == '\r' ? length - 1 : length;
-            qp_md_line(w, line, shown);
-            line += length + 1;
-        }
-        qp_md_line(w, "```", 3);
-        put_fence(w, fence - 3);
-        qp_md_block(w, 2);
-        qp_str_fini(&language);
-    }
+    qp_md_code_block(w, (const char *)text, of_pre, of_code);
     xmlFree(text);
+    qp_free(of_pre);
+    qp_free(of_code);
 }
 
 /* --- tables ----------------------------------------------------------------------------------- */

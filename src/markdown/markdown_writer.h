@@ -1,4 +1,4 @@
-/** \file markdown_writer.h  Inside of the text module: blocks of Markdown, one after another. */
+/** \file markdown_writer.h  Inside of the module: blocks of Markdown, one after another. */
 #ifndef QP_MARKDOWN_MARKDOWN_WRITER_H
 #define QP_MARKDOWN_MARKDOWN_WRITER_H
 
@@ -48,5 +48,14 @@ void qp_md_push(qp_md_t *w, const char *text);
 void qp_md_push_item(qp_md_t *w, const char *marker);
 /** Takes the n bytes of the last push off again. */
 void qp_md_pop(qp_md_t *w, size_t n);
+
+/* --- markdown_code.c -------------------------------------------------------------------------- */
+
+/** Code in a line; its line ends become spaces, in place. */
+void qp_md_code(qp_md_t *w, char *code);
+/** A fenced block, with the language that one of the HTML classes names ("lang-c", "language-c").
+ */
+void qp_md_code_block(qp_md_t *w, const char *text, const char *class_of_pre,
+                      const char *class_of_code);
 
 #endif

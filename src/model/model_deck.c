@@ -21,9 +21,9 @@ const qp_deck_group_t qp_base_deck = {"base", "The frozen base model.", NULL, ba
 
 #define FIELD(type, member) QP_DECK_FIELD(type, qp_lora_config_t, member)
 static const qp_deck_key_t lora_keys[] = {
-    {"lora.r", FIELD(QP_DECK_INT, r), "16", 1, 4096, NULL, "", "Rank of the adapter.", 0},
-    {"lora.alpha", FIELD(QP_DECK_FLOAT, alpha), "32.0", 1e-6, 1e6, NULL, "",
-     "The adapter's output is scaled by alpha / r, or alpha / sqrt(r) with rsLoRA.", 0},
+    {"lora.r", FIELD(QP_DECK_INT, r), "16", 1, QP_LORA_MAX_R, NULL, "", "Rank of the adapter.", 0},
+    {"lora.alpha", FIELD(QP_DECK_FLOAT, alpha), "32.0", QP_LORA_MIN_ALPHA, QP_LORA_MAX_ALPHA, NULL,
+     "", "The adapter's output is scaled by alpha / r, or alpha / sqrt(r) with rsLoRA.", 0},
     {"lora.dropout", FIELD(QP_DECK_FLOAT, dropout), "0.05", 0, 0.99, NULL, "",
      "Probability that an input feature of the adapter is dropped in training.", 0},
     {"lora.use_rslora", FIELD(QP_DECK_BOOL, use_rslora), "false", 0, 0, NULL, "",

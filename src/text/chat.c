@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "text/chat_impl.h"
 #include "text/tokenizer_parts.h"
 
@@ -12,19 +13,26 @@
 
 static qp_error_t compile(const char *name, const char *text, qp_jinja_t **jinja)
 {
-    return qp_jinja_compile(name, text, strlen(text), jinja);
+    const size_t n = strlen(text);
+    if (qp_utf8_valid_prefix(text, n) != n)
+        return QP_ERROR(QP_INPUT, "%s: is not UTF-8", name);
+    return qp_jinja_compile(name, text, n, jinja);
 }
+
+static const char no_default[] =
+    "the model has several chat templates, none of them named \"default\"";
 
 static qp_error_t compile_own(qp_chat_template_t *made)
 {
     const char *text = qp_tokenizer_chat_template(made->tokenizer);
     const char *tool_use = qp_tokenizer_named_template(made->tokenizer, "tool_use");
-    if (text == NULL && json_object_size(made->tokenizer->chat_template) > 0)
-        return QP_ERROR(QP_INPUT, "the model has several chat templates, none of them named "
-                                  "\"default\"");
-    if (text == NULL)
-        return QP_ERROR(QP_INPUT, "the model has no chat template");
-    QP_TRY(compile("chat template", text, &made->jinja));
+    if (text == NULL && tool_use == NULL)
+        return QP_ERROR(QP_INPUT, "%s",
+                        json_object_size(made->tokenizer->chat_template) > 0
+                            ? no_default
+                            : "the model has no chat template");
+    if (text != NULL)
+        QP_TRY(compile("chat template", text, &made->jinja));
     return tool_use != NULL ? compile("chat template tool_use", tool_use, &made->tool_use) : NULL;
 }
 
@@ -136,6 +144,8 @@ static qp_error_t begin_job(const qp_chat_template_t *chat_template, const qp_ch
     json_object_set_new(job->variables, "tools",
                         tools ? json_incref((json_t *)input->tools) : json_null());
     QP_TRY(check_tools(input->tools));
+    if (job->jinja == NULL)
+        return QP_ERROR(QP_INPUT, "%s", no_default);
     if (has_large_number(input->messages) || has_large_number(input->tools) ||
         has_large_number(input->variables))
         return QP_ERROR(QP_INPUT, "a number beyond 64 bits cannot be rendered");

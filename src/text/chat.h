@@ -26,7 +26,8 @@ typedef struct qp_chat_template qp_chat_template_t;
 
 /**
  * Compiles \a text (\a name stands in messages), or the tokenizer's own template where text is
- * NULL. No template, or one that cannot be run here: QP_INPUT. Not collective.
+ * NULL: "default", and "tool_use" for what comes with tools. No template, or one that is not UTF-8
+ * or cannot be run here: QP_INPUT. Not collective.
  */
 qp_error_t qp_chat_template_create(const qp_tokenizer_t *tokenizer, const char *name,
                                    const char *text, qp_chat_template_t **chat_template);

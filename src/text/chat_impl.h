@@ -7,7 +7,7 @@
 
 struct qp_chat_template {
     const qp_tokenizer_t *tokenizer;
-    qp_jinja_t *jinja;
+    qp_jinja_t *jinja;    /* NULL: the model has one for tools alone */
     qp_jinja_t *tool_use; /* in its place where there are tools; may be NULL */
 };
 

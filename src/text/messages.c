@@ -132,6 +132,21 @@ qp_error_t qp_messages_context(const json_t *row, json_t **tools, json_t **varia
     return NULL;
 }
 
+qp_error_t qp_messages_insert_system(const json_t *row, json_t *messages)
+{
+    const json_t *system = qp_json_get(row, "system");
+    if (system == NULL)
+        return NULL;
+    if (!json_is_string(system))
+        return qp_json_wrong("system", system, "a string");
+    json_t *first = json_pack("{s:s, s:O}", "role", "system", "content", system);
+    if (qp_message_is_empty(first))
+        json_decref(first);
+    else
+        json_array_insert_new(messages, 0, first);
+    return NULL;
+}
+
 void qp_messages_push(json_t *messages, const char *role, const char *content, size_t n_bytes)
 {
     json_array_append_new(messages,

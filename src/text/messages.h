@@ -26,6 +26,9 @@ qp_error_t qp_messages_append(const char *key, const json_t *list, json_t *messa
  * Another type: QP_INPUT.
  */
 qp_error_t qp_messages_context(const json_t *row, json_t **tools, json_t **variables);
+/** Puts the "system" of a row, where it has one, before messages that stand under another key.
+ * Another type: QP_INPUT. */
+qp_error_t qp_messages_insert_system(const json_t *row, json_t *messages);
 /** Appends one message; \a content [n_bytes] is UTF-8. */
 void qp_messages_push(json_t *messages, const char *role, const char *content, size_t n_bytes);
 

@@ -1083,6 +1083,9 @@ TEMPLATES["string_methods"] = r"""{% for m in messages %}{% set c = m.content %}
 {{ c.strip() }}|{{ c.lstrip('<W ') }}|{{ c.rstrip('.\n') }}|{{ c.upper() }}|{{ c.lower() }}|{{ c.title() }}|{{ c.capitalize() }}|{{ c.split() }}|{{ c.split('\n', 1) }}|{{ c.rsplit(' ', 1)[-1] }}|{{ c.partition('>') }}|{{ c.find('a') }},{{ c.rfind('a') }},{{ c.count('a') }}|{{ c.replace(' ', '_') }}|{{ c.startswith('<think>') }}|{{ c.endswith(('.', '\n')) }}|{{ '-'.join(c.split()) }}|{{ c.splitlines() }}|{{ c.isdigit() }}|{{ c.removeprefix(' ') }}|{{ c.removesuffix('.') }}|{{ c.center(9, '*') }}|{{ c.swapcase() }}
 {% endfor %}"""
 
+TEMPLATES["split_limits"] = r"""{% for c in ['  x  y ', ' a b c ', ' a  b c ', '\t\n', '', 'a', ' \u2003\u00e4\u2003 b\u2003'] + messages | map(attribute='content') | select('string') | list %}{% for n in [-1, 0, 1, 2, 9] %}{{ c.split(none, n) }}{{ c.rsplit(none, n) }}{{ c.split(' ', n) }}{{ c.rsplit(' ', n) }}{{ c.split('  ', n) }}
+{% endfor %}{% endfor %}"""
+
 TEMPLATES["filters"] = r"""{{ messages | map(attribute='role') | unique | list }} {{ messages | groupby('role') | map(attribute='grouper') | join(',') }}
 {% for role, group in messages | groupby('role') %}{{ role }}={{ group | length }} {% endfor %}
 {{ messages | map(attribute='content') | map('trim') | map('length') | sum }} {{ messages | map(attribute='content') | map('length') | max }}

@@ -9,6 +9,7 @@
 #include "base/str.h"
 #include "formats/safetensors.h"
 #include "import/source.h"
+#include "model/adapter/adapter.h"
 #include "testing.h"
 
 static const char gguf[] = "tests/golden/formats/tiny.gguf";
@@ -156,8 +157,8 @@ static void test_config_refusals(const qp_llama_config_t *config)
         {PLAIN ", \"use_dora\": true}",
          "use_dora is true, expected null, false or empty: DoRA is not supported"},
         {PLAIN ", \"bias\": \"all\"}", "bias is \"all\", expected \"none\""},
-        {PLAIN ", \"layers_to_transform\": [0]}",
-         "layers_to_transform is [0], expected null: LoRA on some layers only is not supported"},
+        {PLAIN ", \"layers_to_transform\": [0]}", "layers_to_transform is [0], expected null: a "
+                                                  "list of layers, even of all, is not supported"},
         {PLAIN ", \"target_modules\": \".*layers.1..*proj\"}",
          "chooses q_proj in layer 1, but not in layer 0: LoRA on some layers only"},
         {PLAIN ", \"lora_alpha\": \"16\"}", "lora_alpha is \"16\", expected a number"},
@@ -193,7 +194,7 @@ static void test_folder_refusals(const qp_llama_config_t *config)
 }
 
 /* Rewrites the tensors of the golden adapter: \a edit may change one, \a n_dropped are left out. */
-static void rewrite(void (*edit)(qp_tensor_t *tensor), int64_t n_dropped)
+static void rewrite(void (*edit)(qp_tensor_t *tensor, int64_t n), int64_t n_dropped)
 {
     qp_safetensors_t *st = NULL;
     char *from = qp_format("%s/adapter_model.safetensors", golden);
@@ -204,7 +205,7 @@ static void rewrite(void (*edit)(qp_tensor_t *tensor), int64_t n_dropped)
         for (int64_t i = 0; i < n && i < 16; i++)
             tensor[i] = *qp_safetensors_at(st, i);
         if (edit != NULL)
-            edit(&tensor[2]);
+            edit(tensor, n);
         CHECK_OK(qp_safetensors_write(to, tensor, n - n_dropped));
     }
     qp_safetensors_close(&st);
@@ -212,16 +213,24 @@ static void rewrite(void (*edit)(qp_tensor_t *tensor), int64_t n_dropped)
     qp_free(to);
 }
 
-static void rename_tensor(qp_tensor_t *tensor)
+static void rename_tensor(qp_tensor_t *tensor, int64_t n)
 {
-    tensor->name = "base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight";
+    (void)n;
+    tensor[2].name = "base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight";
 }
 
-static void put_nan(qp_tensor_t *tensor)
+static void strip_prefix(qp_tensor_t *tensor, int64_t n)
 {
+    for (int64_t i = 0; i < n; i++)
+        tensor[i].name += strlen("base_model.model.");
+}
+
+static void put_nan(qp_tensor_t *tensor, int64_t n)
+{
+    (void)n;
     static float data[4 * 48];
     data[40] = NAN;
-    tensor->data = data;
+    tensor[2].data = data;
 }
 
 static void test_tensor_refusals(const qp_llama_config_t *config)
@@ -241,6 +250,34 @@ static void test_tensor_refusals(const qp_llama_config_t *config)
                 "unexpected tensor base_model.model.model.layers.1.");
 }
 
+/* What training takes of a folder, without its base: judged by the names of the files. */
+static void test_init_refusals(void)
+{
+    char *folder = in_folder("bad");
+    qp_str_t lines = {0};
+    static const struct {
+        const char *config, *message;
+    } bad[] = {
+        {PLAIN ", \"lora_alpha\": 0}", "adapter_config.json: lora_alpha is 0, training takes "},
+        {PLAIN ", \"lora_alpha\": -8}", "adapter_config.json: lora_alpha is -8, training takes "},
+        {PLAIN ", \"r\": 5000}", "adapter_config.json: r is 5000, training takes "},
+    };
+    char *path = in_folder("bad/adapter_config.json");
+    rewrite(NULL, 0);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_OK(qp_file_write(path, bad[i].config, strlen(bad[i].config)));
+        CHECK_FAILS(qp_lora_init_values(folder, &lines), QP_INPUT, bad[i].message);
+    }
+    CHECK_OK(qp_file_write(path, PLAIN "}", strlen(PLAIN "}")));
+    CHECK_OK(qp_lora_init_values(folder, &lines));
+    rewrite(strip_prefix, 0);
+    CHECK_FAILS(qp_lora_init_values(folder, &lines), QP_INPUT,
+                "layers.0.self_attn.q_proj.lora_A.weight is missing");
+    qp_str_fini(&lines);
+    qp_free(path);
+    qp_free(folder);
+}
+
 int main(void)
 {
     qp_source_t *base = NULL;
@@ -256,6 +293,7 @@ int main(void)
         rewrite(NULL, 0);
         test_config_refusals(config);
         test_tensor_refusals(config);
+        test_init_refusals();
         test_folder_refusals(config);
     }
     qp_source_close(&base);

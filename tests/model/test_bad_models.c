@@ -155,20 +155,52 @@ static char *make_folder(void)
 
 /* --- GGUF ------------------------------------------------------------------------------------- */
 
-/* Imports the golden file after one text in it was replaced by another of the same length. */
-static qp_error_t import_changed(const char *from, const char *to)
+/* Writes the golden file with texts in it, in pairs, replaced by others of the same length. */
+static char *write_changed(const char *const *change, int n_change)
 {
     char *bytes = NULL, *path = in_folder("changed.gguf");
     size_t n = 0;
     CHECK_OK(qp_file_read(qp_test_source("tests/golden/formats/tiny.gguf"), (void **)&bytes, &n));
-    char *at = bytes != NULL ? memmem(bytes, n, from, strlen(from)) : NULL;
-    if (CHECK_MSG(at != NULL, "%s", from))
-        memcpy(at, to, strlen(to));
+    for (int i = 0; i < n_change; i++) {
+        const char *from = change[2 * i], *to = change[2 * i + 1];
+        char *at = bytes != NULL ? memmem(bytes, n, from, strlen(from)) : NULL;
+        if (CHECK_MSG(at != NULL, "%s", from))
+            memcpy(at, to, strlen(to));
+    }
     CHECK_OK(qp_file_write(path, bytes, n));
-    qp_error_t error = import(path);
     qp_free(bytes);
+    return path;
+}
+
+static qp_error_t import_changed(const char *from, const char *to)
+{
+    char *path = write_changed((const char *const[]){from, to}, 1);
+    qp_error_t error = import(path);
     qp_free(path);
     return error;
+}
+
+/* A factor without a type is linear; its old key is read where there is no new one. */
+static void test_gguf_rope(void)
+{
+    static const char *const change[] = {"llama.rope.scaling.type",   "llama.rope.scaling.tyqe",
+                                         "llama.rope.scaling.factor", "llama.rope.scaling.faktor",
+                                         "llama.rope.scaling.tyqe",   "llama.rope.scale_linear"};
+    static const double factor[] = {2.0, 2.0, 1.0};
+    for (int n = 0; n < 3; n++) {
+        qp_source_t *source = NULL;
+        char *path = write_changed(change, n);
+        if (CHECK_OK(qp_source_open(path, &source))) {
+            const qp_llama_config_t *c = qp_source_config(source);
+            CHECK(c->rope_factor == factor[n]);
+            CHECK(c->rope_scaling == (n < 2 ? QP_ROPE_LINEAR : QP_ROPE_DEFAULT));
+        }
+        qp_source_close(&source);
+        qp_free(path);
+    }
+    char *path = write_changed(change, 3);
+    CHECK_FAILS(import(path), QP_INPUT, "llama.rope.scale_linear");
+    qp_free(path);
 }
 
 static void test_gguf(void)
@@ -193,6 +225,7 @@ int main(void)
     char *folder = make_folder();
     test_hf(folder);
     test_gguf();
+    test_gguf_rope();
     qp_free(folder);
     return qp_test_end();
 }

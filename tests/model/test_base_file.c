@@ -234,6 +234,46 @@ static void test_sliding_window(void)
     }
 }
 
+/* layer_types decide over a Mistral's window; layers that differ are refused. SHAPE has 2 layers.
+ */
+static void test_layer_types(void)
+{
+    static const struct {
+        const char *text;
+        int64_t window; /* -1: refused */
+    } types[] = {
+        {MISTRAL ", \"sliding_window\": 7, \"layer_types\": null}", 7},
+        {MISTRAL ", \"layer_types\": [\"full_attention\", \"full_attention\"]}", 0},
+        {MISTRAL ", \"sliding_window\": 7, \"layer_types\": [\"full_attention\", "
+                 "\"full_attention\"]}",
+         0},
+        {MISTRAL ", \"sliding_window\": 7, \"layer_types\": [\"sliding_attention\", "
+                 "\"sliding_attention\"]}",
+         7},
+        {MISTRAL ", \"sliding_window\": 7, \"layer_types\": [\"sliding_attention\", "
+                 "\"full_attention\"]}",
+         -1},
+        {MISTRAL ", \"sliding_window\": null, \"layer_types\": [\"sliding_attention\", "
+                 "\"sliding_attention\"]}",
+         -1},
+        {MISTRAL ", \"layer_types\": [\"full_attention\"]}", -1},
+        {MISTRAL ", \"layer_types\": [\"none\", \"none\"]}", -1},
+        {MISTRAL ", \"layer_types\": \"full_attention\"}", -1},
+        {LLAMA ", \"layer_types\": [\"full_attention\", \"full_attention\"]}", 0},
+        {LLAMA ", \"sliding_window\": 7, \"layer_types\": [\"sliding_attention\", "
+               "\"sliding_attention\"]}",
+         -1},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        qp_llama_config_t c;
+        qp_error_t error = qp_llama_config_from_json("c", types[i].text, &c);
+        if (types[i].window < 0)
+            CHECK_FAILS(error, QP_INPUT, "c: layer_types is ");
+        else if (CHECK_OK(error))
+            CHECK(c.sliding_window == types[i].window);
+    }
+}
+
 /* What generation_config.json adds, and what an export says. */
 static void test_generation_config(void)
 {
@@ -477,6 +517,7 @@ int main(void)
     test_config_round_trip();
     test_config_of_old_bases();
     test_sliding_window();
+    test_layer_types();
     test_generation_config();
     test_rope_table();
     char *hf = make_hf_folder();

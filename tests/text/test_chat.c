@@ -334,6 +334,7 @@ static void test_refusals(const qp_tokenizer_t *tokenizer)
                                " {\"role\": \"assistant\", \"content\": \"d\"}]";
     check_refused(tokenizer, NULL, one, "no chat template");
     check_refused(tokenizer, "{% if %}", one, "t.jinja");
+    check_refused(tokenizer, "caf\xe9{{ messages }}", one, "t.jinja: is not UTF-8");
     check_refused(tokenizer, "{{ raise_exception('not so') }}", one, "not so");
     check_refused(tokenizer, "{{ messages }}", "[]", "no list of messages, or an empty one");
     check_refused(tokenizer, "{{ messages }}", "[1]", "messages[0] is no object");
@@ -351,6 +352,35 @@ static void test_refusals(const qp_tokenizer_t *tokenizer)
     json_decref(many);
 }
 
+/* A model with no other template than that for tools: conversations without any are refused. */
+static void test_tool_use_alone(const json_t *golden)
+{
+    json_t *specs = json_object_get(golden, "tokenizers");
+    json_t *spec = json_deep_copy(json_object_iter_value(json_object_iter(specs)));
+    json_object_set_new(json_object_get(json_object_get(spec, "files"), "tokenizer_config.json"),
+                        "chat_template",
+                        json_pack("[{s:s, s:s}]", "name", "tool_use", "template",
+                                  "{{ tools | length }} {{ messages[0].content }}"));
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "a");
+    json_t *tools = json_pack("[{}, {}]");
+    qp_tokenizer_t *tokenizer = open_spec("tool_use", spec);
+    qp_chat_template_t *own = NULL;
+    qp_chat_t chat = {0};
+    qp_chat_input_t input = {.messages = messages, .tools = tools, .add_generation_prompt = true};
+    if (tokenizer != NULL && CHECK_OK(qp_chat_template_create(tokenizer, "own", NULL, &own))) {
+        if (CHECK_OK(qp_chat_render(own, &input, &chat)))
+            CHECK(chat.text.n == 3 && memcmp(chat.text.data, "2 a", 3) == 0);
+        input.tools = NULL;
+        CHECK_FAILS(qp_chat_render(own, &input, &chat), QP_INPUT, "none of them named \"default\"");
+    }
+    qp_chat_fini(&chat);
+    qp_chat_template_destroy(&own);
+    qp_tokenizer_destroy(&tokenizer);
+    json_decref(messages);
+    json_decref(tools);
+    json_decref(spec);
+}
+
 int main(void)
 {
     json_error_t where;
@@ -362,6 +392,7 @@ int main(void)
         test_shared_cases(golden);
         test_thousands_of_turns_are_linear(&all);
         test_refusals(all.tokenizer[0]);
+        test_tool_use_alone(golden);
     }
     for (int i = 0; i < all.n; i++)
         qp_tokenizer_destroy(&all.tokenizer[i]);

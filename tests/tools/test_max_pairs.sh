@@ -21,11 +21,19 @@ pairs 10 >all
 check "ten pairs in all" test "$(wc -l <all)" -eq 10
 for n in 1 2 3 4 5 6 7 8 9; do
     pairs $n >few
-    pairs $((n + 1)) >more
+    pairs $((n + 1)) >rest
     check "$n pairs" test "$(wc -l <few)" -eq "$n"
-    check "$n pairs are among $((n + 1))" test -z "$(comm -23 few more)"
+    check "$n pairs are among $((n + 1))" test -z "$(comm -23 few rest)"
 done
 pairs 3 >one
 pairs 3 2 >other
 check "another seed, other pairs" not cmp -s one other
+
+# No pair is preferred for coming first: the first two, 2 and 3 against 1, are both absent with some seed.
+absent=0
+for seed in 1 2 3 4 5 6 7 8; do
+    pairs 2 $seed >two
+    grep -qE '"chosen":".?answer [23]","rejected":".?answer 1"' two || absent=$((absent + 1))
+done
+check "the first pairs are not always taken ($absent of 8 seeds)" test "$absent" -ge 1 -a "$absent" -lt 8
 end_test

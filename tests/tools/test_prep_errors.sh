@@ -148,6 +148,8 @@ many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4:
     '<row Id="x7" PostTypeId="1"/><row PostTypeId="1"/>'
 many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4: no ParentId)' \
     '<row Id="3" PostTypeId="2"/><row Id="3" PostTypeId="2" ParentId="1" Score="abc"/>'
+many_bad '2 skipped: posts with an attribute missing or wrong (first: bad.xml:4: no Score)' \
+    '<row Id="3" PostTypeId="2" ParentId="1" Body="a"/><row Id="4" PostTypeId="2" ParentId="1" Score="x"/>'
 many_bad '2 skipped: posts with the Id of another (first: bad.xml: post 1)' \
     '<row Id="1" PostTypeId="1" Body="z"/><row Id="1" PostTypeId="1" Body="z"/>'
 damage() { # "what is wrong" row

@@ -156,8 +156,11 @@ static void run_on_unrated(void)
         qp_free(arguments);
     }
     CHECK(run("", "stackexchange unrated.xml --tokenizer hf --out rated --eval-fraction 0 "
-                  "--kinds reward,prompt") == 0);
-    CHECK(n_logged("pairs of answers\n") == 0);
+                  "--kinds reward,prompt 2>/dev/null") != 0);
+    CHECK(n_logged("posts with an attribute missing or wrong (first: unrated.xml:1: no Score)") ==
+          1);
+    CHECK(run("", "stackexchange unrated.xml --tokenizer hf --out asked --eval-fraction 0 "
+                  "--kinds prompt") == 0);
     /* Where all best answers are the same text, nothing can be set against them. */
     write_file("alike.xml", "<posts><row Id='1' PostTypeId='1' Body='q1'/>"
                             "<row Id='2' PostTypeId='2' ParentId='1' Body='a'/>"

@@ -150,6 +150,71 @@ static void check_pairs(qp_comm_t *comm, const qp_tokenizer_t *t)
            "C: [5" END "C: [4" END "+1", "Say:[ yes" END "Say:[ yes indeed" END "+1");
 }
 
+/* Sides of different forms, prompts under other names, and a system prompt beside them. */
+#define TALK(text) "[" U ", " A(text) "]"
+#define SAID(text) "[" A(text) "]"
+
+static void add_pair(qp_str_t *rows, const char *keys, const char *chosen, const char *rejected)
+{
+    qp_str_printf(rows, "{%s\"chosen\": %s, \"rejected\": %s}\n", keys, chosen, rejected);
+}
+
+static void run_on_mixed_pairs(void)
+{
+    static const char *const mixed[][3] = {
+        {"\"prompt\": \"u\", ", TALK("c"), "\"r\""},
+        {"\"prompt\": \"u\", ", "\"c\"", TALK("r")},
+        {"\"prompt\": \"u\", ", SAID("c"), TALK("r")},
+        {"\"prompt\": [" U "], ", TALK("c"), SAID("r")},
+        {"\"instruction\": \"u\", \"input\": \"\", ", "\"c\"", "\"r\""},
+        {"\"instruction\": \"u\", ", TALK("c"), TALK("r")},
+        {"\"question\": \"u\", ", SAID("c"), SAID("r")},
+        /* a prompt of one side alone */
+        {"", TALK("c"), "\"r\""},
+        {"", "\"c\"", TALK("r")},
+        {"\"prompt\": \"v\", ", TALK("c"), "\"r\""},
+    };
+    qp_str_t rows = {0};
+    for (size_t i = 0; i < sizeof mixed / sizeof mixed[0]; i++)
+        add_pair(&rows, mixed[i][0], mixed[i][1], mixed[i][2]);
+    write_file("mixed.jsonl", rows.data);
+    CHECK(run("", "jsonl mixed.jsonl --tokenizer hf --out mixed --eval-fraction 0 --max-bad 0.5") ==
+          0);
+    CHECK(n_logged("] 3 skipped: ") == 1);
+    CHECK(n_logged("mixed.jsonl:8: rejected is text beside a list of messages in chosen, without a "
+                   "prompt") == 1);
+    qp_str_clear(&rows);
+    add_pair(&rows, "\"question\": \"q\", ", "\" c\"", "\" r\"");
+    add_pair(&rows, "\"question\": \"s\", \"system\": \"be\", ", "\"c\"", "\"r\"");
+    qp_str_puts(&rows, "{\"prompt\": \"p\", \"response\": \" c\"}\n"
+                       "{\"prompt\": [" U "], \"response\": \"c\"}\n");
+    write_file("names.jsonl", rows.data);
+    CHECK(run("", "jsonl names.jsonl --tokenizer hf --out names --eval-fraction 0 --max-bad 0") ==
+          0);
+    qp_str_clear(&rows);
+    add_pair(&rows, "\"instruction\": \"u\", ", "\"c\"", "\"r\"");
+    add_pair(&rows, "\"question\": \"s\", \"system\": \"be\", ", "\"c\"", "\"r\"");
+    write_file("plain.jsonl", rows.data);
+    CHECK(run("", "jsonl plain.jsonl --tokenizer plain --out plainpairs --eval-fraction 0") == 0);
+    CHECK(n_logged("(first: plain.jsonl:2") == 1);
+    qp_str_fini(&rows);
+}
+
+static void check_mixed_pairs(qp_comm_t *comm, const qp_tokenizer_t *t)
+{
+    EXPECT(comm, t, "reward", "mixed-reward-train.h5", PAIR, PAIR, PAIR, PAIR, PAIR, PAIR, PAIR);
+#define SYSTEM "<|im_start|>system\nbe<|im_end|>\n" USER "s" ASSISTANT
+    EXPECT(comm, t, "reward", "names-reward-train.h5", SYSTEM "[c" END SYSTEM "[r" END "+1",
+           "q[ c" END "q[ r" END "+1");
+    EXPECT(comm, t, "sft", "names-sft-train.h5", USER "u" ASSISTANT "[c" END "\n", "p[ c" END);
+    qp_tokenizer_t *plain = load_tokenizer("plain");
+#define ASKED                                                                             \
+    "Below is an instruction that describes a task. Write a response that appropriately " \
+    "completes the request.\n\n### Instruction:\nu\n\n### Response:\n"
+    EXPECT(comm, plain, "reward", "plainpairs-reward-train.h5", ASKED "[c]" ASKED "[r]+1");
+    qp_tokenizer_destroy(&plain);
+}
+
 /* --- files ------------------------------------------------------------------------------------ */
 
 static void run_on_files(void)
@@ -353,12 +418,14 @@ int main(void)
     run_on_pairs();
     run_on_files();
     run_on_models(tokenizer);
+    run_on_mixed_pairs();
     run_on_duplicates();
     qp_comm_t *comm = NULL;
     if (!CHECK_OK(qp_comm_create(&comm)))
         return 1;
     check_conversations(comm, tokenizer);
     check_pairs(comm, tokenizer);
+    check_mixed_pairs(comm, tokenizer);
     check_files(comm, tokenizer);
     check_models(comm);
     check_duplicates(comm, tokenizer);

@@ -54,7 +54,7 @@ cp -r runs/run/adapter odd
 sed -i 's/"r": 4/"r": 40000/' odd/adapter_config.json
 quipu_on 2 wrong --dry-run --set lora.init=odd
 check "an adapter out of range: exit code 2" test "$code" -eq 2
-check "an adapter out of range: says so" logged "odd: lora.init: its lora.r: 40000 is out of range"
+check "an adapter out of range: says so" logged "odd/adapter_config.json: r is 40000, training takes 1 to 4096"
 # What PEFT can and Quipu cannot is said in these words, before anything else is judged.
 unsupported() { # KEY VALUE TEXT; of two equal keys the last one counts
     sed "\$ s|}\$|, \"$1\": $2}|" runs/run/adapter/adapter_config.json >odd/adapter_config.json
@@ -157,6 +157,21 @@ for form in forms.jsonl forms.json; do
     check "$form: all answered" test "$(wc -l <"runs/$form/answers.jsonl")" -eq 4
 done
 check "rows of an array are lines of the same answers" cmp -s runs/forms.jsonl/answers.jsonl runs/forms.json/answers.jsonl
+
+# A system prompt stands in the list, or beside it as others write it.
+cat >system.jsonl <<'ROWS'
+{"messages": [{"role": "system", "content": "hop"}, {"role": "user", "content": "malt?"}]}
+{"messages": [{"role": "user", "content": "malt?"}], "system": "hop"}
+{"conversations": [{"from": "human", "value": "malt?"}], "system": "hop"}
+{"prompt": "system: hop\nuser: malt?\nassistant:"}
+ROWS
+quipu_on 1 system --set generate.do_sample=false --set prompts.input=system.jsonl --set prompts.chat_template=chat.jinja
+check "a system prompt beside the turns is one before them" test \
+    "$(sed 's/.*"completion"/"completion"/' runs/system/answers.jsonl | sort -u | wc -l)" -eq 1
+read -r total shared < <(sed -n 's/.*\] \([0-9]*\) prompt tokens, \([0-9]*\) of them shared.*/\1 \2/p' \
+    runs/system/quipu.log)
+check "all four are the same tokens ($shared of $total shared)" test $((shared * 4)) -eq $((total * 3 - 12))
+
 cat >plain.jsonl <<'ROWS'
 {"instruction": "malt?", "input": "hop", "output": "cask"}
 {"prompt": "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.\n\n### Instruction:\nmalt?\n\n### Input:\nhop\n\n### Response:\n"}

@@ -70,8 +70,7 @@ static void begin(fixture_t *f, qp_ppo_config_t config, int64_t micro)
     make_rollout(&f->ppo.experience.rollout);
     qp_ppo_init_experience(&f->ppo);
     memcpy(f->ppo.experience.score, score, sizeof score);
-    CHECK_OK(qp_ppo_forward_pass(&f->ppo));
-    qp_ppo_compute_rewards(&f->ppo);
+    CHECK_OK(qp_ppo_make_experience(&f->ppo));
 }
 
 static void end(fixture_t *f)

@@ -75,15 +75,31 @@ static size_t common_beginning(prep_text_t a, prep_text_t b)
     return n > 0 && strchr(" \t\r\n", a.data[n - 1]) != NULL ? n - 1 : n;
 }
 
+/* A pair's prompt has two names. */
+static const char *prompt_key(const json_t *json)
+{
+    return qp_json_get(json, "prompt") == NULL && qp_json_get(json, "question") != NULL ? "question"
+                                                                                        : "prompt";
+}
+
+static const char *const sides[] = {"chosen", "rejected"};
+
+static qp_error_t read_string_sides(const json_t *json, prep_row_t *row)
+{
+    prep_text_t *answer = row->answer;
+    for (int i = 0; i < 2; i++)
+        QP_TRY(read_string(json, sides[i], NULL, &answer[i]));
+    if (answer[0].n == answer[1].n && memcmp(answer[0].data, answer[1].data, answer[0].n) == 0)
+        row->why = PREP_EQUAL_ANSWERS;
+    return NULL;
+}
+
 static qp_error_t read_string_pair(const json_t *json, prep_row_t *row)
 {
     prep_text_t *answer = row->answer;
-    QP_TRY(read_string(json, "prompt", "", &row->prompt));
-    QP_TRY(read_string(json, "chosen", NULL, &answer[0]));
-    QP_TRY(read_string(json, "rejected", NULL, &answer[1]));
-    if (answer[0].n == answer[1].n && memcmp(answer[0].data, answer[1].data, answer[0].n) == 0) {
-        row->why = PREP_EQUAL_ANSWERS;
-    } else if (qp_json_get(json, "prompt") == NULL) {
+    QP_TRY(read_string(json, prompt_key(json), "", &row->prompt));
+    QP_TRY(read_string_sides(json, row));
+    if (row->why != PREP_EQUAL_ANSWERS && qp_json_get(json, prompt_key(json)) == NULL) {
         const size_t n = common_beginning(answer[0], answer[1]);
         row->prompt = (prep_text_t){answer[0].data, n};
         for (int i = 0; i < 2; i++)
@@ -136,17 +152,40 @@ static void drop_first(json_t *list, size_t n)
         json_array_remove(list, 0);
 }
 
-/* Answers may repeat the prompt before them, or hold one that the row does not have. */
-static void move_common(prep_chat_t *chat, int n_answer)
+/* Others than the assistant and its tools speak before the first answer. */
+static bool begins_with_prompt(const json_t *answer)
+{
+    const json_t *first = json_array_get(answer, 0);
+    return first != NULL && !qp_message_has_role(first, "assistant") &&
+           !qp_message_has_role(first, "tool");
+}
+
+/* Each answer may repeat the prompt. All may bring one of their own, which a prompt that is text
+ * only tells again; one alone cannot. */
+static qp_error_t settle_prompt(prep_chat_t *chat, const char *const *key, int n_answer,
+                                bool is_list)
 {
     const size_t n_prompt = json_array_size(chat->prompt);
-    bool repeated = true;
-    for (int i = 0; i < n_answer; i++)
-        repeated = repeated && qp_messages_shared(chat->prompt, chat->answer[i]) == n_prompt;
-    for (int i = 0; i < n_answer && repeated; i++)
-        drop_first(chat->answer[i], n_prompt);
-    if (n_answer < 2)
-        return;
+    int n_own = 0, own = 0;
+    for (int i = 0; i < n_answer; i++) {
+        if (n_prompt > 0 && qp_messages_shared(chat->prompt, chat->answer[i]) == n_prompt) {
+            drop_first(chat->answer[i], n_prompt);
+        } else if (begins_with_prompt(chat->answer[i])) {
+            n_own++;
+            own = i;
+        }
+    }
+    if (n_prompt > 0 && n_own > 0 && n_own < n_answer)
+        return QP_ERROR(QP_INPUT, "%s begins with another prompt than the row's, which %s does not",
+                        key[own], key[1 - own]);
+    if (n_own > 0 && !is_list)
+        json_array_clear(chat->prompt);
+    return NULL;
+}
+
+/* What two answers begin with in common is said before them. */
+static void move_common(prep_chat_t *chat)
+{
     const size_t n = qp_messages_shared(chat->answer[0], chat->answer[1]);
     for (size_t k = 0; k < n; k++)
         json_array_append(chat->prompt, json_array_get(chat->answer[0], k));
@@ -154,45 +193,81 @@ static void move_common(prep_chat_t *chat, int n_answer)
     drop_first(chat->answer[1], n);
 }
 
-/* A prompt, if there is one, and its answers by their keys. */
-static qp_error_t read_answers(const json_t *json, const char *const *key, int n_answer,
-                               prep_row_t *row)
+/* The answers to a prompt (a list, or what was text) by their keys. */
+static qp_error_t take_answers(const json_t *json, const char *const *key, int n_answer,
+                               bool is_list, prep_row_t *row)
 {
-    QP_TRY(begin_chat(json, n_answer, row));
     prep_chat_t *chat = &row->chat;
     for (int i = 0; i < n_answer; i++)
         QP_TRY(append_turns(json, key[i], "assistant", row, chat->answer[i]));
-    /* A prompt that is a string stands beside answers that begin with it, or before them. */
-    const bool own_prompt = !qp_message_has_role(json_array_get(chat->answer[0], 0), "assistant");
-    if (qp_json_get(json, "prompt") != NULL && (has_list(json, "prompt") || !own_prompt))
-        QP_TRY(append_turns(json, "prompt", "user", row, chat->prompt));
+    if (n_answer == 2 && json_array_size(chat->prompt) == 0 &&
+        has_list(json, key[0]) != has_list(json, key[1]))
+        return QP_ERROR(QP_INPUT, "%s is text beside a list of messages in %s, without a prompt",
+                        key[has_list(json, key[0])], key[has_list(json, key[1])]);
+    QP_TRY(settle_prompt(chat, key, n_answer, is_list));
     if (n_answer == 2 && json_equal(chat->answer[0], chat->answer[1])) {
         row->why = PREP_EQUAL_ANSWERS;
         return NULL;
     }
-    move_common(chat, n_answer);
+    if (n_answer == 2)
+        move_common(chat);
     for (int i = 0; i < n_answer; i++)
         if (!qp_messages_answered(chat->answer[i]))
             row->why = PREP_NO_ANSWER;
     return NULL;
 }
 
+/* A prompt, if there is one, and its answers. */
+static qp_error_t read_answers(const json_t *json, const char *const *key, int n_answer,
+                               prep_row_t *row)
+{
+    const char *prompt = prompt_key(json);
+    QP_TRY(begin_chat(json, n_answer, row));
+    if (qp_json_get(json, prompt) != NULL)
+        QP_TRY(append_turns(json, prompt, "user", row, row->chat.prompt));
+    return take_answers(json, key, n_answer, has_list(json, prompt), row);
+}
+
+static bool is_list_pair(const json_t *json)
+{
+    return has_list(json, prompt_key(json)) || has_list(json, sides[0]) || has_list(json, sides[1]);
+}
+
+/* A system prompt beside it makes a conversation of a pair. */
 static qp_error_t read_pair(const json_t *json, prep_row_t *row)
 {
-    static const char *const keys[] = {"chosen", "rejected"};
-    row->kind = PREP_REWARD;
-    if (has_list(json, "prompt") || has_list(json, "chosen") || has_list(json, "rejected"))
-        return read_answers(json, keys, 2, row);
-    return read_string_pair(json, row);
+    const bool has_system =
+        qp_json_get(json, "system") != NULL && qp_json_get(json, prompt_key(json)) != NULL;
+    if (!has_system && !is_list_pair(json))
+        return read_string_pair(json, row);
+    QP_TRY(read_answers(json, sides, 2, row));
+    return qp_messages_insert_system(json, row->chat.prompt);
+}
+
+static qp_error_t read_pair_text(const json_t *json, prep_row_t *row)
+{
+    prep_text_t system = {0};
+    QP_TRY(read_string(json, "system", "", &system));
+    return is_blank(system) && !is_list_pair(json) ? read_string_pair(json, row)
+                                                   : read_pair(json, row);
+}
+
+static qp_error_t read_answer(const json_t *json, const char *key, prep_row_t *row)
+{
+    if (has_list(json, "prompt") || has_list(json, key))
+        return read_answers(json, &key, 1, row);
+    QP_TRY(read_string(json, "prompt", NULL, &row->prompt));
+    return read_string(json, key, NULL, &row->answer[0]);
 }
 
 static qp_error_t read_completion(const json_t *json, prep_row_t *row)
 {
-    static const char *const keys[] = {"completion"};
-    if (has_list(json, "prompt") || has_list(json, "completion"))
-        return read_answers(json, keys, 1, row);
-    QP_TRY(read_string(json, "prompt", NULL, &row->prompt));
-    return read_string(json, "completion", NULL, &row->answer[0]);
+    return read_answer(json, "completion", row);
+}
+
+static qp_error_t read_response(const json_t *json, prep_row_t *row)
+{
+    return read_answer(json, "response", row);
 }
 
 static qp_error_t read_prompt(const json_t *json, prep_row_t *row)
@@ -214,22 +289,14 @@ static qp_error_t read_prompt(const json_t *json, prep_row_t *row)
 /* A conversation of which every answer is learnt; a system prompt may stand beside it. */
 static qp_error_t read_turns(const json_t *json, const char *key, prep_row_t *row)
 {
-    prep_text_t system = {0};
     QP_TRY(begin_chat(json, 1, row));
-    QP_TRY(read_string(json, "system", "", &system));
     QP_TRY(append_list(json, key, row, row->chat.answer[0]));
     json_t *messages = row->chat.answer[0];
     if (json_array_size(messages) == 0)
         row->why = PREP_EMPTY_ROWS;
     else if (!qp_messages_answered(messages))
         row->why = PREP_NO_ANSWER;
-    if (!is_blank(system)) {
-        json_t *first = json_array();
-        push(first, "system", system);
-        json_array_insert(messages, 0, json_array_get(first, 0));
-        json_decref(first);
-    }
-    return NULL;
+    return qp_messages_insert_system(json, messages);
 }
 
 static qp_error_t read_messages(const json_t *json, prep_row_t *row)
@@ -244,15 +311,20 @@ static qp_error_t read_sharegpt(const json_t *json, prep_row_t *row)
 
 /* --- Alpaca ----------------------------------------------------------------------------------- */
 
-static qp_error_t read_alpaca_text(const json_t *json, prep_row_t *row)
+static qp_error_t build_alpaca_prompt(const json_t *json, prep_row_t *row)
 {
     bool has_more = false;
-    QP_TRY(read_string(json, "output", NULL, &row->answer[0]));
     qp_error_t error = qp_alpaca_text(json, &row->built, &has_more);
     if (has_more)
         row->why = PREP_NO_TEMPLATE;
     row->prompt = (prep_text_t){row->built.data, row->built.n};
     return error;
+}
+
+static qp_error_t read_alpaca_text(const json_t *json, prep_row_t *row)
+{
+    QP_TRY(read_string(json, "output", NULL, &row->answer[0]));
+    return build_alpaca_prompt(json, row);
 }
 
 static qp_error_t read_alpaca_chat(const json_t *json, prep_row_t *row)
@@ -268,18 +340,38 @@ static qp_error_t read_alpaca_chat(const json_t *json, prep_row_t *row)
     return NULL;
 }
 
+static qp_error_t read_alpaca_pair(const json_t *json, prep_row_t *row)
+{
+    QP_TRY(begin_chat(json, 2, row));
+    QP_TRY(qp_alpaca_messages(json, row->chat.prompt));
+    return take_answers(json, sides, 2, false, row);
+}
+
+static qp_error_t read_alpaca_pair_text(const json_t *json, prep_row_t *row)
+{
+    if (is_list_pair(json))
+        return read_alpaca_pair(json, row);
+    QP_TRY(read_string_sides(json, row));
+    return build_alpaca_prompt(json, row);
+}
+
 /* --- the form of a row ------------------------------------------------------------------------ */
 
+enum { MAX_KEY = 3 };
+
 static const struct {
-    const char *keys[2]; /* all must have values */
+    const char *keys[MAX_KEY]; /* all must have values */
     prep_kind_t kind;
     qp_error_t (*read)(const json_t *json, prep_row_t *row);
     qp_error_t (*read_without_template)(const json_t *json, prep_row_t *row); /* if another */
 } forms[] = {
-    {{"chosen", "rejected"}, PREP_REWARD, read_pair, NULL},
+    {{"prompt", "chosen", "rejected"}, PREP_REWARD, read_pair, read_pair_text},
+    {{"instruction", "chosen", "rejected"}, PREP_REWARD, read_alpaca_pair, read_alpaca_pair_text},
+    {{"chosen", "rejected"}, PREP_REWARD, read_pair, read_pair_text},
     {{"messages"}, PREP_SFT, read_messages, NULL},
     {{"conversations"}, PREP_SFT, read_sharegpt, NULL},
     {{"prompt", "completion"}, PREP_SFT, read_completion, NULL},
+    {{"prompt", "response"}, PREP_SFT, read_response, NULL},
     {{"instruction", "output"}, PREP_SFT, read_alpaca_chat, read_alpaca_text},
     {{"text"}, PREP_SFT, read_text, NULL},
     {{"prompt"}, PREP_PROMPT, read_prompt, NULL},
@@ -293,7 +385,7 @@ static int find_form(const json_t *json, const bool wanted[PREP_N_KIND], bool *u
     *unwanted = false;
     for (int f = 0; f < N_FORM; f++) {
         bool has_all = !(f == PROMPT_ALONE && *unwanted);
-        for (int k = 0; k < 2 && forms[f].keys[k] != NULL; k++)
+        for (int k = 0; k < MAX_KEY && forms[f].keys[k] != NULL; k++)
             has_all = has_all && qp_json_get(json, forms[f].keys[k]) != NULL;
         if (has_all && wanted[forms[f].kind])
             return f;
@@ -360,8 +452,9 @@ qp_error_t prep_row_read(const json_t *json, const bool wanted[PREP_N_KIND], boo
     if (f == N_FORM)
         return QP_ERROR(QP_INPUT,
                         "expected an object with values for \"text\", \"messages\", "
-                        "\"conversations\", \"prompt\" and \"completion\", \"chosen\" and "
-                        "\"rejected\", \"instruction\" and \"output\", or \"prompt\"");
+                        "\"conversations\", \"prompt\" and \"completion\" (or \"response\"), "
+                        "\"chosen\" and \"rejected\", \"instruction\" and \"output\", or "
+                        "\"prompt\"");
     row->kind = forms[f].kind;
     row->why = PREP_WRONG_TYPE;
     QP_TRY(!has_template && forms[f].read_without_template != NULL

@@ -159,7 +159,7 @@ bool prep_sink_wants(const prep_sink_t *s, prep_kind_t kind)
 
 bool prep_sink_has_template(const prep_sink_t *s)
 {
-    return s->model->chat_template != NULL ||
+    return s->options->chat_template != NULL ||
            qp_tokenizer_chat_template(s->model->tokenizer) != NULL;
 }
 

@@ -114,8 +114,15 @@ static qp_error_t keep_post(dump_t *dump, post_t post)
 
 enum { QUESTION = 1, ANSWER = 2 };
 
+/* Answers are compared by their scores, unless all pairs are mismatched. */
+static bool needs_scores(const prep_options_t *options)
+{
+    return options->pairs == PREP_PAIRS_SCORES &&
+           (options->kind[PREP_SFT] || options->kind[PREP_REWARD]);
+}
+
 /* What a row says of its post, but for the text. */
-static qp_error_t read_post(const dump_row_t *row, post_t *post, int64_t *type)
+static qp_error_t read_post(const dump_t *dump, const dump_row_t *row, post_t *post, int64_t *type)
 {
     if (row->attributes == NULL)
         return QP_ERROR(QP_INPUT, "%s", row->damage);
@@ -128,7 +135,8 @@ static qp_error_t read_post(const dump_row_t *row, post_t *post, int64_t *type)
         return QP_ERROR(QP_INPUT, "an answer to itself");
     if (*type != QUESTION && *type != ANSWER)
         return NULL;
-    QP_TRY(read_integer(row, "Score", 0, INT64_MIN, &post->votes));
+    const bool must = *type == ANSWER && needs_scores(dump->options);
+    QP_TRY(read_integer(row, "Score", must ? -1 : 0, INT64_MIN, &post->votes));
     return read_integer(row, "AcceptedAnswerId", 0, INT64_MIN, &post->accepted);
 }
 
@@ -149,7 +157,7 @@ static qp_error_t take_row(void *owner, const dump_row_t *row)
     dump_t *dump = owner;
     int64_t type = 0;
     post_t post = {.row = row->number};
-    qp_error_t error = read_post(row, &post, &type);
+    qp_error_t error = read_post(dump, row, &post, &type);
     if (error != NULL) {
         skip_row(dump, row, error->message);
         qp_error_destroy(&error);

@@ -167,8 +167,8 @@ void qp_check_queue_destroy(qp_queue_t **out)
     for (qp_check_queue_t *other = device->queue; other != NULL; other = other->next)
         do_until(device, other, other->n_put);
     qp_check_queue_t **link = &device->queue;
-    while (*link != queue)
-        link = &(*link)->next;
+    for (; *link != queue; link = &(*link)->next)
+        QP_ASSERT(*link != NULL);
     *link = queue->next;
     pthread_mutex_unlock(&device->lock);
     QP_FREE(queue);

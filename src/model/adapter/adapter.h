@@ -4,6 +4,11 @@
 
 #include "model/base/base.h"
 
+/** Bounds of what is trained. */
+#define QP_LORA_MAX_R 4096
+#define QP_LORA_MIN_ALPHA 1e-6
+#define QP_LORA_MAX_ALPHA 1e6
+
 typedef struct {
     int64_t r;
     double alpha, dropout;
@@ -76,7 +81,8 @@ typedef struct {
 qp_error_t qp_lora_resolve(qp_lora_config_t *config);
 /**
  * What the adapter folder \a init fixes, as deck values: lines "lora.r=8" of r, alpha, use_rslora
- * and targets. Rank-local. No adapter there: QP_INPUT.
+ * and targets. Rank-local. No adapter there, tensors that its config does not name, r or alpha
+ * outside the bounds of training: QP_INPUT.
  */
 qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines);
 /**

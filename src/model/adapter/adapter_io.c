@@ -115,11 +115,28 @@ qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_con
     return NULL;
 }
 
+/* PEFT runs an adapter with any scale; one to train has bounds, which are the deck's. */
+static qp_error_t check_bounds(const char *init, const qp_peft_t *peft)
+{
+    const struct {
+        const char *key;
+        double value, min, max;
+    } bound[] = {{"r", (double)peft->r, 1, QP_LORA_MAX_R},
+                 {"lora_alpha", peft->alpha, QP_LORA_MIN_ALPHA, QP_LORA_MAX_ALPHA}};
+    for (size_t i = 0; i < sizeof bound / sizeof bound[0]; i++)
+        if (!(bound[i].value >= bound[i].min && bound[i].value <= bound[i].max))
+            return QP_ERROR(QP_INPUT,
+                            "lora.init: %s/adapter_config.json: %s is %g, training takes %g to %g",
+                            init, bound[i].key, bound[i].value, bound[i].min, bound[i].max);
+    return NULL;
+}
+
 qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines)
 {
     qp_peft_t peft;
     const char *comma = "";
     QP_TRY(qp_error_context(qp_peft_read_shape(init, &peft), "lora.init"));
+    qp_error_t error = check_bounds(init, &peft);
     qp_str_printf(lines, "lora.r=%lld\nlora.alpha=%.17g\nlora.use_rslora=%s\nlora.targets=[",
                   (long long)peft.r, peft.alpha, peft.use_rslora ? "true" : "false");
     for (int l = 0; l < QP_N_LINEAR; l++)
@@ -129,7 +146,7 @@ qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines)
         }
     qp_str_puts(lines, " ]\n");
     qp_peft_fini(&peft);
-    return NULL;
+    return error;
 }
 
 qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config)

@@ -65,20 +65,30 @@ static const qp_tensor_t *find(const qp_safetensors_t *st, int64_t layer, qp_lin
     return qp_safetensors_find(st, name);
 }
 
+static qp_error_t find_pair(const qp_safetensors_t *st, const char *path, int64_t layer,
+                            qp_linear_t linear, const qp_tensor_t *pair[2])
+{
+    static const char matrix[] = {'A', 'B'};
+    char missing[QP_PEFT_NAME_BYTES];
+    for (int i = 0; i < 2; i++) {
+        pair[i] = find(st, layer, linear, matrix[i]);
+        if (pair[i] != NULL)
+            continue;
+        qp_peft_tensor_name(layer, linear, matrix[i], "", missing);
+        return QP_ERROR(
+            QP_INPUT, "%s: by its config the adapter has %s of layer %ld, but tensor %s is missing",
+            path, qp_linear_short_name(linear), (long)layer, missing);
+    }
+    return NULL;
+}
+
 static qp_error_t read_pair(const qp_safetensors_t *st, const char *path, owned_t *owned, int64_t r,
                             qp_peft_pair_t *pair)
 {
-    char missing[QP_PEFT_NAME_BYTES];
-    const qp_tensor_t *a = find(st, pair->layer, pair->linear, 'A');
-    const qp_tensor_t *b = find(st, pair->layer, pair->linear, 'B');
-    if (a == NULL || b == NULL) {
-        qp_peft_tensor_name(pair->layer, pair->linear, a == NULL ? 'A' : 'B', "", missing);
-        return QP_ERROR(
-            QP_INPUT, "%s: by its config the adapter has %s of layer %ld, but tensor %s is missing",
-            path, qp_linear_short_name(pair->linear), (long)pair->layer, missing);
-    }
-    QP_TRY(take(owned, a, r, pair->n_in, &pair->a));
-    return take(owned, b, pair->n_out, r, &pair->b);
+    const qp_tensor_t *ab[2];
+    QP_TRY(find_pair(st, path, pair->layer, pair->linear, ab));
+    QP_TRY(take(owned, ab[0], r, pair->n_in, &pair->a));
+    return take(owned, ab[1], pair->n_out, r, &pair->b);
 }
 
 static qp_error_t read_pairs(const qp_safetensors_t *st, const char *path,
@@ -229,7 +239,13 @@ static qp_error_t read_shape(const char *folder, folder_t *f, qp_peft_t *peft)
 {
     QP_TRY(read_config(folder, f, peft));
     QP_TRY(open_tensors(folder, f));
-    return qp_peft_config_targets(&f->config, count_layers(f->st), peft->target);
+    const int64_t n_layer = count_layers(f->st);
+    const qp_tensor_t *ab[2];
+    QP_TRY(qp_peft_config_targets(&f->config, n_layer > 0 ? n_layer : 1, peft->target));
+    for (int l = 0; l < QP_N_LINEAR && n_layer == 0; l++)
+        if (peft->target[l])
+            QP_TRY(find_pair(f->st, f->tensor_path, 0, (qp_linear_t)l, ab));
+    return NULL;
 }
 
 qp_error_t qp_peft_read_shape(const char *folder, qp_peft_t *peft)

@@ -45,8 +45,8 @@ static const struct {
     {"lorap_lr_ratio", WITHOUT_EFFECT, NULL},
     {"lorap_emb_lr", WITHOUT_EFFECT, NULL},
 
-    {"layers_to_transform", MUST_BE_NULL, "LoRA on some layers only"},
-    {"layers_pattern", MUST_BE_NULL, "LoRA on some layers only"},
+    {"layers_to_transform", MUST_BE_NULL, "a list of layers, even of all,"},
+    {"layers_pattern", MUST_BE_NULL, "a list of layers, even of all,"},
     {"rank_pattern", MUST_BE_UNUSED, "another rank for some linears"},
     {"alpha_pattern", MUST_BE_UNUSED, "another alpha for some linears"},
     {"use_dora", MUST_BE_UNUSED, "DoRA"},

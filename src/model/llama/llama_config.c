@@ -197,27 +197,13 @@ static qp_error_t check_labels(const json_t *root)
     return NULL;
 }
 
-static qp_error_t check_layer_types(const json_t *root, int64_t n_layer)
-{
-    const json_t *types = qp_json_get(root, "layer_types");
-    bool all_full = types == NULL || (int64_t)json_array_size(types) == n_layer;
-    for (size_t i = 0; i < json_array_size(types); i++) {
-        const char *type = json_string_value(json_array_get(types, i));
-        all_full = all_full && type != NULL && strcmp(type, "full_attention") == 0;
-    }
-    return all_full ? NULL
-                    : qp_json_wrong("layer_types", types,
-                                    "\"full_attention\" once per layer: Quipu supports no other");
-}
-
-static qp_error_t check_options(const json_t *root, const qp_llama_config_t *c)
+static qp_error_t check_options(const json_t *root)
 {
     const char *act;
     bool bias, causal, dict;
     double dropout, range;
     QP_TRY(check_others(root));
     QP_TRY(check_labels(root));
-    QP_TRY(check_layer_types(root, c->n_layer));
     QP_TRY(qp_json_string(root, "hidden_act", "silu", &act));
     if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
         return QP_ERROR(QP_INPUT, "hidden_act is %s; Quipu supports silu (swish)", act);
@@ -310,6 +296,36 @@ static qp_error_t read_window(const json_t *root, qp_llama_config_t *c)
     return NULL;
 }
 
+static size_t count_word(const json_t *list, const char *word)
+{
+    const json_t *item;
+    size_t i, n = 0;
+    json_array_foreach(list, i, item) n +=
+        json_is_string(item) && strcmp(json_string_value(item), word) == 0;
+    return n;
+}
+
+/* A Mistral with layer_types is a Ministral to transformers: a layer has the window only where its
+ * type says so. */
+static qp_error_t read_layer_types(const json_t *root, qp_llama_config_t *c)
+{
+    const json_t *types = qp_json_get(root, "layer_types");
+    const size_t n = (size_t)c->n_layer;
+    const bool full = count_word(types, "full_attention") == n;
+    const bool sliding = c->sliding_window > 0 && count_word(types, "sliding_attention") == n;
+    if (types == NULL)
+        return NULL;
+    if (json_array_size(types) != n || !(full || sliding))
+        return qp_json_wrong("layer_types", types,
+                             c->sliding_window > 0
+                                 ? "\"full_attention\" once per layer, or \"sliding_attention\" "
+                                   "once per layer: Quipu supports layers that are all alike"
+                                 : "\"full_attention\" once per layer: Quipu supports no other "
+                                   "without a sliding_window");
+    c->sliding_window = full ? 0 : c->sliding_window;
+    return NULL;
+}
+
 static qp_error_t read_config(const json_t *root, qp_llama_config_t *c)
 {
     QP_TRY(read_family(root, &c->family));
@@ -321,7 +337,8 @@ static qp_error_t read_config(const json_t *root, qp_llama_config_t *c)
     QP_TRY(read_shape(root, c));
     QP_TRY(qp_llama_rope_from_json(root, c));
     QP_TRY(read_window(root, c));
-    QP_TRY(check_options(root, c));
+    QP_TRY(read_layer_types(root, c));
+    QP_TRY(check_options(root));
     return qp_llama_tokens_from_json(root, c);
 }
 

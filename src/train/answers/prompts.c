@@ -72,18 +72,21 @@ static bool drop_answer(json_t *messages)
     return n < n_before;
 }
 
-static qp_error_t encode_list(reader_t *reader, const json_t *row, const char *key,
-                              bool may_have_answer, qp_tokens_t *tokens)
+/* A whole conversation may end with an answer, and have its system prompt beside it. */
+static qp_error_t encode_list(reader_t *reader, const json_t *row, const char *key, bool whole,
+                              qp_tokens_t *tokens)
 {
     json_t *messages = json_array();
     bool unknown_role = false;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_messages_append(key, json_object_get(row, key), messages, &unknown_role));
-    if (drop_answer(messages) && !may_have_answer)
+    if (drop_answer(messages) && !whole)
         error = QP_ERROR(QP_INPUT, "%s ends with a turn of the assistant", key);
     else if (json_array_size(messages) == 0)
         error = QP_ERROR(QP_INPUT, "%s: there is nothing to answer", key);
-    else
+    else if (whole)
+        error = qp_messages_insert_system(row, messages);
+    if (error == NULL)
         error = encode_messages(reader, row, messages, tokens);
 done:
     json_decref(messages);
