@@ -49,9 +49,11 @@ static inline double tolerance(tol_t kind, qp_dtype_t dtype)
 /*
  * What is left of rounding in a mean over many elements: roundings to nearest go either way. So of
  * a tensor's error the part along what is expected (a bias: the share by which all is too large)
- * has a limit of its own, in which the noise of n elements has become small.
+ * has a limit of its own, in which the noise of n elements has become small: a third of the
+ * smallest bias that has to be seen, for roundings that a row shares (of a probability, of a scale)
+ * do not average out over its elements.
  */
-static const double MAX_BIAS = 3e-4;
+static const double MAX_BIAS = 1e-3;
 static inline double bias_limit(double limit, int64_t n)
 {
     return fmin(limit, MAX_BIAS + 3.0 * limit / sqrt((double)n));
