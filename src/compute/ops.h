@@ -175,8 +175,6 @@ typedef struct qp_ops {
     /** Bytes that the backend's own scratch will grow to, for the memory plan; about, from above.
      */
     size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size);
-    /** Memory of the device that is free, and all of it. */
-    void (*memory_info)(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes);
     /** Aligned to 64 bytes at least; undefined contents. */
     qp_error_t (*alloc)(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
     /** Waits for all work that was queued before. Nulls; {0} allowed. */

@@ -326,7 +326,6 @@ const qp_ops_t qp_ops_check = {
     .name = "check",
 
     .scratch_bytes = scratch_bytes,
-    .memory_info = qp_cpu_memory_info,
     .alloc = alloc,
     .release = release,
     .host_alloc = qp_cpu_host_alloc,

@@ -254,7 +254,6 @@ size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_
  */
 
 size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size);
-void qp_cpu_memory_info(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
 qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out);

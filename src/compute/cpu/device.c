@@ -190,14 +190,6 @@ qp_error_t qp_cpu_discard(qp_queue_t *q, qp_dptr_t p, size_t bytes)
     return NULL;
 }
 
-void qp_cpu_memory_info(const qp_device_t *device, size_t *free_bytes, size_t *total_bytes)
-{
-    (void)device;
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
-    *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
-}
-
 qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out)
 {
     (void)device;

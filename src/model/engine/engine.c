@@ -126,6 +126,7 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                         (long long)max_length, (long long)base->rope.n_row);
     *engine = prepare(base, lora, config, max_length, &bytes);
     qp_error_t error = NULL;
+    (*engine)->storage_bytes = bytes;
     (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
     if ((*engine)->borrowed)
         (*engine)->storage = ws->storage;

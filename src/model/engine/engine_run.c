@@ -187,6 +187,11 @@ static qp_error_t answer_all(qp_engine_run_t *run)
     return NULL;
 }
 
+static qp_error_t discard_storage(const qp_engine_t *engine)
+{
+    return engine->flow.ops->discard(engine->flow.q, engine->storage, engine->storage_bytes);
+}
+
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
                          int64_t n_request, const qp_eos_t *eos, const qp_philox_key_t *key)
 {
@@ -204,9 +209,13 @@ qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_
         request[i].stopped = false;
     }
     QP_TRY(check_requests(&run));
-    qp_engine_clear(engine); /* another role's rows are of no use */
+    qp_engine_clear(engine); /* another role's rows are of no use, nor is what a pass left there */
+    if (engine->borrowed)
+        QP_TRY(discard_storage(engine));
     run.turn = qp_engine_turns(request, n_request);
     qp_error_t error = answer_all(&run);
     qp_free(run.turn);
+    if (error == NULL && engine->borrowed)
+        error = discard_storage(engine);
     return error;
 }

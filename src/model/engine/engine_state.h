@@ -29,7 +29,8 @@ struct qp_engine {
     int64_t table_ld;              /**< blocks of the longest sequence */
     int64_t n_block;
     qp_dptr_t storage; /**< one block holds all device memory below */
-    bool borrowed;     /**< it is a workspace's */
+    size_t storage_bytes;
+    bool borrowed; /**< it is a workspace's, which has no use for it while the engine runs */
     qp_flow_t flow;
     qp_kv_t *kv; /**< [n_layer] */
     qp_kv_map_t map;
