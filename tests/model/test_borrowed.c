@@ -1,6 +1,6 @@
 /* QP_TEST: check=0
- * An engine in a workspace's memory: what a pass left there does not matter, nor does what the engine
- * leaves to the pass behind it. */
+ * An engine in a workspace's memory: what a pass left there does not matter, nor does what the
+ * engine leaves to the pass behind it. */
 #include <string.h>
 
 #include "base/mem.h"
@@ -9,8 +9,11 @@
 
 enum { MAX_LENGTH = 24, N_REQUEST = 3 };
 
-static const qp_generate_config_t config = {
-    .max_new_tokens = 8, .num_return_sequences = 1, .top_p = 1.0, .max_active = 2, .max_prefill = 16};
+static const qp_generate_config_t config = {.max_new_tokens = 8,
+                                            .num_return_sequences = 1,
+                                            .top_p = 1.0,
+                                            .max_active = 2,
+                                            .max_prefill = 16};
 
 /* Greedy answers by an engine of its own (ws NULL) or in the workspace. */
 static void answer(const tiny_setup_t *s, const qp_lora_config_t *lora, const qp_workspace_t *ws,
