@@ -16,13 +16,13 @@
 /**
  * One registered piece of state. The global array has \a n_global elements; this rank writes
  * [first, first + n_mine) (slabs of all ranks partition it; n_mine may be 0), and on restart every
- * rank reads [read_first, read_first + n_read), usually the whole array. get() fills a host buffer
- * with this rank's slab; put() receives n_read elements.
+ * rank gets the whole array. get() fills a host buffer with this rank's slab; put() receives
+ * n_global elements.
  */
 typedef struct {
     const char *name; /**< "adapter/param": becomes a data set under /state */
     qp_dtype_t dtype;
-    int64_t n_global, first, n_mine, read_first, n_read;
+    int64_t n_global, first, n_mine;
     qp_error_t (*get)(void *owner, void *slab);
     qp_error_t (*put)(void *owner, const void *data);
     void *owner;
@@ -92,7 +92,11 @@ typedef struct {
 qp_error_t qp_ckpt_check(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *expected,
                          qp_ckpt_found_t *found);
 
-/** Restores every entry of a file that belongs to the run. Verifies checksums. Collective. */
+/**
+ * Restores every entry of a file that belongs to the run. An entry is put where it belongs once its
+ * checksum was found right; after an error the state is of no use. Rank 0 alone reads, each byte
+ * once. Collective.
+ */
 qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_state_t *state, int64_t *step);
 
 /** Full verification of one file (completeness and all checksums); not collective. */

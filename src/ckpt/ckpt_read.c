@@ -1,4 +1,5 @@
-/* Restoring: is it whole, has it the same entries, then every one of them. */
+/* Restoring: is it whole, has it the same entries, then every one of them. Rank 0 alone reads the
+ * file, each byte once; the others get what it has verified. */
 #include "base/mem.h"
 #include "ckpt/ckpt_impl.h"
 
@@ -23,40 +24,40 @@ static qp_error_t check_entries(const qp_h5_t *file, const qp_state_t *state)
     return NULL;
 }
 
-/* The ranks share the work of verifying. */
-static qp_error_t verify_share(qp_comm_t *comm, const qp_h5_t *file, const qp_state_t *state)
+static qp_error_t open_and_check(const char *path, const qp_state_t *state, qp_h5_t **file,
+                                 int64_t *step)
 {
-    for (int64_t i = qp_comm_rank(comm); i < state->n_item; i += qp_comm_size(comm))
-        QP_TRY(qp_h5_checksum_verify(file, state->item[i].is.name));
-    return NULL;
+    QP_TRY(qp_ckpt_open(path, file, step));
+    return check_entries(*file, state);
 }
 
-static qp_error_t restore(const qp_h5_t *file, const qp_state_entry_t *entry)
+/* file: on rank 0. */
+static qp_error_t restore(qp_comm_t *comm, const qp_h5_t *file, const qp_state_entry_t *entry)
 {
-    void *data = qp_alloc("ckpt", qp_bytes(entry->n_read, qp_dtype_bytes(entry->dtype)));
-    qp_error_t error =
-        qp_h5_read(file, entry->name, entry->dtype, entry->read_first, entry->n_read, data);
-    if (error == NULL)
-        error = entry->put(entry->owner, data);
+    const int64_t n = entry->n_global;
+    void *data = qp_alloc("ckpt", qp_bytes(n, qp_dtype_bytes(entry->dtype)));
+    qp_error_t error = NULL;
+    if (file != NULL)
+        error = qp_h5_read_verified(file, entry->name, entry->dtype, n, data);
+    error = qp_comm_agree(comm, error);
+    if (error == NULL) {
+        qp_comm_bcast(comm, data, n, entry->dtype, 0);
+        error = qp_comm_agree(comm, entry->put(entry->owner, data));
+    }
     qp_free(data);
     return error;
-}
-
-static qp_error_t restore_all(const qp_h5_t *file, const qp_state_t *state)
-{
-    for (int64_t i = 0; i < state->n_item; i++)
-        QP_TRY(restore(file, &state->item[i].is));
-    return NULL;
 }
 
 qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_state_t *state, int64_t *step)
 {
     qp_h5_t *file = NULL;
-    qp_error_t error;
-    QP_TRY_DONE(qp_comm_agree(comm, qp_ckpt_open(path, &file, step)));
-    QP_TRY_DONE(qp_comm_agree(comm, check_entries(file, state)));
-    QP_TRY_DONE(qp_comm_agree(comm, verify_share(comm, file, state)));
-    QP_TRY_DONE(qp_comm_agree(comm, restore_all(file, state)));
-done:
-    return qp_error_first(error, qp_h5_close(&file));
+    qp_error_t error = NULL;
+    *step = 0;
+    if (qp_comm_rank(comm) == 0)
+        error = open_and_check(path, state, &file, step);
+    error = qp_comm_agree(comm, error);
+    for (int64_t i = 0; i < state->n_item && error == NULL; i++)
+        error = restore(comm, file, &state->item[i].is);
+    qp_comm_bcast(comm, step, 1, QP_I64, 0);
+    return qp_comm_agree(comm, qp_error_first(error, qp_h5_close(&file)));
 }

@@ -39,8 +39,6 @@ void qp_state_register(qp_state_t *state, const qp_state_entry_t *entry)
 {
     QP_ASSERT(entry->first >= 0 && entry->n_mine >= 0 &&
               entry->first + entry->n_mine <= entry->n_global);
-    QP_ASSERT(entry->read_first >= 0 && entry->n_read >= 0 &&
-              entry->read_first + entry->n_read <= entry->n_global);
     add(state, entry);
 }
 
@@ -63,7 +61,6 @@ static void register_scalar(qp_state_t *state, const char *name, qp_dtype_t dtyp
                                     .dtype = dtype,
                                     .n_global = 1,
                                     .n_mine = 1,
-                                    .n_read = 1,
                                     .get = get_scalar,
                                     .put = put_scalar,
                                     .owner = value};
@@ -111,7 +108,6 @@ void qp_state_register_f32(qp_state_t *state, qp_comm_t *comm, const char *name,
                                     .n_global = n,
                                     .first = first,
                                     .n_mine = end - first,
-                                    .n_read = n,
                                     .get = get_array,
                                     .put = put_array,
                                     .owner = array};

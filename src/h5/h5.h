@@ -121,6 +121,10 @@ qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, s
 qp_error_t qp_h5_checksum_set(qp_h5_t *file, const char *name, uint64_t xxh3);
 qp_error_t qp_h5_checksum_get(const qp_h5_t *file, const char *name, uint64_t *xxh3);
 qp_error_t qp_h5_checksum_verify(const qp_h5_t *file, const char *name);
+/** Reads the whole of a data set of one dimension, n elements, and compares its checksum: each byte
+ * is read once. data is of no use after an error. Rank-local. */
+qp_error_t qp_h5_read_verified(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t n,
+                               void *data);
 
 /** Verifies every data set of the file; one without a checksum is damage. Rank-local. */
 qp_error_t qp_h5_verify(const qp_h5_t *file);

@@ -59,6 +59,15 @@ qp_error_t qp_h5_checksum_verify(const qp_h5_t *file, const char *name)
     return compare(file, name, stored, computed);
 }
 
+qp_error_t qp_h5_read_verified(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t n,
+                               void *data)
+{
+    uint64_t stored;
+    QP_TRY(qp_h5_checksum_get(file, name, &stored));
+    QP_TRY(qp_h5_read(file, name, dtype, 0, n, data));
+    return compare(file, name, stored, qp_hash_bytes(data, qp_bytes(n, qp_dtype_bytes(dtype))));
+}
+
 qp_error_t qp_h5_verify(const qp_h5_t *file)
 {
     char **names = NULL;
@@ -90,12 +99,8 @@ qp_error_t qp_h5_blob_read(const qp_h5_t *file, const char *name, void **data, s
     if (shape.n_dim != 1)
         return QP_ERROR(QP_INPUT, "%s: %s: %d dimensions, expected 1", file->path, name,
                         shape.n_dim);
-    uint64_t stored;
-    QP_TRY(qp_h5_checksum_get(file, name, &stored));
     void *blob = qp_alloc("h5", (size_t)shape.dim[0] + 1);
-    qp_error_t error = qp_h5_read(file, name, QP_U8, 0, shape.dim[0], blob);
-    if (error == NULL)
-        error = compare(file, name, stored, qp_hash_bytes(blob, (size_t)shape.dim[0]));
+    qp_error_t error = qp_h5_read_verified(file, name, QP_U8, shape.dim[0], blob);
     if (error != NULL) {
         qp_free(blob);
         return error;

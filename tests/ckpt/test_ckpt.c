@@ -90,7 +90,6 @@ static qp_state_t *register_run(qp_comm_t *comm, run_t *run)
                                     .n_global = run->n,
                                     .first = run->first,
                                     .n_mine = run->n_mine,
-                                    .n_read = run->n,
                                     .get = get_table,
                                     .put = put_table,
                                     .owner = run};
@@ -221,6 +220,40 @@ static void test_contents_do_not_depend_on_ranks(qp_comm_t *comm)
         CHECK_OK(qp_h5_verify(file));
     }
     CHECK_OK(qp_h5_close(&file));
+    qp_comm_barrier(comm);
+}
+
+/* Bytes that this process has read from files so far; -1: the system does not say. */
+static int64_t bytes_read(void)
+{
+    long long n = -1;
+    FILE *io = fopen("/proc/self/io", "r");
+    if (io != NULL && fscanf(io, "rchar: %lld", &n) != 1)
+        n = -1;
+    if (io != NULL)
+        fclose(io);
+    return n;
+}
+
+/* To find the newest file reads it once, to restore it once more, whatever the number of ranks. */
+static void test_bytes_read(qp_comm_t *comm)
+{
+    enum { N = 2000000, STATE_BYTES = N * 6 };
+    const char *folder = folder_for(comm, "bytes");
+    CHECK_OK(write_at(comm, folder, 1, 10, N));
+    int64_t step = 0, before = bytes_read();
+    char *path = NULL;
+    bool right = false;
+    const qp_ckpt_info_t info = info_at(0);
+    CHECK_OK(qp_ckpt_latest(comm, folder, &path, &step));
+    CHECK_OK(read_from(comm, path, &info, N, &step, &right));
+    CHECK(right && step == 1);
+    int64_t n = bytes_read() - before, unknown = before < 0;
+    qp_comm_sum_i64(comm, &n, 1);
+    qp_comm_sum_i64(comm, &unknown, 1);
+    CHECK_MSG(unknown > 0 || n < 9 * (int64_t)STATE_BYTES / 4, "%lld bytes read of a state of %lld",
+              (long long)n, (long long)STATE_BYTES);
+    qp_free(path);
     qp_comm_barrier(comm);
 }
 
@@ -597,7 +630,6 @@ static void test_failing_owner(qp_comm_t *comm)
                                     .dtype = QP_F32,
                                     .n_global = 4,
                                     .n_mine = mine ? 4 : 0,
-                                    .n_read = 4,
                                     .get = get_nothing};
     qp_state_t *state = qp_state_create();
     qp_state_register(state, &entry);
@@ -619,6 +651,7 @@ int main(void)
         qp_log_init(QP_LOG_ERROR, qp_comm_rank(comm)); /* warnings are expected here */
         test_round_trip(comm);
         test_contents_do_not_depend_on_ranks(comm);
+        test_bytes_read(comm);
         test_rotation(comm);
         test_refusals(comm);
         test_inputs(comm);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: labels=slow
+# QP_TEST: labels=slow check=0,1,2
 # A step is a function of the deck and its number: n steps + restart + the rest give the bits of the
 # whole, on any of 1, 2, 4 ranks, in int8 with bf16 products and in fp32; 3 ranks agree to rounding.
 # shellcheck source=tests/train/e2e.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST: labels=slow
+# QP_TEST: labels=slow check=0,1,2
 # What reward, dpo and ppo give does not depend on the rank count nor on where a run stops: adapters,
 # value heads, metrics and samples have the same bits, in int8 with bf16 products and in fp32.
 # shellcheck source=tests/train/rlhf.sh

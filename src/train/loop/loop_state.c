@@ -31,7 +31,6 @@ static void register_array(qp_loop_t *loop, int i, const char *name, qp_dptr_t d
                                     .n_global = n,
                                     .first = a->first,
                                     .n_mine = a->n_mine,
-                                    .n_read = n,
                                     .get = get_slab,
                                     .put = put_all,
                                     .owner = a};
