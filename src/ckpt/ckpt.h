@@ -14,6 +14,12 @@
 #include "comm/comm.h"
 
 /**
+ * Version of the files. Who registers an entry that files of this version lack raises it by one and
+ * tells qp_state_since(); files of all versions up to this one are read.
+ */
+enum { QP_CKPT_VERSION = 2 };
+
+/**
  * One registered piece of state. The global array has \a n_global elements; this rank writes
  * [first, first + n_mine) (slabs of all ranks partition it; n_mine may be 0), and on restart every
  * rank gets the whole array. get() fills a host buffer with this rank's slab; put() receives
@@ -39,6 +45,12 @@ void qp_state_register_f64(qp_state_t *state, const char *name, double *value);
  * all. */
 void qp_state_register_f32(qp_state_t *state, qp_comm_t *comm, const char *name, float *data,
                            int64_t n);
+/** Of the entry registered last: files before \a version lack it. Then it is not put, and what its
+ * owner holds stands. */
+void qp_state_since(qp_state_t *state, int64_t version);
+/** Of the entry registered last: a program that does not know it may go on without it. It is marked
+ * so in the file. */
+void qp_state_ignorable(qp_state_t *state);
 void qp_state_destroy(qp_state_t **state);
 
 /** What a checkpoint says of itself besides the entries. */
@@ -52,6 +64,8 @@ typedef struct {
     const char *inputs;      /**< the files that the run reads: "role id name" lines, id in hex */
     const char *by_content;  /**< keys of the fingerprint, " " before and behind each, whose names
                                   may change, since \a inputs tells the contents */
+    const char *at_default;  /**< keys of the fingerprint, likewise, that hold their default: what
+                                  a file says that does not know them */
     const char *build;       /**< version and revision */
 } qp_ckpt_info_t;
 
@@ -87,13 +101,16 @@ typedef struct {
 /**
  * Whether a run may go on from a file: refuses another base or method, a deck that differs in keys
  * that may not change, naming each "path: was X, is Y", and other inputs, naming the first (all
- * QP_INPUT). A file from before inputs were kept is taken with a line in the log. Collective.
+ * QP_INPUT). A key that the file does not know, and that holds its default, differs in nothing. A
+ * file from before inputs were kept is taken with a line in the log. Collective.
  */
 qp_error_t qp_ckpt_check(qp_comm_t *comm, const char *path, const qp_ckpt_info_t *expected,
                          qp_ckpt_found_t *found);
 
 /**
- * Restores every entry of a file that belongs to the run. An entry is put where it belongs once its
+ * Restores every entry of a file that belongs to the run. Entries that the file lacks, unless it is
+ * older than they are, and those in the file that nobody registered, unless they are marked, are
+ * refused by name. An entry is put where it belongs once its
  * checksum was found right; after an error the state is of no use. Rank 0 alone reads, each byte
  * once. Collective.
  */

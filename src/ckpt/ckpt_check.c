@@ -56,15 +56,18 @@ static bool stands_in(const char *keys, const line_t *line)
     return found;
 }
 
-/* Merges two sorted fingerprints; a line per key that differs, \a but the keys given. */
-static void list_changes(const char *old_text, const char *new_text, const char *but, qp_str_t *out)
+/* Merges two sorted fingerprints; a line per key that differs, but for the keys of \a by_content,
+ * and for those of \a at_default that only the new one has. */
+static void list_changes(const char *old_text, const char *new_text, const char *by_content,
+                         const char *at_default, qp_str_t *out)
 {
     line_t was, is;
     bool have_was = next_line(&old_text, &was), have_is = next_line(&new_text, &is);
     while (have_was || have_is) {
         int order = !have_was ? 1 : !have_is ? -1 : compare_paths(&was, &is);
         const bool differs = order != 0 || !is_same(was.value, was.n_value, is.value, is.n_value);
-        if (differs && !stands_in(but, order <= 0 ? &was : &is))
+        if (differs && !stands_in(by_content, order <= 0 ? &was : &is) &&
+            !(order > 0 && stands_in(at_default, &is)))
             print_change(out, order <= 0 ? &was : &absent, order >= 0 ? &is : &absent);
         if (order <= 0)
             have_was = next_line(&old_text, &was);
@@ -91,7 +94,7 @@ static qp_error_t check_deck(const qp_h5_t *file, const qp_ckpt_info_t *expected
     qp_str_t changes = {0};
     qp_error_t error = NULL;
     list_changes(fingerprint, expected->fingerprint, has_inputs(file) ? expected->by_content : "",
-                 &changes);
+                 expected->at_default, &changes);
     if (changes.n > 0)
         error = QP_ERROR(QP_INPUT,
                          "%s: cannot be continued: the deck, or what its \"auto\" stands for on "

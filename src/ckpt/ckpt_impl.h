@@ -5,14 +5,15 @@
 #include "ckpt/ckpt.h"
 #include "h5/h5.h"
 
-enum { QP_CKPT_VERSION = 1 };
-
-#define QP_CKPT_TEMPORARY ".part" /**< behind the final name while a file is being written */
+#define QP_CKPT_IGNORABLE "ignorable" /**< attribute of a data set; its value does not matter */
+#define QP_CKPT_TEMPORARY ".part"     /**< behind the final name while a file is being written */
 
 typedef struct {
     qp_state_entry_t is; /**< its name is owned: "/state/<name>" */
     bool scalar;         /**< one element, written by rank 0 */
-    void *shorthand;     /**< owner made by a shorthand, or NULL */
+    int64_t since;       /**< files before this version lack it */
+    bool ignorable;
+    void *shorthand; /**< owner made by a shorthand, or NULL */
 } qp_state_item_t;
 
 struct qp_state {

@@ -1,34 +1,73 @@
-/* Restoring: is it whole, has it the same entries, then every one of them. Rank 0 alone reads the
+/* Restoring: is it whole, has it the run's entries, then every one of them. Rank 0 alone reads the
  * file, each byte once; the others get what it has verified. */
+#include <string.h>
+
+#include "base/log.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "ckpt/ckpt_impl.h"
 
-/* The same entries with the same shapes, no more and no fewer. */
-static qp_error_t check_entries(const qp_h5_t *file, const qp_state_t *state)
+/* An entry of the shape that the run has, or none where the file is older than the entry. */
+static qp_error_t check_entry(const qp_h5_t *file, int64_t version, const qp_state_item_t *item,
+                              bool *present)
 {
-    int64_t n_state;
-    QP_TRY(qp_h5_attr_get_i64(file, "/", "n_state", &n_state));
-    for (int64_t i = 0; i < state->n_item; i++) {
-        const qp_state_entry_t *entry = &state->item[i].is;
-        qp_h5_shape_t shape;
-        QP_TRY(qp_h5_dataset_shape(file, entry->name, &shape));
-        if (shape.dtype != entry->dtype || shape.n_dim != 1 || shape.dim[0] != entry->n_global)
-            return QP_ERROR(QP_INPUT, "%s: %s: %s of %lld elements, expected %s of %lld",
-                            qp_h5_path(file), entry->name, qp_dtype_name(shape.dtype),
-                            (long long)shape.dim[0], qp_dtype_name(entry->dtype),
-                            (long long)entry->n_global);
+    const qp_state_entry_t *entry = &item->is;
+    qp_h5_shape_t shape;
+    *present = qp_h5_exists(file, entry->name);
+    if (!*present && version < item->since) {
+        qp_log_info("%s is from before %s was kept: it begins anew", qp_h5_path(file), entry->name);
+        return NULL;
     }
-    if (n_state != state->n_item)
-        return QP_ERROR(QP_INPUT, "%s: holds %lld pieces of state, this run has %lld",
-                        qp_h5_path(file), (long long)n_state, (long long)state->n_item);
+    QP_TRY(qp_h5_dataset_shape(file, entry->name, &shape));
+    if (shape.dtype != entry->dtype || shape.n_dim != 1 || shape.dim[0] != entry->n_global)
+        return QP_ERROR(QP_INPUT, "%s: %s: %s of %lld elements, expected %s of %lld",
+                        qp_h5_path(file), entry->name, qp_dtype_name(shape.dtype),
+                        (long long)shape.dim[0], qp_dtype_name(entry->dtype),
+                        (long long)entry->n_global);
     return NULL;
 }
 
-static qp_error_t open_and_check(const char *path, const qp_state_t *state, qp_h5_t **file,
-                                 int64_t *step)
+static bool is_registered(const qp_state_t *state, const char *name)
 {
+    for (int64_t i = 0; i < state->n_item; i++)
+        if (strcmp(state->item[i].is.name, name) == 0)
+            return true;
+    return false;
+}
+
+/* What a newer program, or another one, has written beside the run's entries. */
+static qp_error_t check_unknown(const qp_h5_t *file, const qp_state_t *state)
+{
+    char **name = NULL;
+    int64_t n_name = 0;
+    qp_error_t error = NULL;
+    QP_TRY(qp_h5_list_datasets(file, &name, &n_name));
+    for (int64_t i = 0; i < n_name && error == NULL; i++) {
+        if (!qp_has_prefix(name[i], "/state/") || is_registered(state, name[i]))
+            continue;
+        if (qp_h5_attr_exists(file, name[i], QP_CKPT_IGNORABLE))
+            qp_log_info("%s: %s: not known to this program, passed over", qp_h5_path(file),
+                        name[i]);
+        else
+            error = QP_ERROR(QP_INPUT,
+                             "%s: %s: a piece of state that this run does not have; another "
+                             "version of the program may have written it",
+                             qp_h5_path(file), name[i]);
+    }
+    qp_h5_list_free(&name, n_name);
+    return error;
+}
+
+/* present [n_item]: what there is to be restored. */
+static qp_error_t open_and_check(const char *path, const qp_state_t *state, qp_h5_t **file,
+                                 int64_t *step, bool *present)
+{
+    int64_t version;
     QP_TRY(qp_ckpt_open(path, file, step));
-    return check_entries(*file, state);
+    QP_TRY(qp_h5_attr_get_i64(*file, "/", "format_version", &version));
+    for (int64_t i = 0; i < state->n_item; i++)
+        QP_TRY(check_entry(*file, version, &state->item[i], &present[i]));
+    return check_unknown(*file, state);
 }
 
 /* file: on rank 0. */
@@ -51,13 +90,17 @@ static qp_error_t restore(qp_comm_t *comm, const qp_h5_t *file, const qp_state_e
 qp_error_t qp_ckpt_read(qp_comm_t *comm, const char *path, const qp_state_t *state, int64_t *step)
 {
     qp_h5_t *file = NULL;
+    bool *present = QP_NEW("ckpt", bool, state->n_item);
     qp_error_t error = NULL;
     *step = 0;
     if (qp_comm_rank(comm) == 0)
-        error = open_and_check(path, state, &file, step);
+        error = open_and_check(path, state, &file, step, present);
     error = qp_comm_agree(comm, error);
+    qp_comm_bcast(comm, present, state->n_item, QP_U8, 0);
     for (int64_t i = 0; i < state->n_item && error == NULL; i++)
-        error = restore(comm, file, &state->item[i].is);
+        if (present[i])
+            error = restore(comm, file, &state->item[i].is);
     qp_comm_bcast(comm, step, 1, QP_I64, 0);
+    qp_free(present);
     return qp_comm_agree(comm, qp_error_first(error, qp_h5_close(&file)));
 }

@@ -42,6 +42,18 @@ void qp_state_register(qp_state_t *state, const qp_state_entry_t *entry)
     add(state, entry);
 }
 
+void qp_state_since(qp_state_t *state, int64_t version)
+{
+    QP_ASSERT(state->n_item > 0 && version <= QP_CKPT_VERSION);
+    state->item[state->n_item - 1].since = version;
+}
+
+void qp_state_ignorable(qp_state_t *state)
+{
+    QP_ASSERT(state->n_item > 0);
+    state->item[state->n_item - 1].ignorable = true;
+}
+
 static qp_error_t get_scalar(void *owner, void *slab)
 {
     memcpy(slab, owner, sizeof(int64_t));

@@ -16,7 +16,7 @@
 /* Bytes of another rank's slab that rank 0 holds at once while it computes a checksum. */
 enum { BLOCK_BYTES = 16 << 20 };
 
-static qp_error_t write_info(qp_h5_t *file, const qp_ckpt_info_t *info, const qp_state_t *state)
+static qp_error_t write_info(qp_h5_t *file, const qp_ckpt_info_t *info)
 {
     QP_TRY(qp_h5_format_set(file, "checkpoint", QP_CKPT_VERSION));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "step", info->step));
@@ -25,7 +25,6 @@ static qp_error_t write_info(qp_h5_t *file, const qp_ckpt_info_t *info, const qp
     QP_TRY(qp_h5_attr_set_i64(file, "/", "base_id", (int64_t)info->base_id));
     QP_TRY(qp_h5_attr_set_i64(file, "/", "deck_hash", (int64_t)info->deck_hash));
     QP_TRY(qp_h5_attr_set_str(file, "/", "build", info->build));
-    QP_TRY(qp_h5_attr_set_i64(file, "/", "n_state", state->n_item));
     QP_TRY(qp_h5_blob_write(file, "/fingerprint", info->fingerprint, strlen(info->fingerprint)));
     return qp_h5_blob_write(file, "/inputs", info->inputs, strlen(info->inputs));
 }
@@ -115,6 +114,8 @@ static qp_error_t write_state(qp_comm_t *comm, qp_h5_t *file, const qp_state_t *
         const qp_state_entry_t *entry = &state->item[i].is;
         const qp_h5_shape_t shape = {entry->dtype, 1, {entry->n_global}};
         QP_TRY(qp_h5_dataset_create(file, entry->name, &shape));
+        if (state->item[i].ignorable)
+            QP_TRY(qp_h5_attr_set_i64(file, entry->name, QP_CKPT_IGNORABLE, 1));
     }
     uint64_t *xxh3 = QP_NEW("ckpt", uint64_t, state->n_item);
     qp_error_t error = NULL;
@@ -132,7 +133,7 @@ static qp_error_t write_file(qp_comm_t *comm, const char *path, const qp_ckpt_in
     qp_h5_t *file = NULL;
     QP_TRY(qp_h5_create(path, comm, &file));
     qp_error_t error;
-    QP_TRY_DONE(write_info(file, info, state));
+    QP_TRY_DONE(write_info(file, info));
     QP_TRY_DONE(write_state(comm, file, state));
     QP_TRY_DONE(qp_h5_flush(file)); /* the data are on disk before the mark that vouches for them */
     QP_TRY_DONE(qp_h5_attr_set_i64(file, "/", "complete", 1));

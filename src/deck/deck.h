@@ -125,6 +125,9 @@ void qp_deck_echo(const qp_deck_t *deck, const char *header, qp_str_t *out);
 uint64_t qp_deck_hash(const qp_deck_t *deck);
 /** "path = value" lines of those keys, sorted; a checkpoint stores it to name what differs. */
 void qp_deck_fingerprint(const qp_deck_t *deck, qp_str_t *out);
+/** Those of these keys that hold their default, " " before and behind each: a checkpoint from
+ * before there was such a key may lack it. */
+void qp_deck_at_default(const qp_deck_t *deck, qp_str_t *out);
 
 /** --deck-help [group]: plain text; and doc/deck.md: Markdown. Both from the tables alone. */
 qp_error_t qp_deck_help(const qp_deck_group_t *const *groups, int n_group, const char *group,

@@ -101,16 +101,20 @@ static int by_path(const void *a, const void *b)
     return strcmp(x->key->path, y->key->path);
 }
 
+/* Whether a checkpoint remembers the value. */
+static bool is_kept(const qp_deck_t *deck, const qp_deck_value_t *value)
+{
+    return value->source != QP_DECK_UNSET && !(value->key->flags & QP_DECK_RESTART_OK) &&
+           qp_deck_applies(deck, value->group);
+}
+
 void qp_deck_fingerprint(const qp_deck_t *deck, qp_str_t *out)
 {
     qp_deck_value_t *sorted = QP_NEW("deck", qp_deck_value_t, deck->n_value); /* own nothing */
     size_t n = 0;
-    for (int i = 0; i < deck->n_value; i++) {
-        const qp_deck_value_t *value = &deck->value[i];
-        if (value->source != QP_DECK_UNSET && !(value->key->flags & QP_DECK_RESTART_OK) &&
-            qp_deck_applies(deck, value->group))
-            sorted[n++] = *value;
-    }
+    for (int i = 0; i < deck->n_value; i++)
+        if (is_kept(deck, &deck->value[i]))
+            sorted[n++] = deck->value[i];
     qsort(sorted, n, sizeof sorted[0], by_path);
     for (size_t i = 0; i < n; i++) {
         qp_str_printf(out, "%s = ", sorted[i].key->path);
@@ -118,6 +122,32 @@ void qp_deck_fingerprint(const qp_deck_t *deck, qp_str_t *out)
         qp_str_putc(out, '\n');
     }
     qp_free(sorted);
+}
+
+/* Whoever gave it. */
+static bool is_default(const qp_deck_value_t *value)
+{
+    if (value->key->value == NULL)
+        return false;
+    qp_deck_value_t standard = {.key = value->key, .group = value->group};
+    char *what = qp_deck_value_parse(&standard, value->key->value);
+    QP_ASSERT(what == NULL); /* the schema's own default */
+    qp_str_t is = {0}, would_be = {0};
+    qp_deck_value_print(value, &is);
+    qp_deck_value_print(&standard, &would_be);
+    const bool same = strcmp(is.data, would_be.data) == 0;
+    qp_str_fini(&is);
+    qp_str_fini(&would_be);
+    qp_deck_value_fini(&standard);
+    return same;
+}
+
+void qp_deck_at_default(const qp_deck_t *deck, qp_str_t *out)
+{
+    qp_str_putc(out, ' ');
+    for (int i = 0; i < deck->n_value; i++)
+        if (is_kept(deck, &deck->value[i]) && is_default(&deck->value[i]))
+            qp_str_printf(out, "%s ", deck->value[i].key->path);
 }
 
 uint64_t qp_deck_hash(const qp_deck_t *deck)

@@ -278,6 +278,7 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
         qp_deck_fill(settings->deck, group[i], (char *)settings + offset[i]);
     settings->deck_hash = qp_deck_hash(settings->deck);
     qp_deck_fingerprint(settings->deck, &settings->fingerprint);
+    qp_deck_at_default(settings->deck, &settings->at_default);
     char *header = qp_format("quipu %s\n%s", qp_version(), command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
@@ -293,5 +294,6 @@ void qp_settings_fini(qp_settings_t *settings)
 {
     qp_deck_destroy(&settings->deck);
     qp_str_fini(&settings->fingerprint);
+    qp_str_fini(&settings->at_default);
     qp_str_fini(&settings->used);
 }

@@ -143,6 +143,7 @@ typedef struct {
     qp_deck_t *deck;      /**< owns all strings above */
     uint64_t deck_hash;   /**< qp_deck_hash() */
     qp_str_t fingerprint; /**< qp_deck_fingerprint() */
+    qp_str_t at_default;  /**< qp_deck_at_default() */
     qp_str_t used;        /**< used.cfg */
 } qp_settings_t;
 

@@ -109,6 +109,7 @@ static qp_ckpt_info_t info_at(int64_t step)
                             .base_id = 0xfedcba9876543210u,
                             .deck_hash = 77,
                             .build = "test 1",
+                            .at_default = "",
                             .fingerprint = "a.x = 1\nb.gone = 2\nlora.r = 16\n"};
 }
 
@@ -303,6 +304,28 @@ static void test_refusals(qp_comm_t *comm)
     CHECK_FAILS(read_from(comm, path, &info, 100, &step, &right), QP_INPUT,
                 "keys that may not change\n  b.gone: was 2, is not given\n"
                 "  lora.new: was not given, is 3\n  lora.r: was 16, is 8");
+    /* A key that the file does not know, in the place where each stands; at another value; and one
+     * that holds its default where the run had another value. */
+    static const struct {
+        const char *fingerprint, *at_default, *message;
+    } newer[] = {
+        {"a.x = 1\nb.gone = 2\nlora.new = 3\nlora.r = 16\n", " lora.new lora.r ", NULL},
+        {"a.w = 1\na.x = 1\nb.gone = 2\nlora.r = 16\nz.z = \"z\"\n", " z.z a.w ", NULL},
+        {"a.x = 1\nb.gone = 2\nlora.new = 3\nlora.r = 16\n", " lora.r ",
+         "lora.new: was not given, is 3"},
+        {"a.x = 1\nb.gone = 2\nlora.r = 8\n", " lora.r ", "lora.r: was 16, is 8"},
+        {"a.x = 1\nlora.r = 16\n", " b.gone ", "b.gone: was 2, is not given"},
+    };
+    for (size_t i = 0; i < sizeof newer / sizeof newer[0]; i++) {
+        qp_ckpt_found_t found;
+        info.fingerprint = newer[i].fingerprint;
+        info.at_default = newer[i].at_default;
+        qp_error_t error = qp_ckpt_check(comm, path, &info, &found);
+        if (newer[i].message == NULL)
+            CHECK_OK(error);
+        else
+            CHECK_FAILS(error, QP_INPUT, newer[i].message);
+    }
     info = info_at(0);
     CHECK_FAILS(read_from(comm, path, &info, 101, &step, &right), QP_INPUT,
                 "/state/adapter/param: fp32 of 100 elements, expected fp32 of 101");
@@ -413,11 +436,119 @@ static void test_other_entries(qp_comm_t *comm)
     qp_state_t *state = qp_state_create();
     qp_state_register_i64(state, "progress/counter", &value);
     CHECK_FAILS(qp_ckpt_read(comm, path, state, &step), QP_INPUT,
-                "holds 4 pieces of state, this run has 1");
+                "/state/adapter/param: a piece of state that this run does not have");
     qp_state_register_i64(state, "progress/new", &value);
     CHECK_FAILS(qp_ckpt_read(comm, path, state, &step), QP_INPUT,
                 "no data set /state/progress/new");
     qp_state_destroy(&state);
+    qp_comm_barrier(comm);
+}
+
+/* Makes a file look like one of another version. */
+static void set_version(qp_comm_t *comm, const char *path, int64_t version)
+{
+    qp_comm_barrier(comm);
+    if (qp_comm_rank(comm) == 0) {
+        const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        const hid_t attribute = H5Aopen(file, "format_version", H5P_DEFAULT);
+        CHECK(H5Awrite(attribute, H5T_NATIVE_INT64, &version) >= 0);
+        H5Aclose(attribute);
+        H5Fclose(file);
+    }
+    qp_comm_barrier(comm);
+}
+
+/* The state of a later version: one entry more of each kind. */
+typedef struct {
+    run_t run;
+    int64_t count;
+    double margin;
+    float moment[3];
+} later_t;
+
+static qp_state_t *register_later(qp_comm_t *comm, later_t *later, int which, bool ignorable)
+{
+    qp_state_t *state = register_run(comm, &later->run);
+    for (int i = 0; i < 3; i++) {
+        if ((which & (1 << i)) == 0)
+            continue;
+        if (i == 0)
+            qp_state_register_i64(state, "later/count", &later->count);
+        else if (i == 1)
+            qp_state_register_f64(state, "later/margin", &later->margin);
+        else
+            qp_state_register_f32(state, comm, "later/moment", later->moment, 3);
+        qp_state_since(state, QP_CKPT_VERSION);
+        if (ignorable)
+            qp_state_ignorable(state);
+    }
+    return state;
+}
+
+static qp_error_t write_later(qp_comm_t *comm, char *folder, int64_t step, int which,
+                              bool ignorable)
+{
+    later_t later = {.count = 5, .margin = 0.5, .moment = {1.0f, 2.0f, 3.0f}};
+    run_init(comm, &later.run, 100, true);
+    qp_state_t *state = register_later(comm, &later, which, ignorable);
+    const qp_ckpt_config_t config = {.folder = folder, .keep = 99};
+    const qp_ckpt_info_t info = info_at(step);
+    qp_error_t error = qp_ckpt_write(comm, &config, &info, state);
+    qp_state_destroy(&state);
+    run_fini(&later.run);
+    return error;
+}
+
+/* Reads as a program that has the entries \a which; those in \a found must come back, the others
+ * stay as they are. */
+static qp_error_t read_later(qp_comm_t *comm, const char *path, int which, int found)
+{
+    later_t later = {.count = -5, .margin = -0.5, .moment = {-1.0f, -2.0f, -3.0f}};
+    int64_t step;
+    run_init(comm, &later.run, 100, false);
+    qp_state_t *state = register_later(comm, &later, which, false);
+    qp_error_t error = qp_ckpt_read(comm, path, state, &step);
+    if (error == NULL) {
+        CHECK(later.count == (found & 1 ? 5 : -5) && later.margin == (found & 2 ? 0.5 : -0.5));
+        CHECK(later.moment[2] == (found & 4 ? 3.0f : -3.0f));
+        CHECK(later.run.counter == 42 && later.run.weights[99] == 99.0f * 0.37f);
+    }
+    qp_state_destroy(&state);
+    run_fini(&later.run);
+    return error;
+}
+
+/* Files of other versions: older ones lack entries, newer ones have more. */
+static void test_versions(qp_comm_t *comm)
+{
+    static const char *const name[] = {"/state/later/count", "/state/later/margin",
+                                       "/state/later/moment"};
+    char folder[300], path[400];
+    snprintf(folder, sizeof folder, "%s", folder_for(comm, "versions"));
+    for (int had = 0; had < 8; had++) {
+        CHECK_OK(write_later(comm, folder, 1 + had, had, false));
+        CHECK_OK(write_later(comm, folder, 11 + had, had, true));
+        for (int has = 0; has < 8; has++) {
+            int lacks = 0, unknown = 0;
+            for (int i = 2; i >= 0; i--) {
+                lacks = has & ~had & (1 << i) ? i + 1 : lacks;
+                unknown = had & ~has & (1 << i) ? i + 1 : unknown;
+            }
+            for (int ignorable = 0; ignorable < 2; ignorable++) {
+                snprintf(path, sizeof path, "%s/step-%06d.h5", folder, 1 + had + 10 * ignorable);
+                set_version(comm, path, QP_CKPT_VERSION); /* not old enough to lack anything */
+                if (lacks > 0)
+                    CHECK_FAILS(read_later(comm, path, has, had), QP_INPUT, name[lacks - 1]);
+                set_version(comm, path, QP_CKPT_VERSION - 1);
+                if (unknown > 0 && !ignorable)
+                    CHECK_FAILS(read_later(comm, path, has, had), QP_INPUT, name[unknown - 1]);
+                else
+                    CHECK_OK(read_later(comm, path, has, has & had));
+            }
+        }
+    }
+    set_version(comm, path, QP_CKPT_VERSION + 1);
+    CHECK_FAILS(read_later(comm, path, 7, 7), QP_INPUT, "version");
     qp_comm_barrier(comm);
 }
 
@@ -657,6 +788,7 @@ int main(void)
         test_inputs(comm);
         test_foreign(comm);
         test_other_entries(comm);
+        test_versions(comm);
         test_truncated(comm);
         test_flipped_bits(comm);
         test_incomplete(comm);

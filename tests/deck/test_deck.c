@@ -277,6 +277,16 @@ static void test_hash_sees_what_must_not_change(void)
               "%s", fingerprint.data);
     qp_str_fini(&fingerprint);
     qp_deck_destroy(&deck);
+    /* Defaults are defaults whoever gave them: a key that is no default, or one not kept, is not
+     * among them. */
+    const char *const sets[] = {"job.seed=1", "optim.on=false", "optim.tiny=0.00000001"};
+    qp_str_t at_default = {0};
+    CHECK_OK(parse(SFT LR, sets, 3, &c, &deck));
+    qp_deck_at_default(deck, &at_default);
+    CHECK_MSG(strcmp(at_default.data, " job.seed job.count optim.tiny optim.targets ") == 0, "%s",
+              at_default.data);
+    qp_str_fini(&at_default);
+    qp_deck_destroy(&deck);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         CHECK_OK(parse(SFT LR, &cases[i].set, 1, &c, &deck));
         CHECK_MSG((qp_deck_hash(deck) == hash) == cases[i].same, "%s", cases[i].set);

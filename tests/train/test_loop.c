@@ -238,6 +238,25 @@ static void test_keys_of_updates(qp_comm_t *comm, qp_device_t *device, const cha
     qp_free(folder);
 }
 
+/* What a checkpoint brings back is there when the run starts. */
+static void test_restored_stop(qp_comm_t *comm, qp_device_t *device, const char *shared)
+{
+    fixture_t f;
+    qp_loop_t *loop = NULL;
+    char *folder = make_folder(comm, shared, "restored");
+    fake_t fake = {.run = &f.run, .step = -1, .fail_step = -1};
+    fixture_init(&f, comm, device, folder);
+    if (CHECK_OK(qp_loop_create(&f.run, &method, &fake, &loop))) {
+        loop->stop.checkpoint_seconds = 1e6;
+        loop->stop.step_seconds = 2e6;
+        CHECK_OK(qp_loop_run(loop));
+        CHECK(loop->stop.checkpoint_seconds == 1e6 && loop->stop.step_seconds == 2e6);
+    }
+    qp_loop_destroy(&loop);
+    fixture_fini(&f);
+    qp_free(folder);
+}
+
 static void test_ten_in_a_row(qp_comm_t *comm, qp_device_t *device, const char *shared)
 {
     float param[N_PARAM];
@@ -279,6 +298,7 @@ int main(void)
     qp_comm_bcast_block(comm, &shared, &n_bytes, 0);
     test_skipped_steps(comm, device, shared);
     test_keys_of_updates(comm, device, shared);
+    test_restored_stop(comm, device, shared);
     test_ten_in_a_row(comm, device, shared);
     test_error_of_one_rank(comm, device, shared);
     qp_free(shared);

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "train/run/run.h"
 #include "train/settings.h"
 #include "testing.h"
 
@@ -106,6 +107,10 @@ static void test_hash(void)
     }
     if (CHECK_OK(read_text("", must_not, 1, &c))) {
         CHECK(a.deck_hash != c.deck_hash);
+        const qp_run_t run = {.settings = &c}; /* keys that older checkpoints may lack */
+        const char *at_default = qp_run_describe(&run, 0).at_default;
+        CHECK(strstr(at_default, " optim.beta1 ") != NULL &&
+              strstr(at_default, " optim.lr ") == NULL);
         qp_settings_fini(&c);
     }
     qp_settings_fini(&a);

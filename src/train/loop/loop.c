@@ -24,6 +24,7 @@ qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner,
     QP_TRY_DONE(qp_comm_agree(
         run->comm, qp_optim_create(run->device, run->model.adapter->n_param, &l->optim)));
     QP_TRY_DONE(qp_accumulator_create(run->comm, run->model.adapter, n_micro, &l->accumulator));
+    qp_stop_init(&l->stop, run->settings, run->folder); /* what is restored may go in there */
     QP_TRY_DONE(qp_loop_restore(l));
     l->first_step = l->progress.step;
 done:
@@ -271,7 +272,6 @@ static qp_error_t run_steps(qp_loop_t *loop)
 
 qp_error_t qp_loop_run(qp_loop_t *loop)
 {
-    qp_stop_init(&loop->stop, loop->run->settings, loop->run->folder);
     QP_TRY(qp_loop_report_open(loop));
     if (loop->progress.step >= loop->run->settings->optim.steps)
         qp_log_info("all %lld steps are done already", (long long)loop->progress.step);

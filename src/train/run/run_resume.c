@@ -84,6 +84,7 @@ qp_ckpt_info_t qp_run_describe(const qp_run_t *run, int64_t step)
                             .inputs = run->given.inputs.n > 0 ? run->given.inputs.data : "",
                             .by_content = " data.train data.eval reward_model.base "
                                           "reward_model.adapter ",
+                            .at_default = s->at_default.n > 0 ? s->at_default.data : "",
                             .build = qp_version()};
 }
 
