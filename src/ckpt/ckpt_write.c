@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "base/str.h"
 #include "ckpt/ckpt_impl.h"
 
@@ -72,7 +73,7 @@ static uint64_t hash_slabs(qp_comm_t *comm, qp_dtype_t dtype, const slab_t *slab
     qp_hash_t *hash = qp_hash_create();
     for (int r = 0; r < qp_comm_size(comm); r++)
         for (int64_t first = 0; first < slab[r].n; first += n_block) {
-            int64_t n = slab[r].n - first < n_block ? slab[r].n - first : n_block;
+            int64_t n = qp_min_i64(slab[r].n - first, n_block);
             char *piece = slab[r].rank == rank ? data + first * bytes : block;
             qp_comm_move(comm, piece, n, dtype, (int)slab[r].rank, 0);
             if (rank == 0)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "comm/comm_impl.h"
 
 void qp_comm_barrier(qp_comm_t *comm)
@@ -13,7 +14,7 @@ void qp_comm_barrier(qp_comm_t *comm)
 void qp_comm_bcast(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int root)
 {
     for (int64_t first = 0; first < n; first += QP_COMM_PIECE) {
-        int count = (int)(n - first < QP_COMM_PIECE ? n - first : QP_COMM_PIECE);
+        int count = (int)qp_min_i64(n - first, QP_COMM_PIECE);
         char *piece = (char *)data + (size_t)first * qp_dtype_bytes(dtype);
         QP_MPI_MUST(MPI_Bcast(piece, count, qp_mpi_type(dtype), root, comm->world));
     }
@@ -33,7 +34,7 @@ void qp_comm_move(qp_comm_t *comm, void *data, int64_t n, qp_dtype_t dtype, int 
 {
     MPI_Datatype type = qp_mpi_type(dtype);
     for (int64_t first = 0; first < n && from != to; first += QP_COMM_PIECE) {
-        int count = (int)(n - first < QP_COMM_PIECE ? n - first : QP_COMM_PIECE);
+        int count = (int)qp_min_i64(n - first, QP_COMM_PIECE);
         char *piece = (char *)data + (size_t)first * qp_dtype_bytes(dtype);
         if (comm->rank == from)
             QP_MPI_MUST(MPI_Send(piece, count, type, to, 0, comm->world));

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "comm/comm.h"
 #include "comm/mpi_check.h"
 
@@ -141,7 +142,7 @@ void qp_tree_sum(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
     if (tree->size == 1)
         return;
     size_t bytes = qp_dtype_bytes(dtype);
-    int64_t n_chunk = n < CHUNK ? n : CHUNK;
+    int64_t n_chunk = qp_min_i64(n, CHUNK);
     size_t needed = qp_bytes(n_chunk + tree->size, bytes);
     if (tree->n_bytes < needed) {
         qp_free(tree->pieces);
@@ -149,6 +150,6 @@ void qp_tree_sum(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
         tree->n_bytes = needed;
     }
     for (int64_t first = 0; first < n; first += n_chunk)
-        sum_chunk(tree, (char *)data + (size_t)first * bytes,
-                  n - first < n_chunk ? n - first : n_chunk, dtype);
+        sum_chunk(tree, (char *)data + (size_t)first * bytes, qp_min_i64(n - first, n_chunk),
+                  dtype);
 }

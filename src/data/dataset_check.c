@@ -1,6 +1,7 @@
 /* Before the first step: tokens that no model has, and samples that teach nothing. */
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "data/shard.h"
 
 enum { BLOCK = 1 << 20 };
@@ -71,7 +72,7 @@ static qp_error_t scan_shard(scan_t *scan)
     scan->sequence = d->first_sequence[scan->shard];
     const int64_t start = d->offset[scan->sequence];
     for (int64_t first = 0; first < shard->n_token && error == NULL; first += BLOCK) {
-        const int64_t left = shard->n_token - first, n = left < BLOCK ? left : BLOCK;
+        const int64_t left = shard->n_token - first, n = qp_min_i64(left, BLOCK);
         error = qp_shard_read(shard, first, n, token, loss);
         if (error == NULL)
             error = scan_block(scan, start + first, n, token, loss);

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "data/shard.h"
 
 /* Pieces as they are found; the row of each is known when it is added. */
@@ -140,7 +141,7 @@ static int64_t sample_length(const qp_dataset_t *dataset, int64_t sample)
     int64_t k = qp_dataset_sequences_per_sample(dataset), longest = 0;
     for (int64_t s = sample * k; s < (sample + 1) * k; s++) {
         int64_t length = qp_dataset_length(dataset, s);
-        longest = length > longest ? length : longest;
+        longest = qp_max_i64(length, longest);
     }
     return longest;
 }
@@ -180,7 +181,7 @@ static qp_error_t count_left_out(const order_t *order, int64_t *n_left_out, int6
     for (int64_t sample = 0; sample < n_sample; sample++)
         if (is_left_out(order, sample)) {
             int64_t length = sample_length(order->dataset, sample);
-            shortest = length < shortest ? length : shortest;
+            shortest = qp_min_i64(length, shortest);
             *n_token += sample_tokens(order->dataset, sample);
             ++*n_left_out;
         }
@@ -212,7 +213,7 @@ static void pack_isolated(builder_t *b, const order_t *order)
         if (is_left_out(order, sample))
             continue;
         for (int64_t start = 0; start < length; start += seq_length) {
-            int64_t n = length - start < seq_length ? length - start : seq_length;
+            int64_t n = qp_min_i64(length - start, seq_length);
             add_piece(b, place_piece(&rooms, n, seq_length), sample, start, n);
         }
     }
@@ -229,7 +230,7 @@ static void pack_contaminated(builder_t *b, const order_t *order)
             continue;
         for (int64_t start = 0, n; start < length; start += n, n_stream += n) {
             int64_t row = n_stream / seq_length, room = seq_length - n_stream % seq_length;
-            n = length - start < room ? length - start : room;
+            n = qp_min_i64(length - start, room);
             if (row < n_row)
                 add_piece(b, row, sample, start, n);
             else
@@ -248,7 +249,7 @@ static void pack_none(builder_t *b, const order_t *order)
             continue;
         for (int64_t s = first; s < first + k; s++) {
             int64_t length = qp_dataset_length(order->dataset, s);
-            int64_t n = length < order->config->seq_length ? length : order->config->seq_length;
+            int64_t n = qp_min_i64(length, order->config->seq_length);
             add_piece(b, row, s, 0, n);
             b->plan->n_dropped += length - n;
             cut = cut || n < length;

@@ -1,3 +1,4 @@
+#include "base/minmax.h"
 #include "data/data.h"
 
 #include <errno.h>
@@ -75,7 +76,7 @@ static qp_error_t spool_store(spool_t *spool, qp_h5_t *file, const char *name, q
         QP_TRY_DONE(
             QP_ERROR(QP_IO, "%s: cannot write beside it: %s", qp_h5_path(file), strerror(errno)));
     for (int64_t first = 0; first < spool->n; first += BLOCK) {
-        int64_t n = spool->n - first < BLOCK ? spool->n - first : BLOCK;
+        int64_t n = qp_min_i64(spool->n - first, BLOCK);
         if (fread(block, spool->element_bytes, (size_t)n, spool->file) != (size_t)n)
             QP_TRY_DONE(QP_ERROR(QP_IO, "%s: cannot read back what was written beside it",
                                  qp_h5_path(file)));

@@ -1,6 +1,7 @@
 /* Checksums of data sets, and small byte blobs. */
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "h5/h5_impl.h"
 
 /* Bytes read at once while verifying. */
@@ -27,12 +28,12 @@ static qp_error_t compute(const qp_h5_t *file, const char *name, uint64_t *xxh3)
     for (int i = 1; i < shape.n_dim; i++)
         row_bytes *= shape.dim[i];
     int64_t n_block = row_bytes > 0 && row_bytes < BLOCK_BYTES ? BLOCK_BYTES / row_bytes : 1;
-    n_block = n_block < shape.dim[0] ? n_block : shape.dim[0];
+    n_block = qp_min_i64(n_block, shape.dim[0]);
     char *block = qp_alloc("h5", qp_bytes(n_block, (size_t)row_bytes));
     qp_hash_t *hash = qp_hash_create();
     qp_error_t error = NULL;
     for (int64_t first = 0; first < shape.dim[0] && error == NULL; first += n_block) {
-        int64_t n = shape.dim[0] - first < n_block ? shape.dim[0] - first : n_block;
+        int64_t n = qp_min_i64(shape.dim[0] - first, n_block);
         error = qp_h5_read(file, name, shape.dtype, first, n, block);
         if (error == NULL)
             qp_hash_update(hash, block, qp_bytes(n, (size_t)row_bytes));

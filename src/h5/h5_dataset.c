@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "h5/h5_impl.h"
 
 /* One transfer moves at most this much (MPI-IO counts bytes in an int). */
@@ -232,7 +233,7 @@ static qp_error_t transfer_pieces(transfer_t *t, int64_t first, int64_t n_row, i
     qp_error_t error = NULL;
     for (int64_t i = 0; i < n_piece; i++) {
         int64_t done = i * piece_rows < n_row ? i * piece_rows : n_row;
-        int64_t n = n_row - done < piece_rows ? n_row - done : piece_rows;
+        int64_t n = qp_min_i64(n_row - done, piece_rows);
         error = qp_error_first(error, transfer_piece(t, first + done, n, done * t->row_bytes));
     }
     return error;

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "base/str.h"
 #include "formats/convert.h"
 #include "import/source_impl.h"
@@ -138,7 +139,7 @@ int64_t qp_source_piece(const qp_tensor_spec_t *spec)
     int64_t n_row = max_elements / spec->n_col;
     if (n_row < 1)
         n_row = 1;
-    return n_row < spec->n_row ? n_row : spec->n_row;
+    return qp_min_i64(n_row, spec->n_row);
 }
 
 int64_t qp_source_piece_max(const qp_source_t *source)
@@ -146,7 +147,7 @@ int64_t qp_source_piece_max(const qp_source_t *source)
     int64_t max = 0;
     for (int64_t i = 0; i < source->n_spec; i++) {
         int64_t n = qp_source_piece(&source->spec[i]) * source->spec[i].n_col;
-        max = n > max ? n : max;
+        max = qp_max_i64(n, max);
     }
     return max;
 }

@@ -1,6 +1,7 @@
 #include <math.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "import/source.h"
 
 typedef struct {
@@ -29,7 +30,7 @@ static qp_error_t compare_tensor(qp_source_t *exact, qp_source_t *written, int64
 {
     int64_t piece = qp_source_piece(spec);
     for (int64_t first = 0; first < spec->n_row; first += piece) {
-        int64_t left = spec->n_row - first, n_row = left < piece ? left : piece;
+        int64_t left = spec->n_row - first, n_row = qp_min_i64(left, piece);
         QP_TRY(qp_source_rows(exact, index, first, n_row, a));
         QP_TRY(qp_source_rows(written, index, first, n_row, b));
         add_piece(a, b, n_row * spec->n_col, sums);

@@ -82,5 +82,5 @@ if command -v gnuplot >/dev/null; then
 fi
 PATH=$QUIPU_BIN:$work/empty run /bin/bash -c 'quipu-plot runs/run/metrics.csv -o none.svg'
 check "without gnuplot: exit code 2" test "$code" -eq 2
-check "without gnuplot: says so" logged "gnuplot cannot be started"
+check "without gnuplot: says so" logged "gnuplot: cannot be started"
 end_test

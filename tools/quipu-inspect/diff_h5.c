@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/minmax.h"
 #include "formats/convert.h"
 #include "inspect.h"
 
@@ -78,7 +79,7 @@ static qp_error_t compare_values(const diff_t *diff, const char *name, const qp_
     uint8_t *b = qp_alloc("diff", qp_bytes(piece * per_row, (size_t)bytes));
     qp_error_t error = NULL;
     for (int64_t first = 0; error == NULL && first < shape->dim[0]; first += piece) {
-        int64_t left = shape->dim[0] - first, n_row = left < piece ? left : piece;
+        int64_t left = shape->dim[0] - first, n_row = qp_min_i64(left, piece);
         error = qp_h5_read(diff->a, name, shape->dtype, first, n_row, a);
         if (error == NULL)
             error = qp_h5_read(diff->b, name, shape->dtype, first, n_row, b);

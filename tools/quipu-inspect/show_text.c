@@ -24,19 +24,11 @@ typedef struct {
     size_t n_prompt; /* bytes of whole */
 } sequence_t;
 
-static qp_error_t open_tokenizer(const char *base, qp_tokenizer_t **tokenizer)
+static qp_error_t read_tokenizer(const char *base, qp_tokenizer_t **tokenizer)
 {
-    qp_tokenizer_files_t files = {0};
-    qp_h5_t *file = NULL;
-    QP_TRY(qp_h5_open(base, NULL, &file));
-    qp_error_t error = qp_h5_format_check(file, "base", 1);
-    if (error == NULL)
-        error = qp_base_tokenizer_read(file, &files);
-    if (error == NULL)
-        error = qp_tokenizer_create(&files, tokenizer);
-    qp_tokenizer_files_fini(&files);
-    qp_error_t closing = qp_h5_close(&file);
-    qp_error_destroy(&closing); /* nothing was written */
+    qp_base_info_t info;
+    qp_error_t error = qp_base_header_read(base, &info, tokenizer);
+    qp_base_info_fini(&info);
     return error;
 }
 
@@ -53,7 +45,7 @@ static qp_error_t check_tokenizer(const shard_t *s, const char *base)
 
 static qp_error_t open_shard(shard_t *s, const char *base)
 {
-    QP_TRY(open_tokenizer(base, &s->tokenizer));
+    QP_TRY(read_tokenizer(base, &s->tokenizer));
     QP_TRY(qp_h5_open(s->path, NULL, &s->file));
     QP_TRY(qp_h5_format_check(s->file, "shard", 1));
     QP_TRY(qp_h5_verify(s->file)); /* offsets and ids are trusted from here on */

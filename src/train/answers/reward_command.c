@@ -1,50 +1,32 @@
 #include "train/answers/reward_command.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <poll.h>
-#include <signal.h>
-#include <spawn.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/child.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/timer.h"
 #include "base/utf8.h"
 
-extern char **environ;
-
 enum {
     MAX_SHOWN = 80,            /* characters of a line that messages show */
     MAX_LINE_BYTES = 16 << 20, /* what never ends its line must not fill the memory */
-    READ_BYTES = 64 << 10,     /* a pipe holds as much */
-    FIRST_FREE_DESCRIPTOR = 3  /* after standard input, output and error */
+    READ_BYTES = 64 << 10      /* a pipe holds as much */
 };
 
 /* A program that closes a pipe is most often about to end; its status says more than the pipe. */
 static const double ending_seconds = 0.5;
 
-/* How a program is brought to its end: what it is sent and how long it then has. */
-static const struct {
-    int signal; /* 0: the end of its standard input */
-    double seconds;
-} ending[] = {{0, 2.0}, {SIGHUP, 1.0}, {SIGKILL, INFINITY}};
-enum { N_ENDING = sizeof ending / sizeof ending[0] };
-
 struct qp_reward_command {
-    char *name;
+    char *name; /* "reward program x" */
     double timeout;
-    pid_t pid;    /* also its process group; 0: it has ended */
-    int status;   /* of waitpid(), once it has ended */
-    int to, from; /* our ends of its standard input and output; -1: closed */
+    qp_child_t child;
     bool failed;
     int64_t n_asked, n_answered; /* lines, since the start */
     qp_str_t in;                 /* of the line that is being read */
@@ -57,148 +39,25 @@ struct qp_reward_command {
     double deadline;
 };
 
-static void close_end(int *descriptor)
-{
-    if (*descriptor >= 0)
-        close(*descriptor);
-    *descriptor = -1;
-}
-
-/* A pipe none of whose ends is a standard stream, even if the run has closed its own: what is
- * printed would go to the program, and one end could overwrite the other in the child. */
-static qp_error_t open_pipe(const char *name, int ends[2])
-{
-    int low[2];
-    if (pipe2(low, O_CLOEXEC) != 0)
-        return QP_ERROR(QP_IO, "reward program %s: no pipe: %s", name, strerror(errno));
-    for (int i = 0; i < 2; i++)
-        ends[i] = fcntl(low[i], F_DUPFD_CLOEXEC, FIRST_FREE_DESCRIPTOR);
-    int failed = errno;
-    close(low[0]);
-    close(low[1]);
-    if (ends[0] >= 0 && ends[1] >= 0)
-        return NULL;
-    close_end(&ends[0]);
-    close_end(&ends[1]);
-    return QP_ERROR(QP_IO, "reward program %s: no pipe: %s", name, strerror(failed));
-}
-
-/* Sockets and files of the run would stay open for as long as the program lives: a dead rank would
- * look alive, a file would stay locked. */
-static int close_others(posix_spawn_file_actions_t *actions)
-{
-    int failed = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    if (folder == NULL)
-        return errno;
-    for (struct dirent *entry; failed == 0 && (entry = readdir(folder)) != NULL;) {
-        int descriptor = (int)strtol(entry->d_name, NULL, 10); /* "." and ".." are 0 */
-        if (descriptor >= FIRST_FREE_DESCRIPTOR)
-            failed = posix_spawn_file_actions_addclose(actions, descriptor);
-    }
-    closedir(folder);
-    return failed;
-}
-
-/* Batch systems send a signal to all processes of a job. SIGPIPE may be ignored here, which a
- * program would inherit. */
-static void set_attributes(posix_spawnattr_t *attributes)
-{
-    sigset_t blocked, defaults;
-    sigemptyset(&blocked);
-    sigaddset(&blocked, SIGTERM);
-    sigaddset(&blocked, SIGUSR1);
-    sigaddset(&blocked, SIGINT);
-    sigemptyset(&defaults);
-    sigaddset(&defaults, SIGPIPE);
-    posix_spawnattr_setsigmask(attributes, &blocked);
-    posix_spawnattr_setsigdefault(attributes, &defaults);
-    posix_spawnattr_setpgroup(attributes, 0);
-    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                             POSIX_SPAWN_SETPGROUP);
-}
-
-/* 0 or an errno. */
-static int spawn(const qp_deck_strings_t *argv, int input, int output, pid_t *pid)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    char **args = QP_NEW("reward program", char *, argv->n + 1);
-    memcpy(args, argv->item, qp_bytes(argv->n, sizeof *args));
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    set_attributes(&attributes);
-    int failed = posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-    if (failed == 0)
-        failed = posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-    if (failed == 0)
-        failed = close_others(&actions);
-    if (failed == 0)
-        failed = posix_spawnp(pid, args[0], &actions, &attributes, args, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    qp_free(args);
-    return failed;
-}
-
 qp_error_t qp_reward_command_start(const qp_deck_strings_t *argv, double timeout,
                                    qp_reward_command_t **command)
 {
-    int input[2] = {-1, -1}, output[2] = {-1, -1}, failed;
-    qp_error_t error = NULL;
     QP_ASSERT(timeout > 0.0);
     *command = NULL;
     if (argv->n < 1)
         return QP_ERROR(QP_INPUT, "reward program: its name is expected, found an empty list");
     qp_reward_command_t *c = QP_NEW("reward program", qp_reward_command_t, 1);
-    *c = (qp_reward_command_t){
-        .name = qp_strdup(argv->item[0]), .timeout = timeout, .to = -1, .from = -1};
-    QP_TRY_DONE(open_pipe(c->name, input));
-    c->to = input[1];
-    QP_TRY_DONE(open_pipe(c->name, output));
-    c->from = output[0];
-    failed = spawn(argv, input[0], output[1], &c->pid);
-    if (failed != 0) {
-        c->pid = 0;
-        error = QP_ERROR(QP_INPUT, "reward program %s: cannot be started: %s", c->name,
-                         strerror(failed));
-        goto done;
-    }
-    fcntl(c->to, F_SETFL, O_NONBLOCK);
-    fcntl(c->from, F_SETFL, O_NONBLOCK);
-    *command = c;
-done:
-    close_end(&input[0]);
-    close_end(&output[1]);
+    *c = (qp_reward_command_t){.name = qp_format("reward program %s", argv->item[0]),
+                               .timeout = timeout};
+    const char **args = QP_NEW("reward program", const char *, argv->n + 1);
+    memcpy(args, argv->item, qp_bytes(argv->n, sizeof *args));
+    const qp_child_config_t config = {.name = c->name, .argv = args, .input = -1, .apart = true};
+    qp_error_t error = qp_child_start(&config, &c->child);
+    qp_free(args);
     if (error != NULL)
         qp_reward_command_stop(&c);
+    *command = c;
     return error;
-}
-
-/* Whether the program ends within so many seconds; it is then reaped. */
-static bool has_ended(qp_reward_command_t *c, double seconds)
-{
-    const struct timespec pause = {.tv_nsec = 2000000};
-    const double end = qp_time() + seconds;
-    while (c->pid != 0) {
-        pid_t got = waitpid(c->pid, &c->status, WNOHANG);
-        if (got == c->pid || (got < 0 && errno != EINTR))
-            c->pid = 0;
-        else if (qp_time() >= end)
-            return false;
-        else
-            nanosleep(&pause, NULL);
-    }
-    return true;
-}
-
-/* "ended with exit status 7"; the caller's. */
-static char *describe_end(int status)
-{
-    if (WIFSIGNALED(status))
-        return qp_format("was ended by signal %d (%s)", WTERMSIG(status),
-                         strsignal(WTERMSIG(status)));
-    return qp_format("ended with exit status %d", WEXITSTATUS(status));
 }
 
 /* A line as a message can hold it; the caller's. */
@@ -231,10 +90,11 @@ static char *describe_progress(const qp_reward_command_t *c)
 /* The program has closed a pipe. */
 static qp_error_t fail_closed(qp_reward_command_t *c, const char *closed)
 {
-    char *how = c->pid == 0 ? describe_end(c->status) : qp_format("closed its standard %s", closed);
+    char *how = c->child.pid == 0 ? qp_child_describe_end(&c->child)
+                                  : qp_format("closed its standard %s", closed);
     char *progress = describe_progress(c), *line = show(&c->in);
     bool partial = c->in.n > 0;
-    qp_error_t error = QP_ERROR(QP_IO, "reward program %s: %s %s%s%s", c->name, how, progress,
+    qp_error_t error = QP_ERROR(QP_IO, "%s: %s %s%s%s", c->name, how, progress,
                                 partial ? ", within the line: " : "", partial ? line : "");
     qp_free(how);
     qp_free(progress);
@@ -245,12 +105,12 @@ static qp_error_t fail_closed(qp_reward_command_t *c, const char *closed)
 static qp_error_t fail_silent(qp_reward_command_t *c)
 {
     /* What it has started may hold its output open. */
-    if (has_ended(c, 0.0))
+    if (qp_child_ended(&c->child, 0.0))
         return fail_closed(c, "output");
     char *progress = describe_progress(c), *line = show(&c->in);
     bool partial = c->in.n > 0;
     qp_error_t error = QP_ERROR(QP_IO,
-                                "reward program %s: no answer within %g s %s; for each line of "
+                                "%s: no answer within %g s %s; for each line of "
                                 "its input one line is expected, flushed at once%s%s",
                                 c->name, c->timeout, progress, partial ? ", found only: " : "",
                                 partial ? line : "");
@@ -263,7 +123,7 @@ static qp_error_t fail_surplus(const qp_reward_command_t *c)
 {
     char *line = show(&c->in);
     qp_error_t error = QP_ERROR(QP_IO,
-                                "reward program %s: one line for each line of its input is "
+                                "%s: one line for each line of its input is "
                                 "expected, found one more after %lld: %s",
                                 c->name, (long long)c->n_answered, line);
     qp_free(line);
@@ -286,7 +146,7 @@ static qp_error_t take_line(qp_reward_command_t *c)
     } else {
         char *line = show(&c->in);
         error = QP_ERROR(QP_IO,
-                         "reward program %s: answer %lld of %lld: an object with a number "
+                         "%s: answer %lld of %lld: an object with a number "
                          "\"reward\" is expected, found: %s",
                          c->name, (long long)c->n_taken + 1, (long long)c->n, line);
         qp_free(line);
@@ -299,12 +159,12 @@ static qp_error_t take_line(qp_reward_command_t *c)
 static qp_error_t receive(qp_reward_command_t *c, size_t *n_bytes)
 {
     char bytes[READ_BYTES];
-    ssize_t n = read(c->from, bytes, sizeof bytes);
+    ssize_t n = read(c->child.from, bytes, sizeof bytes);
     *n_bytes = n > 0 ? (size_t)n : 0;
     if (n < 0 && errno != EAGAIN && errno != EINTR)
-        return QP_ERROR(QP_IO, "reward program %s: reading failed: %s", c->name, strerror(errno));
+        return QP_ERROR(QP_IO, "%s: reading failed: %s", c->name, strerror(errno));
     if (n == 0) {
-        has_ended(c, ending_seconds);
+        qp_child_ended(&c->child, ending_seconds);
         return fail_closed(c, "output");
     }
     const char *start = bytes, *const end = bytes + *n_bytes;
@@ -317,45 +177,26 @@ static qp_error_t receive(qp_reward_command_t *c, size_t *n_bytes)
     qp_str_append(&c->in, start, (size_t)(end - start));
     if (c->in.n > MAX_LINE_BYTES)
         return QP_ERROR(QP_IO,
-                        "reward program %s: lines of at most %d bytes are expected, found "
+                        "%s: lines of at most %d bytes are expected, found "
                         "one that is longer",
                         c->name, (int)MAX_LINE_BYTES);
     return NULL;
-}
-
-/* write() without the signal that would end the run when the program has ended. (A socket can do
- * that by itself, but programs may open /dev/stdin, which sockets refuse.) */
-static ssize_t write_unsignalled(int descriptor, const char *bytes, size_t n_bytes)
-{
-    const struct timespec now = {0};
-    sigset_t pipe_signal, before, pending;
-    sigemptyset(&pipe_signal);
-    sigaddset(&pipe_signal, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
-    sigpending(&pending);
-    ssize_t n = write(descriptor, bytes, n_bytes);
-    int failed = errno;
-    if (n < 0 && failed == EPIPE && !sigismember(&pending, SIGPIPE))
-        sigtimedwait(&pipe_signal, NULL, &now);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    errno = failed;
-    return n;
 }
 
 /* Writes as much as the pipe takes. */
 static qp_error_t feed(qp_reward_command_t *c)
 {
     const char *bytes = c->out.data + c->n_sent_bytes;
-    ssize_t n = write_unsignalled(c->to, bytes, c->out.n - c->n_sent_bytes);
+    ssize_t n = qp_child_write(&c->child, bytes, c->out.n - c->n_sent_bytes);
     if (n < 0 && errno == EPIPE) {
         /* The answers that it gave before count. */
-        has_ended(c, ending_seconds);
+        qp_child_ended(&c->child, ending_seconds);
         for (size_t n_bytes = 1; n_bytes > 0;)
             QP_TRY(receive(c, &n_bytes));
         return fail_closed(c, "input");
     }
     if (n < 0 && errno != EAGAIN && errno != EINTR)
-        return QP_ERROR(QP_IO, "reward program %s: writing failed: %s", c->name, strerror(errno));
+        return QP_ERROR(QP_IO, "%s: writing failed: %s", c->name, strerror(errno));
     for (ssize_t i = 0; i < n; i++)
         c->n_asked += bytes[i] == '\n';
     c->n_sent_bytes += n > 0 ? (size_t)n : 0;
@@ -377,10 +218,11 @@ static qp_error_t exchange(qp_reward_command_t *c)
         return fail_surplus(c);
     c->deadline = qp_time() + c->timeout;
     while (c->n_taken < c->n) {
-        struct pollfd ends[] = {{.fd = c->from, .events = POLLIN},
-                                {.fd = c->n_sent_bytes < c->out.n ? c->to : -1, .events = POLLOUT}};
+        struct pollfd ends[] = {
+            {.fd = c->child.from, .events = POLLIN},
+            {.fd = c->n_sent_bytes < c->out.n ? c->child.to : -1, .events = POLLOUT}};
         if (poll(ends, 2, milliseconds_left(c->deadline)) < 0 && errno != EINTR)
-            return QP_ERROR(QP_IO, "reward program %s: poll: %s", c->name, strerror(errno));
+            return QP_ERROR(QP_IO, "%s: poll: %s", c->name, strerror(errno));
         if (ends[1].revents != 0)
             QP_TRY(feed(c));
         if (ends[0].revents != 0)
@@ -435,31 +277,20 @@ qp_error_t qp_reward_command_score(qp_reward_command_t *command, const qp_reward
     return error;
 }
 
-/* Ends the program; returns how many signals that took. */
-static int end_program(qp_reward_command_t *c)
-{
-    int i = 0;
-    close_end(&c->to);
-    if (c->failed) /* it may be writing what nobody reads */
-        close_end(&c->from);
-    while (!has_ended(c, ending[i].seconds) && i + 1 < N_ENDING)
-        kill(-c->pid, ending[++i].signal);
-    return i;
-}
-
 void qp_reward_command_stop(qp_reward_command_t **command)
 {
     qp_reward_command_t *c = *command;
     if (c == NULL)
         return;
-    int n_signal = end_program(c);
-    if (c->status != 0 && !c->failed) {
-        char *how = describe_end(c->status);
-        qp_log(QP_LOG_WARN, true, "reward program %s: %s%s", c->name,
+    if (c->failed) /* it may be writing what nobody reads */
+        qp_child_close(&c->child.from);
+    int n_signal = qp_child_stop(&c->child);
+    if (c->child.status != 0 && !c->failed) {
+        char *how = qp_child_describe_end(&c->child);
+        qp_log(QP_LOG_WARN, true, "%s: %s%s", c->name,
                n_signal > 0 ? "did not end with its input; " : "", how);
         qp_free(how);
     }
-    close_end(&c->from);
     qp_str_fini(&c->in);
     qp_str_fini(&c->out);
     qp_free(c->name);

@@ -1,19 +1,14 @@
 #include "train/report/plot.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <spawn.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "base/child.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
-
-extern char **environ;
 
 /* The panels that a picture may have, in order: a title and the columns drawn in it. The first
  * MAX_PANEL of which some run has data are drawn. */
@@ -153,32 +148,25 @@ static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char
     qp_str_puts(script, "\n");
 }
 
-/* Feeds a script to gnuplot's standard input: from a file, for a pipe ends the process that writes
- * to it when gnuplot ends early. */
+/* Feeds a script to gnuplot's standard input, from a file: it may end early. It warns of every
+ * curve that is flat. */
 static qp_error_t run_gnuplot(const qp_str_t *script, const char *output)
 {
     FILE *input;
-    int status = -1;
-    pid_t pid;
-    posix_spawn_file_actions_t actions;
+    qp_child_t gnuplot;
     QP_TRY(qp_file_scratch(output, &input));
     const bool written =
         fwrite(script->data, 1, script->n, input) == script->n && fflush(input) == 0;
     rewind(input);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, fileno(input), STDIN_FILENO);
-    /* It warns of every curve that is flat. */
-    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    int failed =
-        posix_spawnp(&pid, "gnuplot", &actions, NULL, (char *[]){"gnuplot", NULL}, environ);
-    posix_spawn_file_actions_destroy(&actions);
+    const qp_child_config_t config = {.name = "gnuplot",
+                                      .argv = (const char *const[]){"gnuplot", NULL},
+                                      .input = fileno(input),
+                                      .quiet = true};
+    qp_error_t error = qp_child_start(&config, &gnuplot);
     fclose(input);
-    if (failed != 0)
-        return QP_ERROR(QP_INPUT, "%s: not drawn: gnuplot cannot be started (%s)", output,
-                        strerror(failed));
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
-    return written && status == 0 ? NULL : QP_ERROR(QP_IO, "%s: gnuplot failed", output);
+    QP_TRY(qp_error_context(error, "%s: not drawn", output));
+    qp_child_ended(&gnuplot, INFINITY);
+    return written && gnuplot.status == 0 ? NULL : QP_ERROR(QP_IO, "%s: gnuplot failed", output);
 }
 
 qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output)
