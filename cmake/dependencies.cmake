@@ -15,6 +15,7 @@ function(quipu_pkg name module package)
 endfunction()
 
 quipu_pkg(hdf5 hdf5-openmpi libhdf5-openmpi-dev)
+quipu_pkg(hwloc hwloc libhwloc-dev)
 quipu_pkg(libconfig libconfig libconfig-dev)
 quipu_pkg(jansson jansson libjansson-dev)
 quipu_pkg(libxml2 libxml-2.0 libxml2-dev)

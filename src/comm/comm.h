@@ -121,11 +121,11 @@ void qp_tree_group_destroy(qp_tree_group_t **group);
 
 /**
  * Cores that this rank can count on, at least 1. Where the ranks of a node may all use the same
- * cores, each gets its own part of them, neighbours first (packages, then cores, then their
- * hardware threads), and with \a bind the calling thread, and threads that it starts from then on,
- * stay there. A launcher's own binding (different cores for different ranks) is left alone, and
- * nothing is bound where a rank wants more threads (\a n_thread, 0: as many as cores) than its
- * part has. Collective.
+ * cores, each gets its own part of them, neighbours first (packages, then caches, then cores, then
+ * their hardware threads), and with \a bind the calling thread, and threads that it starts from
+ * then on, stay there. A launcher's own binding (different cores for different ranks) is left
+ * alone, and nothing is bound where a rank wants more threads (\a n_thread, 0: as many as cores)
+ * than its part has. Collective.
  */
 int qp_comm_take_cores(qp_comm_t *comm, int64_t n_thread, bool bind);
 

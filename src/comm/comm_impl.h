@@ -2,6 +2,8 @@
 #ifndef QP_COMM_COMM_IMPL_H
 #define QP_COMM_COMM_IMPL_H
 
+#include <sched.h>
+
 #include "comm/comm.h"
 #include "comm/mpi_check.h"
 #include "comm/tree.h"
@@ -17,5 +19,11 @@ struct qp_comm {
     bool finalize; /**< this handle started MPI */
     qp_tree_t tree;
 };
+
+/**
+ * Keeps the n_part processors of part \a part, of those in \a set: neighbours, in hwloc's order
+ * (packages, caches, cores, siblings of a core). Keeps all of them where it does not know them.
+ */
+void qp_cores_keep_part(cpu_set_t *set, int part, int n_part);
 
 #endif

@@ -1,55 +1,25 @@
 /* Which cores of a node belong to which of its ranks. */
+#include <hwloc.h>
 #include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include "base/mem.h"
-#include "base/str.h"
 #include "comm/comm_impl.h"
 
-/* Where a logical processor is; siblings of a core stand next to each other. */
-typedef struct {
-    long package, core;
-    int cpu;
-} place_t;
-
-static long topology(int cpu, const char *name)
+void qp_cores_keep_part(cpu_set_t *set, int part, int n_part)
 {
-    long value = 0;
-    char *path = qp_format("/sys/devices/system/cpu/cpu%d/topology/%s", cpu, name);
-    FILE *file = fopen(path, "r");
-    if (file != NULL) {
-        if (fscanf(file, "%ld", &value) != 1)
-            value = 0;
-        fclose(file);
-    }
-    qp_free(path);
-    return value;
-}
-
-static int compare(const void *left, const void *right)
-{
-    const place_t *a = left, *b = right;
-    if (a->package != b->package)
-        return a->package < b->package ? -1 : 1;
-    if (a->core != b->core)
-        return a->core < b->core ? -1 : 1;
-    return a->cpu - b->cpu;
-}
-
-/* Keeps the n_part processors of part \a part, of those in \a set. */
-static void keep_part(cpu_set_t *set, int part, int n_part)
-{
-    place_t place[CPU_SETSIZE];
+    hwloc_topology_t topology;
+    cpu_set_t kept;
     int n = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, set))
-            place[n++] =
-                (place_t){topology(cpu, "physical_package_id"), topology(cpu, "core_id"), cpu};
-    qsort(place, (size_t)n, sizeof *place, compare);
-    CPU_ZERO(set);
-    for (int i = part * n_part; i < (part + 1) * n_part; i++)
-        CPU_SET((size_t)place[i].cpu, set);
+    CPU_ZERO(&kept);
+    if (hwloc_topology_init(&topology) != 0)
+        return;
+    hwloc_obj_t pu = NULL;
+    if (hwloc_topology_load(topology) == 0)
+        while ((pu = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_PU, pu)) != NULL)
+            if (CPU_ISSET((size_t)pu->os_index, set) && n++ / n_part == part)
+                CPU_SET((size_t)pu->os_index, &kept);
+    hwloc_topology_destroy(topology);
+    if (CPU_COUNT(&kept) == n_part)
+        *set = kept;
 }
 
 /* Whether all ranks of the node may use the same processors. */
@@ -71,7 +41,7 @@ int qp_comm_take_cores(qp_comm_t *comm, int64_t n_thread, bool bind)
     const bool common = is_common(comm, &mine);
     const int n_part = common ? CPU_COUNT(&mine) / comm->node_size : CPU_COUNT(&mine);
     if (bind && common && comm->node_size > 1 && n_part > 0 && n_thread <= n_part) {
-        keep_part(&mine, comm->node_rank, n_part);
+        qp_cores_keep_part(&mine, comm->node_rank, n_part);
         sched_setaffinity(0, sizeof mine, &mine);
     }
     return n_part > 1 ? n_part : 1;

@@ -3,8 +3,9 @@
  * more threads than its part has, or that the launcher has bound. */
 #include <mpi.h>
 #include <sched.h>
+#include <stdlib.h>
 
-#include "comm/comm.h"
+#include "comm/comm_impl.h"
 #include "testing.h"
 
 static cpu_set_t current(void)
@@ -71,6 +72,43 @@ static void test_launcher(qp_comm_t *comm, const cpu_set_t *all)
     restore(all);
 }
 
+/* Machines as hwloc is told that they are: who is whose neighbour. */
+static void test_neighbours(void)
+{
+    static const struct {
+        const char *machine;
+        unsigned all;
+        int n_part;
+        unsigned part[4];
+    } row[] = {
+        /* Siblings of a core are far apart by number, as Linux mostly numbers them. */
+        {"package:2 core:2 pu:2(indexes=0,4,1,5,2,6,3,7)", 0xff, 4, {0x33, 0xcc}},
+        {"package:2 core:2 pu:2(indexes=0,4,1,5,2,6,3,7)", 0xff, 2, {0x11, 0x22, 0x44, 0x88}},
+        {"package:2 core:2 pu:2(indexes=0,4,1,5,2,6,3,7)", 0x7e, 3, {0x32, 0x4c}},
+        /* Packages are dealt in turn; then caches within one. */
+        {"package:2 core:4 pu:1(indexes=0,2,4,6,1,3,5,7)", 0xff, 4, {0x55, 0xaa}},
+        {"l3:2 core:4 pu:1(indexes=0,2,4,6,1,3,5,7)", 0xff, 2, {0x05, 0x50, 0x0a, 0xa0}},
+        /* A machine with fewer processors than there are: all are kept. */
+        {"pu:2", 0xff, 4, {0xff, 0xff}},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        setenv("HWLOC_SYNTHETIC", row[i].machine, 1);
+        for (int part = 0; part < 4 && row[i].part[part] != 0; part++) {
+            cpu_set_t set;
+            unsigned kept = 0;
+            CPU_ZERO(&set);
+            for (size_t cpu = 0; cpu < 8; cpu++)
+                if (row[i].all & 1u << cpu)
+                    CPU_SET(cpu, &set);
+            qp_cores_keep_part(&set, part, row[i].n_part);
+            for (size_t cpu = 0; cpu < 8; cpu++)
+                kept |= CPU_ISSET(cpu, &set) ? 1u << cpu : 0u;
+            CHECK_MSG(kept == row[i].part[part], "%s: part %d is %x", row[i].machine, part, kept);
+        }
+    }
+    unsetenv("HWLOC_SYNTHETIC");
+}
+
 int main(void)
 {
     qp_comm_t *comm = NULL;
@@ -79,6 +117,7 @@ int main(void)
         test_parts(comm, &all);
         test_unbound(comm, &all);
         test_launcher(comm, &all);
+        test_neighbours();
     }
     qp_comm_destroy(&comm);
     return qp_test_end();
