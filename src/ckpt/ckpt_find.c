@@ -55,7 +55,7 @@ static void warn(qp_error_t error)
     qp_error_destroy(&error);
 }
 
-static void add(candidates_t *list, const char *path, int64_t step)
+static void add_candidate(candidates_t *list, const char *path, int64_t step)
 {
     if (list->n == list->capacity) {
         list->capacity = 2 * list->capacity + 16;
@@ -80,7 +80,7 @@ static int newest_first(const void *a, const void *b)
 }
 
 /* Complete checkpoints of a folder, newest first; an absent folder has none. */
-static qp_error_t find(const char *folder, candidates_t *list, bool loud)
+static qp_error_t list_complete(const char *folder, candidates_t *list, bool loud)
 {
     DIR *entries = opendir(folder);
     if (entries == NULL)
@@ -92,7 +92,7 @@ static qp_error_t find(const char *folder, candidates_t *list, bool loud)
         int64_t step = 0;
         qp_error_t error = read_step(path, &step);
         if (error == NULL)
-            add(list, path, step);
+            add_candidate(list, path, step);
         else if (loud)
             warn(error);
         else
@@ -109,7 +109,7 @@ static qp_error_t find(const char *folder, candidates_t *list, bool loud)
 static qp_error_t find_latest(const char *folder, char **path, int64_t *step)
 {
     candidates_t list = {0};
-    qp_error_t error = find(folder, &list, true);
+    qp_error_t error = list_complete(folder, &list, true);
     for (size_t i = 0; i < list.n && *path == NULL; i++) {
         qp_error_t damage = qp_ckpt_verify(list.at[i].path);
         if (damage != NULL) {
@@ -172,7 +172,7 @@ static void remove_temporaries(const char *folder)
 void qp_ckpt_rotate(const char *folder, int64_t keep, const char *latest)
 {
     candidates_t list = {0};
-    qp_error_t error = find(folder, &list, false);
+    qp_error_t error = list_complete(folder, &list, false);
     if (error != NULL)
         warn(error);
     int64_t n_kept = 1; /* the latest, whatever its step */

@@ -22,7 +22,7 @@ void qp_state_destroy(qp_state_t **state)
     QP_FREE(*state);
 }
 
-static qp_state_item_t *add(qp_state_t *state, const qp_state_entry_t *entry)
+static qp_state_item_t *add_item(qp_state_t *state, const qp_state_entry_t *entry)
 {
     if (state->n_item == state->capacity) {
         state->capacity = 2 * state->capacity + 8;
@@ -39,7 +39,7 @@ void qp_state_register(qp_state_t *state, const qp_state_entry_t *entry)
 {
     QP_ASSERT(entry->first >= 0 && entry->n_mine >= 0 &&
               entry->first + entry->n_mine <= entry->n_global);
-    add(state, entry);
+    add_item(state, entry);
 }
 
 void qp_state_since(qp_state_t *state, int64_t version)
@@ -76,7 +76,7 @@ static void register_scalar(qp_state_t *state, const char *name, qp_dtype_t dtyp
                                     .get = get_scalar,
                                     .put = put_scalar,
                                     .owner = value};
-    add(state, &entry)->scalar = true;
+    add_item(state, &entry)->scalar = true;
 }
 
 void qp_state_register_i64(qp_state_t *state, const char *name, int64_t *value)
@@ -123,5 +123,5 @@ void qp_state_register_f32(qp_state_t *state, qp_comm_t *comm, const char *name,
                                     .get = get_array,
                                     .put = put_array,
                                     .owner = array};
-    add(state, &entry)->shorthand = array;
+    add_item(state, &entry)->shorthand = array;
 }

@@ -101,7 +101,7 @@ static void fold(void *pieces, int64_t n, qp_dtype_t dtype, int64_t lo, int64_t 
 }
 
 /* Waits for a request; a patient waiter leaves its core to the computing threads. */
-static void finish(const qp_tree_t *tree, MPI_Request *request)
+static void wait_for(const qp_tree_t *tree, MPI_Request *request)
 {
     int done = !tree->patient;
     if (done)
@@ -130,11 +130,11 @@ static void sum_chunk(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
     MPI_Request request;
     QP_MPI_MUST(MPI_Ialltoallv(data, piece, piece_offset, type, tree->pieces, mine, mine_offset,
                                type, tree->comm, &request));
-    finish(tree, &request);
+    wait_for(tree, &request);
     fold(tree->pieces, mine[0], dtype, 0, size);
     QP_MPI_MUST(MPI_Iallgatherv(tree->pieces, mine[0], type, data, piece, piece_offset, type,
                                 tree->comm, &request));
-    finish(tree, &request);
+    wait_for(tree, &request);
 }
 
 void qp_tree_sum(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)

@@ -193,7 +193,7 @@ static qp_error_t read_tokens(const qp_gguf_t *gguf, qp_llama_config_t *c)
     return NULL;
 }
 
-static qp_error_t read_config(const qp_gguf_t *gguf, qp_llama_config_t *c)
+static qp_error_t read_metadata(const qp_gguf_t *gguf, qp_llama_config_t *c)
 {
     QP_TRY(check_architecture(gguf));
     QP_TRY(read_sizes(gguf, c));
@@ -283,7 +283,7 @@ qp_error_t qp_source_open_gguf(const char *path, qp_source_t *source)
     qp_gguf_t *gguf = NULL;
     QP_TRY(qp_gguf_open(path, &gguf));
     source->self = gguf;
-    QP_TRY(read_config(gguf, &source->config));
+    QP_TRY(read_metadata(gguf, &source->config));
     qp_llama_tensors(&source->config, &source->spec, &source->n_spec);
     QP_TRY(check_tensors(source));
     return read_tokenizer(gguf, &source->tokenizer);

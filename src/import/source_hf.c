@@ -15,7 +15,7 @@ static const qp_tensor_t *tensor_of(const qp_source_t *source, int64_t spec)
     return qp_safetensors_find(source->self, source->spec[spec].name);
 }
 
-static qp_error_t read_config(const char *folder, qp_llama_config_t *config)
+static qp_error_t read_config_json(const char *folder, qp_llama_config_t *config)
 {
     void *text = NULL;
     size_t n_bytes;
@@ -114,7 +114,7 @@ static qp_error_t check_extra(const qp_source_t *source)
 qp_error_t qp_source_open_hf(const char *path, qp_source_t *source)
 {
     qp_safetensors_t *weights = NULL;
-    QP_TRY(read_config(path, &source->config));
+    QP_TRY(read_config_json(path, &source->config));
     qp_llama_tensors(&source->config, &source->spec, &source->n_spec);
     QP_TRY(qp_safetensors_open(path, &weights));
     source->self = weights;

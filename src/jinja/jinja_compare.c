@@ -69,7 +69,7 @@ static bool same_key(const qp_jv_t *a, const qp_jv_t *b)
 }
 
 /* Index of a key, or -1; *place is where its slot is or would be. */
-static int64_t find(const qp_jv_dict_t *dict, const qp_jv_t *key, int64_t *place)
+static int64_t find_key(const qp_jv_dict_t *dict, const qp_jv_t *key, int64_t *place)
 {
     *place = -1;
     if (dict->slot == NULL) {
@@ -89,7 +89,7 @@ static int64_t find(const qp_jv_dict_t *dict, const qp_jv_t *key, int64_t *place
 const qp_jv_t *qp_jv_get(const qp_jv_dict_t *dict, const qp_jv_t *key)
 {
     int64_t place;
-    const int64_t index = find(dict, key, &place);
+    const int64_t index = find_key(dict, key, &place);
     return index < 0 ? NULL : &dict->value[index];
 }
 
@@ -116,7 +116,7 @@ static void grow_dict(qp_jinja_arena_t *arena, qp_jv_dict_t *dict)
     dict->n_slot = 2 * dict->capacity;
     dict->slot = QP_JINJA_NEW(arena, int32_t, dict->n_slot);
     for (int64_t i = 0, place; i < dict->n; i++) {
-        (void)find(dict, &dict->key[i], &place);
+        (void)find_key(dict, &dict->key[i], &place);
         dict->slot[place] = (int32_t)i + 1;
     }
 }
@@ -125,11 +125,11 @@ void qp_jv_set(qp_jinja_arena_t *arena, qp_jv_dict_t *dict, const qp_jv_t *key,
                const qp_jv_t *value)
 {
     int64_t place;
-    int64_t index = find(dict, key, &place);
+    int64_t index = find_key(dict, key, &place);
     if (index < 0) {
         if (dict->n == dict->capacity) {
             grow_dict(arena, dict);
-            (void)find(dict, key, &place);
+            (void)find_key(dict, key, &place);
         }
         index = dict->n++;
         dict->key[index] = *key;

@@ -39,7 +39,7 @@ static qp_error_t wrong_at(lexer_t *x, char *what)
     return error;
 }
 
-static qp_jinja_token_t *add(lexer_t *x, qp_jinja_token_kind_t kind, const char *place)
+static qp_jinja_token_t *add_token(lexer_t *x, qp_jinja_token_kind_t kind, const char *place)
 {
     qp_jinja_tokens_t *tokens = x->tokens;
     if (tokens->n == x->capacity) {
@@ -112,7 +112,8 @@ static void add_data(lexer_t *x, const char *stop, bool variable)
             end = from;
     }
     if (end > begin)
-        add(x, QP_JT_DATA, begin)->value = qp_jv_string(x->arena, begin, (size_t)(end - begin));
+        add_token(x, QP_JT_DATA, begin)->value =
+            qp_jv_string(x->arena, begin, (size_t)(end - begin));
 }
 
 static void move_to(lexer_t *x, const char *place)
@@ -247,7 +248,7 @@ static qp_error_t read_string(lexer_t *x)
     }
     if (place == x->end || *place != *x->at)
         return WRONG(x, "a string has no end");
-    add(x, QP_JT_STRING, x->at)->value = qp_jv_string_of(&text);
+    add_token(x, QP_JT_STRING, x->at)->value = qp_jv_string_of(&text);
     x->at = place + 1;
     return NULL;
 }
@@ -339,7 +340,7 @@ static qp_error_t read_number(lexer_t *x)
     if (n + 1 == sizeof text ||
         (real ? value > 1.7976931348623157e308 : errno == ERANGE && integer == INT64_MAX))
         return WRONG(x, "the number %.20s is too large", text);
-    add(x, real ? QP_JT_FLOAT : QP_JT_INTEGER, x->at)->value =
+    add_token(x, real ? QP_JT_FLOAT : QP_JT_INTEGER, x->at)->value =
         real ? qp_jv_float(value) : qp_jv_int(integer);
     x->at = stop;
     return NULL;
@@ -373,7 +374,7 @@ static qp_error_t read_operator(lexer_t *x)
             continue;
         if (operators[i][1] == '\0')
             QP_TRY(balance(x, operators[i][0]));
-        strcpy(add(x, QP_JT_OPERATOR, x->at)->op, operators[i]);
+        strcpy(add_token(x, QP_JT_OPERATOR, x->at)->op, operators[i]);
         x->at += strlen(operators[i]);
         return NULL;
     }
@@ -401,7 +402,7 @@ static qp_error_t read_token(lexer_t *x)
     const char *stop = x->at;
     while (stop < x->end && is_name(*stop))
         stop++;
-    add(x, QP_JT_NAME, x->at)->value = qp_jv_string(x->arena, x->at, (size_t)(stop - x->at));
+    add_token(x, QP_JT_NAME, x->at)->value = qp_jv_string(x->arena, x->at, (size_t)(stop - x->at));
     x->at = stop;
     return NULL;
 }
@@ -409,7 +410,7 @@ static qp_error_t read_token(lexer_t *x)
 /* A tag from behind its opening to its end. */
 static qp_error_t read_tag(lexer_t *x, bool variable)
 {
-    add(x, variable ? QP_JT_VARIABLE_BEGIN : QP_JT_BLOCK_BEGIN, x->at);
+    add_token(x, variable ? QP_JT_VARIABLE_BEGIN : QP_JT_BLOCK_BEGIN, x->at);
     x->at += 2;
     if (x->at < x->end && (*x->at == '-' || *x->at == '+'))
         x->at++;
@@ -418,7 +419,7 @@ static qp_error_t read_tag(lexer_t *x, bool variable)
         const char *stop =
             x->n_balance > 0 ? NULL : tag_end(x->at, x->end, variable ? "}}" : "%}", !variable);
         if (stop != NULL) {
-            add(x, variable ? QP_JT_VARIABLE_END : QP_JT_BLOCK_END, x->at);
+            add_token(x, variable ? QP_JT_VARIABLE_END : QP_JT_BLOCK_END, x->at);
             move_to(x, stop);
             return NULL;
         }
@@ -439,7 +440,7 @@ static qp_error_t read_all(lexer_t *x)
                !(at(tag, x->end, "{%") || at(tag, x->end, "{{") || at(tag, x->end, "{#")))
             tag++;
         if (tag == x->end) {
-            add(x, QP_JT_DATA, x->at)->value =
+            add_token(x, QP_JT_DATA, x->at)->value =
                 qp_jv_string(x->arena, x->at, (size_t)(x->end - x->at));
             break;
         }
@@ -453,7 +454,7 @@ static qp_error_t read_all(lexer_t *x)
         else
             QP_TRY(read_tag(x, tag[1] == '{'));
     }
-    add(x, QP_JT_EOF, x->end);
+    add_token(x, QP_JT_EOF, x->end);
     return NULL;
 }
 

@@ -4,7 +4,7 @@
 #include "base/mem.h"
 #include "text/tokenizer_parts.h"
 
-static qp_added_text_t *find(const qp_tokenizer_t *tokenizer, const char *text)
+static qp_added_text_t *find_added(const qp_tokenizer_t *tokenizer, const char *text)
 {
     const int32_t id = qp_tokenizer_find(tokenizer, text);
     for (int64_t i = 0; i < tokenizer->n_added && id >= 0; i++)
@@ -15,7 +15,7 @@ static qp_added_text_t *find(const qp_tokenizer_t *tokenizer, const char *text)
 
 const qp_added_text_t *qp_tokenizer_added(const qp_tokenizer_t *tokenizer, const char *text)
 {
-    return find(tokenizer, text);
+    return find_added(tokenizer, text);
 }
 
 qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool normalized,
@@ -25,7 +25,7 @@ qp_error_t qp_tokenizer_add(qp_tokenizer_t *tokenizer, const char *text, bool no
         return QP_ERROR(QP_INPUT, "added token %d has no text", (int)token.id);
     QP_TRY(qp_vocab_put(&tokenizer->vocab, token.id, text, strlen(text)));
     tokenizer->vocab.entry[token.id].special = token.special;
-    qp_added_text_t *added = find(tokenizer, text);
+    qp_added_text_t *added = find_added(tokenizer, text);
     if (added == NULL) {
         if (tokenizer->n_added == tokenizer->added_capacity) {
             tokenizer->added_capacity = 2 * tokenizer->added_capacity + 32;

@@ -63,7 +63,7 @@ static bool is_named(const char *in_config, const char *name)
 }
 
 /* The class that the config names; *found stays NULL where the files decide. */
-static qp_error_t find(const json_t *config, const class_t **found)
+static qp_error_t find_class(const json_t *config, const class_t **found)
 {
     const char *name = "";
     *found = NULL;
@@ -85,7 +85,7 @@ static qp_error_t find(const json_t *config, const class_t **found)
 qp_error_t qp_tokenizer_class(const json_t *config, bool *is_llama, bool *is_byte_level)
 {
     const class_t *class;
-    QP_TRY(find(config, &class));
+    QP_TRY(find_class(config, &class));
     *is_llama = class == &CLASSES[LLAMA];
     *is_byte_level = class != NULL && class->byte_level;
     return NULL;
@@ -94,7 +94,7 @@ qp_error_t qp_tokenizer_class(const json_t *config, bool *is_llama, bool *is_byt
 qp_error_t qp_tokenizer_name_by_class(qp_tokenizer_t *tokenizer, const json_t *config)
 {
     const class_t *class;
-    QP_TRY(find(config, &class));
+    QP_TRY(find_class(config, &class));
     for (int i = 0; class != NULL && i < N_NAME; i++) {
         const char *key = class->token[i].key, *text = class->token[i].text;
         if (key != NULL && json_object_get(config, key) == NULL &&
@@ -110,7 +110,7 @@ qp_error_t qp_tokenizer_rebuild(json_t *root, const json_t *config)
 {
     const class_t *class;
     bool prefix;
-    QP_TRY(find(config, &class));
+    QP_TRY(find_class(config, &class));
     QP_ASSERT(class != NULL && class->byte_level);
     QP_TRY(qp_json_bool(config, "add_prefix_space", false, &prefix));
     json_t *bytes = json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", prefix,

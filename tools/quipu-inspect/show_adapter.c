@@ -18,7 +18,7 @@ static const char *const keys[] = {"peft_type",  "task_type",      "base_model_n
                                    "r",          "lora_alpha",     "lora_dropout",
                                    "use_rslora", "target_modules", "modules_to_save"};
 
-static qp_error_t read_config(const char *folder, json_t **root)
+static qp_error_t read_adapter_config(const char *folder, json_t **root)
 {
     void *text = NULL;
     size_t n;
@@ -39,7 +39,7 @@ static qp_error_t read_config(const char *folder, json_t **root)
 static qp_error_t print_config(const char *folder)
 {
     json_t *root = NULL;
-    QP_TRY(read_config(folder, &root));
+    QP_TRY(read_adapter_config(folder, &root));
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         char *text =
             json_dumps(json_object_get(root, keys[i]), JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));

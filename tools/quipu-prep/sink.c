@@ -269,7 +269,7 @@ static qp_error_t write_sample(prep_sink_t *s, int kind, const prep_origin_t *or
 }
 
 /* The sequences of the sink as a sample, or counted as none. */
-static qp_error_t add(prep_sink_t *s, int kind, const prep_origin_t *origin, float margin)
+static qp_error_t add_sample(prep_sink_t *s, int kind, const prep_origin_t *origin, float margin)
 {
     char *detail = NULL;
     const prep_skip_t why = judge(s, kind, s->sequence, &detail);
@@ -289,13 +289,13 @@ qp_error_t prep_sink_text(prep_sink_t *s, const prep_origin_t *origin, prep_text
         return NULL;
     }
     prep_sequence_end(s->model, sequence);
-    return add(s, PREP_SFT, origin, 0.0f);
+    return add_sample(s, PREP_SFT, origin, 0.0f);
 }
 
 qp_error_t prep_sink_prompt(prep_sink_t *s, const prep_origin_t *origin, prep_text_t prompt)
 {
     QP_TRY(prep_encode_text(s->model, prompt, origin->parse_special, &s->sequence[0]));
-    return add(s, PREP_PROMPT, origin, 0.0f);
+    return add_sample(s, PREP_PROMPT, origin, 0.0f);
 }
 
 /* One prompt with one or two completions. */
@@ -310,7 +310,7 @@ static qp_error_t add_completions(prep_sink_t *s, int kind, const prep_origin_t 
     prep_sequence_split(&s->prompt, s->sequence, n);
     for (int i = 0; i < n; i++)
         prep_sequence_end(s->model, &s->sequence[i]);
-    return add(s, kind, origin, margin);
+    return add_sample(s, kind, origin, margin);
 }
 
 qp_error_t prep_sink_completion(prep_sink_t *s, const prep_origin_t *origin, prep_text_t prompt,
@@ -369,7 +369,7 @@ qp_error_t prep_sink_chat(prep_sink_t *s, const prep_origin_t *origin, prep_kind
     bool marked;
     qp_error_t error = encode_conversation(s, kind, chat, &marked);
     if (error == NULL && marked)
-        return add(s, kind, origin, kind == PREP_REWARD ? 1.0f : 0.0f);
+        return add_sample(s, kind, origin, kind == PREP_REWARD ? 1.0f : 0.0f);
     if (error == NULL) {
         prep_tally_skip(&s->tally, PREP_NOT_MARKED, origin, NULL);
         return NULL;

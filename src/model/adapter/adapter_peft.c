@@ -53,8 +53,8 @@ static qp_error_t take(owned_t *owned, const qp_tensor_t *t, int64_t n_row, int6
 
 /* The tensor of a pair; a state dict saved as it is has the adapter's name "default" inside, which
  * PEFT finds too. */
-static const qp_tensor_t *find(const qp_safetensors_t *st, int64_t layer, qp_linear_t linear,
-                               char matrix)
+static const qp_tensor_t *find_tensor(const qp_safetensors_t *st, int64_t layer, qp_linear_t linear,
+                                      char matrix)
 {
     char name[QP_PEFT_NAME_BYTES];
     qp_peft_tensor_name(layer, linear, matrix, "", name);
@@ -71,7 +71,7 @@ static qp_error_t find_pair(const qp_safetensors_t *st, const char *path, int64_
     static const char matrix[] = {'A', 'B'};
     char missing[QP_PEFT_NAME_BYTES];
     for (int i = 0; i < 2; i++) {
-        pair[i] = find(st, layer, linear, matrix[i]);
+        pair[i] = find_tensor(st, layer, linear, matrix[i]);
         if (pair[i] != NULL)
             continue;
         qp_peft_tensor_name(layer, linear, matrix[i], "", missing);
@@ -126,8 +126,8 @@ static qp_error_t read_score(const qp_safetensors_t *st, const char *path, owned
 static bool is_taken(const qp_safetensors_t *st, const qp_tensor_t *t, const qp_peft_t *peft)
 {
     for (int64_t p = 0; p < peft->n_pair; p++)
-        if (find(st, peft->pair[p].layer, peft->pair[p].linear, 'A') == t ||
-            find(st, peft->pair[p].layer, peft->pair[p].linear, 'B') == t)
+        if (find_tensor(st, peft->pair[p].layer, peft->pair[p].linear, 'A') == t ||
+            find_tensor(st, peft->pair[p].layer, peft->pair[p].linear, 'B') == t)
             return true;
     return peft->score != NULL && strcmp(t->name, QP_PEFT_SCORE) == 0;
 }
@@ -191,7 +191,7 @@ static qp_error_t open_tensors(const char *folder, folder_t *f)
                                : "");
 }
 
-static qp_error_t read_config(const char *folder, folder_t *f, qp_peft_t *peft)
+static qp_error_t read_peft_config(const char *folder, folder_t *f, qp_peft_t *peft)
 {
     QP_TRY(qp_peft_config_read(folder, &f->config));
     peft->r = f->config.r;
@@ -204,7 +204,7 @@ static qp_error_t read_config(const char *folder, folder_t *f, qp_peft_t *peft)
 static qp_error_t read_folder(const char *folder, const qp_llama_config_t *config, folder_t *f,
                               qp_peft_t *peft)
 {
-    QP_TRY(read_config(folder, f, peft));
+    QP_TRY(read_peft_config(folder, f, peft));
     QP_TRY(qp_peft_config_targets(&f->config, config->n_layer, peft->target));
     QP_TRY(open_tensors(folder, f));
     owned_t *owned = peft->owned = QP_NEW("peft", owned_t, 1);
@@ -237,7 +237,7 @@ static int64_t count_layers(const qp_safetensors_t *st)
 
 static qp_error_t read_shape(const char *folder, folder_t *f, qp_peft_t *peft)
 {
-    QP_TRY(read_config(folder, f, peft));
+    QP_TRY(read_peft_config(folder, f, peft));
     QP_TRY(open_tensors(folder, f));
     const int64_t n_layer = count_layers(f->st);
     const qp_tensor_t *ab[2];

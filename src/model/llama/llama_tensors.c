@@ -57,8 +57,8 @@ typedef struct {
     int64_t n, capacity;
 } table_t;
 
-static qp_tensor_spec_t *add(table_t *table, qp_tensor_class_t tensor_class, int64_t n_row,
-                             int64_t n_col)
+static qp_tensor_spec_t *add_spec(table_t *table, qp_tensor_class_t tensor_class, int64_t n_row,
+                                  int64_t n_col)
 {
     if (table->n == table->capacity) {
         table->capacity = 2 * table->capacity + 64;
@@ -73,14 +73,14 @@ static qp_tensor_spec_t *add(table_t *table, qp_tensor_class_t tensor_class, int
 static void add_named(table_t *table, const char *name, qp_tensor_class_t tensor_class,
                       int64_t n_row, int64_t n_col)
 {
-    qp_tensor_spec_t *spec = add(table, tensor_class, n_row, n_col);
+    qp_tensor_spec_t *spec = add_spec(table, tensor_class, n_row, n_col);
     snprintf(spec->name, sizeof spec->name, "%s", name);
 }
 
 static void add_in_layer(table_t *table, int64_t layer, const char *name, const char *suffix,
                          qp_tensor_class_t tensor_class, int64_t n_row, int64_t n_col)
 {
-    qp_tensor_spec_t *spec = add(table, tensor_class, n_row, n_col);
+    qp_tensor_spec_t *spec = add_spec(table, tensor_class, n_row, n_col);
     snprintf(spec->name, sizeof spec->name, "model.layers.%ld.%s.%s", (long)layer, name, suffix);
 }
 

@@ -244,7 +244,8 @@ void qp_cpu_gemm_cache_destroy(qp_cpu_device_t *device)
 }
 
 /* The slot that holds the spec, or the empty one where it belongs. */
-static qp_cpu_gemm_t **find(qp_cpu_gemm_t **slot, int64_t capacity, const qp_cpu_gemm_spec_t *spec)
+static qp_cpu_gemm_t **find_slot(qp_cpu_gemm_t **slot, int64_t capacity,
+                                 const qp_cpu_gemm_spec_t *spec)
 {
     uint64_t at = qp_hash_bytes(spec, sizeof *spec);
     for (;; at++) {
@@ -262,7 +263,7 @@ static void grow(qp_cpu_gemm_cache_t *cache)
     qp_cpu_gemm_t **slot = QP_NEW("products", qp_cpu_gemm_t *, capacity);
     for (int64_t i = 0; i < cache->capacity; i++)
         if (cache->slot[i] != NULL)
-            *find(slot, capacity, &cache->slot[i]->spec) = cache->slot[i];
+            *find_slot(slot, capacity, &cache->slot[i]->spec) = cache->slot[i];
     qp_free(cache->slot);
     cache->slot = slot;
     cache->capacity = capacity;
@@ -276,11 +277,11 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
 {
     QP_ASSERT(!omp_in_parallel());
     qp_cpu_gemm_cache_t *cache = device->gemm;
-    qp_cpu_gemm_t **here = find(cache->slot, cache->capacity, spec);
+    qp_cpu_gemm_t **here = find_slot(cache->slot, cache->capacity, spec);
     if (*here == NULL) {
         if (2 * (cache->n_gemm + 1) > cache->capacity) {
             grow(cache);
-            here = find(cache->slot, cache->capacity, spec);
+            here = find_slot(cache->slot, cache->capacity, spec);
         }
         QP_TRY(gemm_create(device, spec, here));
         cache->n_gemm++;

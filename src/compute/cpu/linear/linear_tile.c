@@ -248,8 +248,8 @@ static void multiply_thin(const plan_t *p, const lane_t *lane, const part_t *t, 
 }
 
 /* Products of an area, rows ld apart, to y: a little at a time. */
-static void finish(const plan_t *p, const lane_t *lane, const tile_t *tile, const area_t *area,
-                   int64_t ld)
+static void finish_area(const plan_t *p, const lane_t *lane, const tile_t *tile, const area_t *area,
+                        int64_t ld)
 {
     for (int64_t col = 0; col < area->n; col += PACK)
         for (int64_t row = 0; row < area->m; row += PART) {
@@ -311,7 +311,7 @@ static void run_parts(const plan_t *p, const lane_t *lane, const tile_t *tile)
             prefetch_area(&l->y, tile, &area);
             if (l->add.data.address != l->y.data.address)
                 prefetch_area(&l->add, tile, &area);
-            finish(p, lane, tile, &area, multiply(p, lane, tile, &area, int8));
+            finish_area(p, lane, tile, &area, multiply(p, lane, tile, &area, int8));
         }
 }
 
@@ -322,7 +322,7 @@ static qp_error_t run_tile(const plan_t *p, int thread, const lane_t *lane, cons
         return NULL;
     }
     QP_TRY(qp_cpu_gemm_run(p->gemm[t->row_kind][t->col_kind], thread, t->a, t->panel, lane->tile));
-    finish(p, lane, t, &(area_t){0, t->m, 0, t->n}, t->n);
+    finish_area(p, lane, t, &(area_t){0, t->m, 0, t->n}, t->n);
     return NULL;
 }
 
