@@ -7,7 +7,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/minmax.h"
 #include "base/str.h"
 #include "formats/convert.h"
 #include "formats/safetensors.h"
@@ -34,7 +33,7 @@ static qp_error_t stream(qp_source_t *source, int64_t begin, int64_t end, const 
         qp_log_progress(text);
         int64_t piece = qp_source_piece(&spec[i]);
         for (int64_t first = 0; error == NULL && first < spec[i].n_row; first += piece) {
-            int64_t left = spec[i].n_row - first, n_row = qp_min_i64(left, piece);
+            int64_t left = spec[i].n_row - first, n_row = left < piece ? left : piece;
             error = qp_source_rows(source, i, first, n_row, rows);
             if (error == NULL)
                 error = sink->put(sink->self, i, first, n_row, rows);
@@ -157,7 +156,7 @@ static qp_error_t write_shard(hf_t *hf, int shard, int64_t begin, int64_t end)
     char *path = qp_format("%s/%s", hf->folder, name);
     qp_error_t error =
         qp_safetensors_writer_create(path, hf->tensor + begin, end - begin, &hf->writer);
-    int64_t table_end = qp_min_i64(end, hf->n_tensor);
+    int64_t table_end = end < hf->n_tensor ? end : hf->n_tensor;
     if (error == NULL)
         error = stream(hf->source, begin, table_end, &(sink_t){hf, put_in_shard});
     if (error == NULL && end > hf->n_tensor)

@@ -775,6 +775,40 @@ static void test_failing_owner(qp_comm_t *comm)
     qp_comm_barrier(comm);
 }
 
+static qp_error_t put_nothing(void *owner, const void *data)
+{
+    (void)data;
+    return *(const bool *)owner ? QP_ERROR(QP_INTERNAL, "the device is full") : NULL;
+}
+
+/* One rank cannot take what it is given: all hear of it. */
+static void test_failing_put(qp_comm_t *comm)
+{
+    const char *folder = folder_for(comm, "put");
+    CHECK_OK(write_at(comm, folder, 1, 2, 100));
+    char path[400];
+    snprintf(path, sizeof path, "%s/step-000001.h5", folder);
+    run_t run;
+    int64_t step;
+    bool mine = qp_comm_rank(comm) == qp_comm_size(comm) - 1;
+    run_init(comm, &run, 100, false);
+    qp_state_t *state = qp_state_create();
+    qp_state_entry_t entry = {.name = "table",
+                              .dtype = QP_BF16,
+                              .n_global = 100,
+                              .get = get_table,
+                              .put = put_nothing,
+                              .owner = &mine};
+    qp_state_register(state, &entry);
+    qp_state_register_f32(state, comm, "adapter/param", run.weights, run.n);
+    qp_state_register_i64(state, "progress/counter", &run.counter);
+    qp_state_register_f64(state, "progress/loss", &run.loss);
+    CHECK_FAILS(qp_ckpt_read(comm, path, state, &step), QP_INTERNAL, "the device is full");
+    qp_state_destroy(&state);
+    run_fini(&run);
+    qp_comm_barrier(comm);
+}
+
 int main(void)
 {
     qp_comm_t *comm = NULL;
@@ -795,6 +829,7 @@ int main(void)
         test_file_size_limit(comm);
         test_full_disk(comm);
         test_failing_owner(comm);
+        test_failing_put(comm);
     }
     qp_comm_destroy(&comm);
     return qp_test_end();
