@@ -137,26 +137,28 @@ static void test_stubborn(void)
     static const struct {
         const char *script;
         int n_signal;
-        bool starts_others;
+        bool apart;
     } row[] = {{"echo; cat >/dev/null", 0, true},
                {"echo; exec sleep 100", 1, false},
                {"trap '' HUP; echo; exec sleep 100", 2, false},
                {"trap '' HUP; echo; sleep 100; sleep 100", 2, true}};
-    for (int i = 0; i < 4; i++)
-        for (int apart = row[i].starts_others; apart < 2; apart++) {
-            char byte;
-            qp_child_t child;
-            if (!CHECK_OK(start(row[i].script, -1, apart, &child)))
-                continue;
-            while (read(child.from, &byte, 1) != 1) /* it has set its traps */
-                usleep(1000);
-            const pid_t group = child.pid;
-            const int n_signal = qp_child_stop(&child);
-            CHECK_MSG(n_signal == row[i].n_signal, "%s: %d signals", row[i].script, n_signal);
-            for (int wait = 0; apart && wait < 1000 && kill(-group, 0) == 0; wait++)
-                usleep(1000); /* those that it has started are init's to reap */
-            CHECK(!has_children());
-        }
+    for (int i = 0; i < 4; i++) {
+        char byte;
+        qp_child_t child;
+        if (!CHECK_OK(start(row[i].script, -1, row[i].apart, &child)))
+            continue;
+        while (read(child.from, &byte, 1) != 1) /* it has set its traps */
+            usleep(1000);
+        const int from = dup(child.from);
+        const int n_signal = qp_child_stop(&child);
+        CHECK_MSG(n_signal == row[i].n_signal, "%s: %d signals", row[i].script, n_signal);
+        ssize_t got = -1; /* the end, as soon as nobody has the other end any more */
+        for (int wait = 0; wait < 50000 && (got = read(from, &byte, 1)) < 0; wait++)
+            usleep(1000);
+        CHECK(got == 0);
+        close(from);
+        CHECK(!has_children());
+    }
 }
 
 /* Signals to all processes of a job are blocked, those to its group do not get there. */
