@@ -34,6 +34,19 @@ typedef enum {
     QP_WEIGHT_LLM_INT8 /**< int8 as bitsandbytes (doc/numerics.md), packed by the backend */
 } qp_weight_kind_t;
 
+/** What the numbers of a weight are stored as, in files and for weight_pack(). */
+static inline qp_dtype_t qp_weight_dtype(qp_weight_kind_t kind)
+{
+    static const qp_dtype_t dtype[] = {[QP_WEIGHT_F32] = QP_F32,
+                                       [QP_WEIGHT_BF16] = QP_BF16,
+                                       [QP_WEIGHT_INT8] = QP_I8,
+                                       [QP_WEIGHT_LLM_INT8] = QP_I8};
+    return dtype[kind];
+}
+
+/** Weights are packed in so many rows, or a multiple of it; the last ones may be fewer. */
+enum { QP_WEIGHT_ROWS = 64 };
+
 /**
  * How an int8 linear computes. A product "on whole numbers" takes the int8 weights as bf16 or fp32
  * (device.compute), which is exact, and applies their scales to the result (forward) or to dy
@@ -181,7 +194,13 @@ typedef struct qp_ops {
     void (*release)(qp_device_t *device, qp_dptr_t *p);
     /** Host memory that the device reads and writes by itself (pinned). */
     qp_error_t (*host_alloc)(qp_device_t *device, const char *label, size_t bytes, void **out);
+    /** NULL allowed. */
     void (*host_release)(qp_device_t *device, void *p);
+    /** Makes host memory from elsewhere (node-shared) such memory, until it is unregistered. Whole
+     * pages. */
+    qp_error_t (*host_register)(qp_device_t *device, void *p, size_t bytes);
+    /** Once all work on it is done. */
+    void (*host_unregister)(qp_device_t *device, void *p);
 
     /* --- queues and events -------------------------------------------------------------------- */
     qp_error_t (*queue_create)(qp_device_t *device, qp_queue_t **queue);
@@ -189,6 +208,7 @@ typedef struct qp_ops {
     void (*queue_destroy)(qp_queue_t **queue);
     qp_error_t (*synchronize)(qp_queue_t *q);
     qp_error_t (*event_create)(qp_device_t *device, qp_event_t **event);
+    /** Nulls; NULL allowed. */
     void (*event_destroy)(qp_event_t **event);
     /** The event stands for all work of the queue so far; it may be recorded again. */
     qp_error_t (*event_record)(qp_queue_t *q, qp_event_t *event);
@@ -200,11 +220,11 @@ typedef struct qp_ops {
     /* --- copies ------------------------------------------------------------------------------- */
     /** \a from may be overwritten or freed on return. */
     qp_error_t (*upload)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
-    /** \a from (of host_alloc()) stays as it is until the queue has got there. */
+    /** \a from (pinned) stays as it is until the queue has got there. */
     qp_error_t (*upload_async)(qp_queue_t *q, qp_dptr_t to, const void *from, size_t bytes);
     /** Waits. */
     qp_error_t (*download)(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
-    /** \a to (of host_alloc()) holds the bytes when the queue has got there. */
+    /** \a to (pinned) holds the bytes when the queue has got there. */
     qp_error_t (*download_async)(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes);
     qp_error_t (*copy)(qp_queue_t *q, qp_dptr_t to, qp_dptr_t from, size_t bytes);
     qp_error_t (*zero)(qp_queue_t *q, qp_dptr_t p, size_t bytes);
@@ -215,11 +235,12 @@ typedef struct qp_ops {
     /** Bytes of w's storage (kind, n_out, n_in and has_bias are set). */
     size_t (*weight_bytes)(const qp_device_t *device, const qp_weight_t *w);
     /**
-     * Fills w's storage from host memory: plain [n_out, n_in] in the kind's stored type (fp32,
-     * bf16, int8), scale [n_out] (int8 kinds; NULL otherwise), bias [n_out] fp32 or NULL.
+     * Puts rows [first, first + n) of a weight into w's storage: plain [n, n_in] dense in
+     * qp_weight_dtype(), scale [n] fp32 (int8 kinds; none otherwise), bias [n] fp32 (where w has
+     * one). All rows of a weight come once, in order; first is a multiple of QP_WEIGHT_ROWS.
      */
-    qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, const void *plain,
-                              const float *scale, const float *bias);
+    qp_error_t (*weight_pack)(qp_queue_t *q, const qp_weight_t *w, int64_t first, qp_mat_t plain,
+                              qp_dptr_t scale, qp_dptr_t bias);
     /**
      * y [T, n_out] (fp32 or bf16) = x W^T + bias + add; x [T, n_in]; add [T, n_out] or no data; it
      * may be y. A row depends on its own x alone, bit for bit (LLM.int8: and on which columns have

@@ -34,6 +34,8 @@
 
 /* clang-format off */
 #define QP_QUEUE_OPS(OP) \
+    OP(weight_pack, (const qp_weight_t *, w), (int64_t, first), (qp_mat_t, plain), (qp_dptr_t, scale), \
+       (qp_dptr_t, bias)) \
     OP(linear_forward, (qp_mat_t, y), (const qp_input_t *, x), (const qp_weight_t *, w), (qp_mat_t, add)) \
     OP(linear_backward, (qp_mat_t, dx), (const qp_input_t *, dy), (const qp_weight_t *, w), (qp_mat_t, add)) \
     OP(matmul, (float, alpha), (qp_mat_t, a), (bool, trans_a), (qp_mat_t, b), (bool, trans_b), (float, beta), \

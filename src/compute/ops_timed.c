@@ -22,15 +22,13 @@ TIMED(upload, (qp_dptr_t, to), (const void *, from), (size_t, bytes))
 TIMED(upload_async, (qp_dptr_t, to), (const void *, from), (size_t, bytes))
 TIMED(download, (void *, to), (qp_dptr_t, from), (size_t, bytes))
 TIMED(download_async, (void *, to), (qp_dptr_t, from), (size_t, bytes))
-TIMED(weight_pack, (const qp_weight_t *, w), (const void *, plain), (const float *, scale),
-      (const float *, bias))
 TIMED(sum_squares, (qp_dptr_t, x), (int64_t, n), (double *, out))
 
 /* All slots: those above, and those that take no time worth telling. */
-enum { N_OTHER = 15 };
+enum { N_OTHER = 17 };
 #define COUNT(slot, ...) +1
 _Static_assert(sizeof(qp_ops_t) / sizeof(void *) ==
-                   (0 QP_QUEUE_OPS(COUNT)) + 8 + N_OTHER + 1 /* name */,
+                   (0 QP_QUEUE_OPS(COUNT)) + 7 + N_OTHER + 1 /* name */,
                "an op is missing in QP_QUEUE_OPS, or here");
 
 void qp_device_time_ops(qp_device_t *device)
@@ -46,7 +44,6 @@ void qp_device_time_ops(qp_device_t *device)
     table->upload_async = upload_async;
     table->download = download;
     table->download_async = download_async;
-    table->weight_pack = weight_pack;
     table->sum_squares = sum_squares;
     device->timed_ops = device->ops;
     device->ops = table;

@@ -151,11 +151,17 @@ static double linear(qp_device_t *device, qp_weight_kind_t kind, qp_linear_mode_
     must(ops->alloc(device, "bench", ops->weight_bytes(device, &l.w), &storage));
     l.w.storage = storage;
     void *plain = some_weights();
-    float *scale = QP_NEW("bench", float, n_out);
-    must(ops->weight_pack(qp_device_queue(device), &l.w, plain, int8 ? scale : NULL, NULL));
+    const qp_dtype_t stored = qp_weight_dtype(kind);
+    qp_mat_t all = new_matrix(device, stored, n_out, n_in),
+             scale = new_matrix(device, QP_F32, n_out, 1);
+    qp_queue_t *q = qp_device_queue(device);
+    must(ops->upload(q, all.data, plain, qp_bytes(n_out * n_in, qp_dtype_bytes(stored))));
+    must(ops->zero(q, scale.data, qp_bytes(n_out, sizeof(float))));
+    must(ops->weight_pack(q, &l.w, 0, all, int8 ? scale.data : (qp_dptr_t){0}, (qp_dptr_t){0}));
     const double speed = gflops(run_linear, &l, t);
     qp_free(plain);
-    qp_free(scale);
+    ops->release(device, &all.data);
+    ops->release(device, &scale.data);
     ops->release(device, &storage);
     ops->release(device, &l.x.data);
     ops->release(device, &l.y.data);

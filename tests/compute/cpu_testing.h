@@ -110,6 +110,45 @@ static inline void *download_bytes(qp_device_t *device, qp_dptr_t from, size_t b
     return to;
 }
 
+/** Device memory with these bytes in it; no bytes give none. */
+static inline qp_dptr_t new_bytes(qp_device_t *device, const void *from, size_t bytes)
+{
+    qp_dptr_t to = {0};
+    if (from != NULL) {
+        CHECK_OK(device->ops->alloc(device, "test", bytes, &to));
+        CHECK_OK(device->ops->upload(qp_device_queue(device), to, from, bytes));
+    }
+    return to;
+}
+
+/**
+ * Gives w storage, packed in pieces of \a piece rows from host arrays: plain [n_out, n_in], scale
+ * and bias [n_out] or NULL. What is between the parts of the storage is zero.
+ */
+static inline void pack_weight(qp_device_t *device, qp_weight_t *w, const void *plain,
+                               const float *scale, const float *bias, int64_t piece)
+{
+    const qp_ops_t *ops = device->ops;
+    qp_queue_t *q = qp_device_queue(device);
+    const size_t bytes = ops->weight_bytes(device, w), rows = qp_bytes(w->n_out, sizeof(float));
+    const qp_dtype_t dtype = qp_weight_dtype(w->kind);
+    CHECK_OK(ops->alloc(device, "test", bytes, &w->storage));
+    CHECK_OK(ops->zero(q, w->storage, bytes));
+    qp_dptr_t data = new_bytes(device, plain, qp_bytes(w->n_out * w->n_in, qp_dtype_bytes(dtype)));
+    qp_dptr_t scales = new_bytes(device, scale, rows), biases = new_bytes(device, bias, rows);
+    const qp_mat_t all = qp_mat(data, dtype, w->n_out, w->n_in);
+    for (int64_t first = 0; first < w->n_out; first += piece) {
+        const size_t before = qp_bytes(first, sizeof(float));
+        const int64_t n = w->n_out - first < piece ? w->n_out - first : piece;
+        CHECK_OK(ops->weight_pack(q, w, first, qp_mat_rows(all, first, n),
+                                  scale == NULL ? scales : qp_dptr_at(scales, before),
+                                  bias == NULL ? biases : qp_dptr_at(biases, before)));
+    }
+    ops->release(device, &data);
+    ops->release(device, &scales);
+    ops->release(device, &biases);
+}
+
 static inline size_t tensor_bytes(const tensor_t *t)
 {
     return qp_bytes(t->m.n_row * t->m.ld, qp_dtype_bytes(t->m.dtype));

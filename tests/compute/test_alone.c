@@ -140,7 +140,6 @@ typedef enum { PLAIN, NORM_TO_ITSELF, SWIGLU_TO_OTHER, N_FORM } form_t;
 typedef struct {
     qp_device_t *device;
     qp_weight_t w;
-    qp_dptr_t storage;
     form_t form;
     bool backward;
     tensor_t x, other, weight, rstd;
@@ -170,7 +169,6 @@ static void run_linear(const void *context, qp_mat_t y, int64_t first, int64_t n
 
 static void pack_weights(linear_context_t *t)
 {
-    const qp_ops_t *ops = t->device->ops;
     qp_weight_t *w = &t->w;
     const bool int8 = w->kind == QP_WEIGHT_INT8 || w->kind == QP_WEIGHT_LLM_INT8;
     const qp_philox_key_t key = {.seed = 5};
@@ -186,10 +184,8 @@ static void pack_weights(linear_context_t *t)
     for (int64_t o = 0; o < w->n_out; o++)
         scale[o] = 1.0f / (float)(300 + o);
     w->has_bias = true;
-    CHECK_OK(ops->alloc(t->device, "test", ops->weight_bytes(t->device, w), &t->storage));
-    w->storage = t->storage;
     const void *plain = int8 ? (void *)q : w->kind == QP_WEIGHT_F32 ? (void *)whole : (void *)half;
-    CHECK_OK(ops->weight_pack(qp_device_queue(t->device), w, plain, int8 ? scale : NULL, scale));
+    pack_weight(t->device, w, plain, int8 ? scale : NULL, scale, w->n_out);
     QP_FREE(whole);
     QP_FREE(half);
     QP_FREE(scale);
@@ -228,7 +224,7 @@ static void test_linear(qp_device_t *device, int kind, const shape_t *shape, for
     tensor_t *tensor[] = {&t.x, &t.other, &t.weight, &t.rstd, &all, &some};
     for (int i = 0; i < 6; i++)
         free_tensor(tensor[i]);
-    device->ops->release(device, &t.storage);
+    device->ops->release(device, &t.w.storage);
 }
 
 /* LLM.int8 wants the outlier columns that the input has by itself. */

@@ -61,6 +61,29 @@ static void release_twice(qp_device_t *device, qp_dptr_t p)
     device->ops->release(device, &p);
 }
 
+static void upload_what_may_move(qp_device_t *device, qp_dptr_t p)
+{
+    static float from[N];
+    CHECK_OK(device->ops->upload_async(qp_device_queue(device), p, from, sizeof from));
+}
+
+static void download_past_the_end(qp_device_t *device, qp_dptr_t p)
+{
+    void *to;
+    CHECK_OK(device->ops->host_alloc(device, "to", N * sizeof(float) - 1, &to));
+    CHECK_OK(device->ops->download_async(qp_device_queue(device), to, p, N * sizeof(float)));
+}
+
+static void use_what_was_unregistered(qp_device_t *device, qp_dptr_t p)
+{
+    static float from[N];
+    CHECK_OK(device->ops->host_register(device, from, sizeof from));
+    CHECK_OK(device->ops->upload_async(qp_device_queue(device), p, from, sizeof from));
+    CHECK_OK(device->ops->synchronize(qp_device_queue(device)));
+    device->ops->host_unregister(device, from);
+    CHECK_OK(device->ops->upload_async(qp_device_queue(device), p, from, sizeof from));
+}
+
 /* Runs it in a process of its own, which must abort with the message. */
 static void expect_abort(void (*fault)(qp_device_t *, qp_dptr_t), const char *message)
 {
@@ -205,6 +228,9 @@ int main(void)
                  "zero is given 4 bytes at byte 0 of 'the buffer' (256 bytes, "
                  "released)");
     expect_abort(release_twice, "release is given 0 bytes");
+    expect_abort(upload_what_may_move, "upload_async is given 256 bytes of host memory");
+    expect_abort(download_past_the_end, "which is not pinned");
+    expect_abort(use_what_was_unregistered, "upload_async is given 256 bytes of host memory");
     test_faults_show();
     return qp_test_end();
 }

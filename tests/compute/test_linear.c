@@ -11,7 +11,6 @@ static const float threshold = 6.0f;
 /* A linear and what it stands for. */
 typedef struct {
     qp_weight_t w;
-    qp_dptr_t storage;
     int8_t *q;     /* [n_out, n_in] int8 kinds */
     float *scale;  /* [n_out] */
     float *bias;   /* [n_out] or NULL */
@@ -86,19 +85,15 @@ static linear_t make_linear(qp_device_t *device, qp_weight_kind_t kind, int64_t 
         if (has_bias)
             l.bias[o] = 0.1f * (float)(o % 7);
     }
-    CHECK_OK(
-        device->ops->alloc(device, "test", device->ops->weight_bytes(device, &l.w), &l.storage));
-    l.w.storage = l.storage;
-    CHECK_OK(device->ops->weight_pack(qp_device_queue(device), &l.w,
-                                      is_int8(kind) ? (void *)l.q : plain,
-                                      is_int8(kind) ? l.scale : NULL, l.bias));
+    pack_weight(device, &l.w, is_int8(kind) ? (void *)l.q : plain, is_int8(kind) ? l.scale : NULL,
+                l.bias, n_out);
     QP_FREE(plain);
     return l;
 }
 
 static void free_linear(qp_device_t *device, linear_t *l)
 {
-    device->ops->release(device, &l->storage);
+    device->ops->release(device, &l->w.storage);
     QP_FREE(l->q);
     QP_FREE(l->scale);
     QP_FREE(l->bias);
@@ -518,8 +513,42 @@ static void test_inputs(qp_weight_kind_t kind)
     qp_device_close(&device);
 }
 
+/* A weight is the same bytes whether its rows come at once or in pieces. */
+static void test_pieces(qp_weight_kind_t kind, int64_t n_out, int64_t n_in)
+{
+    qp_device_t *device = open_compute(QP_COMPUTE_FP32, 2);
+    const int64_t n_element = n_out * n_in;
+    float *plain = QP_NEW("test", float, n_element), *rows = QP_NEW("test", float, n_out);
+    int8_t *bytes = (int8_t *)plain;
+    for (size_t i = 0; i < qp_bytes(n_element, qp_dtype_bytes(qp_weight_dtype(kind))); i++)
+        bytes[i] = (int8_t)(i * 37 % 61 - 30);
+    for (int64_t o = 0; o < n_out; o++)
+        rows[o] = (float)(o + 1);
+    for (int piece = QP_WEIGHT_ROWS; piece <= 2 * QP_WEIGHT_ROWS; piece += QP_WEIGHT_ROWS) {
+        qp_weight_t once = {.kind = kind, .n_out = n_out, .n_in = n_in, .has_bias = true}, w = once;
+        const size_t n_bytes = device->ops->weight_bytes(device, &w);
+        pack_weight(device, &once, plain, is_int8(kind) ? rows : NULL, rows, n_out);
+        pack_weight(device, &w, plain, is_int8(kind) ? rows : NULL, rows, piece);
+        char *a = download_bytes(device, once.storage, n_bytes);
+        char *b = download_bytes(device, w.storage, n_bytes);
+        CHECK_MSG(memcmp(a, b, n_bytes) == 0, "kind %d, [%lld, %lld], pieces of %d", (int)kind,
+                  (long long)n_out, (long long)n_in, piece);
+        qp_free(a);
+        qp_free(b);
+        device->ops->release(device, &once.storage);
+        device->ops->release(device, &w.storage);
+    }
+    qp_free(plain);
+    qp_free(rows);
+    qp_device_close(&device);
+}
+
 int main(void)
 {
+    for (int kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_LLM_INT8; kind++) {
+        test_pieces((qp_weight_kind_t)kind, 320, 192);
+        test_pieces((qp_weight_kind_t)kind, 200, 72);
+    }
     test_hadamard();
     test_quantise();
     test_float_kinds();

@@ -1,6 +1,6 @@
-/* QP_TEST: ranks=1,3
- * Loading: damage names file and tensor, on every rank alike; adapters out of and into PEFT
- * folders. */
+/* QP_TEST: ranks=1,2,4 check=0,1,2
+ * Loading: a node reads each byte once; damage names file and tensor, on every rank alike; adapters
+ * out of and into PEFT folders. */
 #include <hdf5.h>
 #include <math.h>
 #include <unistd.h>
@@ -45,6 +45,163 @@ static void test_products_of_the_deck(qp_comm_t *comm, qp_device_t *device, cons
         qp_comm_barrier(comm);
     }
 }
+
+/* Bytes of all data sets below /tensors. */
+static herr_t add_bytes(hid_t group, const char *name, const H5L_info_t *info, void *sum)
+{
+    hid_t set = H5Dopen2(group, name, H5P_DEFAULT);
+    (void)info;
+    *(int64_t *)sum += (int64_t)H5Dget_storage_size(set);
+    H5Dclose(set);
+    return 0;
+}
+
+/* What the system says that this process has read; 0 where it does not. */
+static int64_t bytes_of_reads(void)
+{
+    long long n = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    if (file == NULL)
+        return 0;
+    if (fscanf(file, "rchar: %lld", &n) != 1)
+        n = 0;
+    fclose(file);
+    return n;
+}
+
+/* The ranks of a node read each byte of the tensors once, all together. */
+static void test_once_per_node(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
+                               const char *path)
+{
+    for (int precision = QP_WEIGHT_F32; precision <= QP_WEIGHT_LLM_INT8; precision++) {
+        int64_t n_byte = 0, n_read = 0;
+        qp_base_t *base = NULL;
+        const qp_base_config_t config = {.file = path};
+        if (qp_comm_rank(comm) == 0)
+            tiny_write_base(tiny, (qp_weight_kind_t)precision, path);
+        qp_comm_barrier(comm);
+        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+        hid_t tensors = H5Gopen2(file, "/tensors", H5P_DEFAULT);
+        CHECK(H5Literate(tensors, H5_INDEX_NAME, H5_ITER_INC, NULL, add_bytes, &n_byte) >= 0);
+        H5Gclose(tensors);
+        H5Fclose(file);
+        int64_t system = -bytes_of_reads();
+        if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)))
+            n_read = base->n_read_bytes;
+        system += bytes_of_reads();
+        int64_t sum[] = {n_read, system};
+        qp_comm_sum_i64(comm, sum, 2);
+        CHECK_MSG(sum[0] == n_byte, "%lld bytes read of %lld", (long long)sum[0],
+                  (long long)n_byte);
+        if (precision == QP_WEIGHT_F32) /* large enough beside what each rank reads of the header */
+            CHECK_MSG(sum[1] < n_byte + n_byte / 4, "%lld bytes read in all, %lld of tensors",
+                      (long long)sum[1], (long long)n_byte);
+        qp_base_destroy(comm, &base);
+        qp_comm_barrier(comm);
+    }
+}
+
+/* --- tensors of several pieces ---------------------------------------------------------------- */
+
+/* All rows of the linears of a group on the device, and of what each row has besides. */
+static qp_dptr_t stack(qp_device_t *device, const qp_h5_t *file, const qp_weight_t *w,
+                       qp_group_t group, const char *suffix, qp_dtype_t dtype)
+{
+    const qp_group_linears_t linears = qp_group_linears(group);
+    const int64_t n_col = strcmp(suffix, "weight") == 0 ? w->n_in : 1;
+    const size_t n_byte = qp_bytes(w->n_out * n_col, qp_dtype_bytes(dtype));
+    char *all = qp_alloc("test", n_byte), *to = all, name[128];
+    qp_dptr_t p = {0};
+    for (int l = (int)linears.first; l < (int)linears.first + linears.n; l++) {
+        qp_h5_shape_t shape;
+        snprintf(name, sizeof name, "/tensors/model.layers.0.%s.%s", qp_linear_name((qp_linear_t)l),
+                 suffix);
+        CHECK_OK(qp_h5_dataset_shape(file, name, &shape));
+        CHECK_OK(qp_h5_read(file, name, dtype, 0, shape.dim[0], to));
+        to += qp_bytes(shape.dim[0] * n_col, qp_dtype_bytes(dtype));
+    }
+    CHECK_OK(device->ops->alloc(device, "test", n_byte, &p));
+    CHECK_OK(device->ops->upload(qp_device_queue(device), p, all, n_byte));
+    qp_free(all);
+    return p;
+}
+
+/* A group of the base is what packing all its rows at once gives. */
+static void check_group(const qp_base_t *base, const qp_h5_t *file, qp_group_t group)
+{
+    qp_device_t *device = base->device;
+    qp_queue_t *q = qp_device_queue(device);
+    const qp_weight_t *w = &base->layer[0].group[group];
+    const qp_dtype_t dtype = qp_weight_dtype(w->kind);
+    const size_t n_byte = device->ops->weight_bytes(device, w);
+    qp_weight_t whole = *w;
+    qp_dptr_t rows = stack(device, file, w, group, "weight", dtype), scale = {0}, bias = {0};
+    if (dtype == QP_I8)
+        scale = stack(device, file, w, group, "weight_scale", QP_F32);
+    if (w->has_bias)
+        bias = stack(device, file, w, group, "bias", QP_F32);
+    CHECK_OK(device->ops->alloc(device, "test", n_byte, &whole.storage));
+    CHECK_OK(device->ops->weight_pack(q, &whole, 0, qp_mat(rows, dtype, w->n_out, w->n_in), scale,
+                                      bias));
+    char *found = qp_alloc("test", n_byte), *expected = qp_alloc("test", n_byte);
+    CHECK_OK(device->ops->download(q, found, w->storage, n_byte));
+    CHECK_OK(device->ops->download(q, expected, whole.storage, n_byte));
+    CHECK_MSG(memcmp(found, expected, n_byte) == 0, "group %d", (int)group);
+    qp_free(found);
+    qp_free(expected);
+    device->ops->release(device, &rows);
+    device->ops->release(device, &scale);
+    device->ops->release(device, &bias);
+    device->ops->release(device, &whole.storage);
+}
+
+static void check_embedding(const qp_base_t *base, const qp_h5_t *file)
+{
+    const qp_mat_t m = base->embedding;
+    const size_t n_byte = qp_bytes(m.n_row * m.n_col, qp_dtype_bytes(m.dtype));
+    char *found = qp_alloc("test", n_byte), *expected = qp_alloc("test", n_byte);
+    CHECK_OK(base->device->ops->download(qp_device_queue(base->device), found, m.data, n_byte));
+    CHECK_OK(qp_h5_read(file, "/tensors/model.embed_tokens.weight", m.dtype, 0, m.n_row, expected));
+    CHECK_MSG(memcmp(found, expected, n_byte) == 0, "embedding");
+    qp_free(found);
+    qp_free(expected);
+}
+
+/* The sizes leave no gaps in a weight's storage, of which nobody says what is in them. */
+static tiny_t wide_model(const tiny_t *tiny)
+{
+    tiny_t wide = *tiny;
+    wide.config.n_layer = 1;
+    wide.config.d_ff = 70016;
+    wide.config.n_vocab = 70016;
+    return wide;
+}
+
+/* Pieces of a tensor, and a piece that has rows of two tensors. */
+static void test_pieces(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny, const char *path)
+{
+    const qp_weight_kind_t precision[] = {QP_WEIGHT_INT8, QP_WEIGHT_BF16};
+    const tiny_t wide = wide_model(tiny);
+    for (int p = 0; p < 2; p++) {
+        qp_base_t *base = NULL;
+        qp_h5_t *file = NULL;
+        const qp_base_config_t config = {.file = path};
+        if (qp_comm_rank(comm) == 0)
+            tiny_write_base(&wide, precision[p], path);
+        qp_comm_barrier(comm);
+        if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)) &&
+            CHECK_OK(qp_h5_open(path, NULL, &file))) {
+            for (int g = 0; g < QP_N_GROUP; g++)
+                check_group(base, file, (qp_group_t)g);
+            check_embedding(base, file);
+            CHECK_OK(qp_h5_close(&file));
+        }
+        qp_base_destroy(comm, &base);
+        qp_comm_barrier(comm);
+    }
+}
+
+/* --- damage ----------------------------------------------------------------------------------- */
 
 /* Ways to hurt the data set of a name. */
 static void set_first(hid_t file, const char *name, float value)
@@ -119,6 +276,35 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
         qp_comm_barrier(comm);
     }
     CHECK_FAILS(load(comm, device, "/nonexistent/base.h5"), QP_INPUT, "/nonexistent/base.h5");
+}
+
+/* Damage that shows when much has been passed on already: nobody waits for the rest, and all ranks
+ * say the same. */
+static void test_late_damage(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
+                             const char *path)
+{
+    const char *const tensor[] = {"/tensors/model.embed_tokens.weight",
+                                  "/tensors/model.layers.0.mlp.up_proj.weight",
+                                  "/tensors/model.layers.0.mlp.down_proj.weight"};
+    const tiny_t wide = wide_model(tiny);
+    for (size_t t = 0; t < sizeof tensor / sizeof *tensor; t++) {
+        char message[512] = "", same[512];
+        if (qp_comm_rank(comm) == 0) {
+            if (t == 0)
+                tiny_write_base(&wide, QP_WEIGHT_INT8, path);
+            hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+            flip(file, tensor[t]);
+            CHECK(H5Fclose(file) >= 0);
+        }
+        qp_comm_barrier(comm);
+        qp_error_t error = load(comm, device, path);
+        snprintf(message, sizeof message, "%s", error == NULL ? "" : error->message);
+        CHECK_FAILS(error, QP_INPUT, "checksum");
+        memcpy(same, message, sizeof same);
+        qp_comm_bcast(comm, same, sizeof same, QP_U8, 0);
+        CHECK_MSG(strcmp(message, same) == 0, "'%s' and '%s'", message, same);
+        qp_comm_barrier(comm);
+    }
 }
 
 static qp_error_t create(const tiny_setup_t *s, const qp_lora_config_t *lora)
@@ -266,8 +452,12 @@ int main(void)
     test_a_value_head_of_zeros(&s, &tiny.lora);
     snprintf(path, sizeof path, "%s/products.h5", folder);
     test_products_of_the_deck(s.comm, s.device, &tiny, path);
+    snprintf(path, sizeof path, "%s/whole.h5", folder);
+    test_once_per_node(s.comm, s.device, &tiny, path);
+    test_pieces(s.comm, s.device, &tiny, path);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);
     test_damage_is_named(s.comm, s.device, &tiny, path);
+    test_late_damage(s.comm, s.device, &tiny, path);
     tiny_teardown(&s);
     tiny_close(&tiny);
     return qp_test_end();

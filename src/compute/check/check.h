@@ -9,6 +9,7 @@
  * - Work is queued and done as late as possible, when something waits for it, and with several
  *   queues in an order that a seed (environment variable QUIPU_CHECK_SEED) draws. So what is not
  *   waited for is not there.
+ * - Asynchronous copies from or to host memory that is not pinned end with a message.
  * - New memory, and what discard() was told of, is full of NaN (-1 as a whole number), and so is
  * the target of download_async() until its time has come.
  *
@@ -83,12 +84,20 @@ struct qp_check_queue {
     uint64_t n_put, n_done;
 };
 
+/** Host memory that the device may read and write by itself. */
+typedef struct {
+    const char *start;
+    size_t bytes;
+} qp_check_pinned_t;
+
 struct qp_check_device {
     qp_device_t base; /* first */
     qp_device_t *cpu; /**< who computes */
     qp_check_memory_t *memory;
-    pthread_mutex_t lock;    /**< around every slot: a helper thread may wait, too */
-    qp_check_queue_t *queue; /**< list of all; the last one is the default queue */
+    pthread_mutex_t lock;      /**< around every slot: a helper thread may wait, too */
+    qp_check_queue_t *queue;   /**< list of all; the last one is the default queue */
+    qp_check_pinned_t *pinned; /**< [n_pinned] */
+    int64_t n_pinned;
     uint64_t seed, draw;
     qp_error_t error; /**< the first of work that was done since something waited */
 };
@@ -112,6 +121,17 @@ void qp_check_event_destroy(qp_event_t **event);
 qp_error_t qp_check_event_record(qp_queue_t *q, qp_event_t *event);
 qp_error_t qp_check_event_wait(qp_queue_t *q, qp_event_t *event);
 qp_error_t qp_check_event_synchronize(qp_event_t *event);
+
+/* --- check_pinned.c --------------------------------------------------------------------------- */
+
+/** Aborts if \a op is given host memory that is not pinned. */
+void qp_check_is_pinned(qp_check_device_t *device, const char *op, const void *p, size_t bytes);
+
+/* The slots. */
+qp_error_t qp_check_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out);
+void qp_check_host_release(qp_device_t *device, void *p);
+qp_error_t qp_check_host_register(qp_device_t *device, void *p, size_t bytes);
+void qp_check_host_unregister(qp_device_t *device, void *p);
 
 /* --- check_ops.c ------------------------------------------------------------------------------ */
 

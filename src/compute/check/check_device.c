@@ -19,6 +19,7 @@ static void device_close(qp_device_t *base)
     }
     qp_check_memory_close(&device->memory);
     pthread_mutex_destroy(&device->lock);
+    qp_free(device->pinned);
     if (device->cpu != NULL)
         qp_device_close(&device->cpu);
     qp_free(device);

@@ -221,6 +221,7 @@ static qp_error_t upload_async(qp_queue_t *q, qp_dptr_t to, const void *from, si
 {
     if (bytes == 0)
         return NULL;
+    qp_check_is_pinned(device_of(q->device), "upload_async", from, bytes);
     bytes_task_t *copy = bytes_task(q, "upload_async", to, bytes);
     copy->from = from;
     qp_check_put(q, &copy->task);
@@ -246,6 +247,8 @@ static qp_error_t download(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes
 
 static qp_error_t download_async(qp_queue_t *q, void *to, qp_dptr_t from, size_t bytes)
 {
+    if (bytes > 0)
+        qp_check_is_pinned(device_of(q->device), "download_async", to, bytes);
     put_download(q, "download_async", to, from, bytes);
     return NULL;
 }
@@ -280,37 +283,6 @@ static size_t weight_bytes(const qp_device_t *device, const qp_weight_t *w)
     return qp_cpu_weight_bytes(device, w);
 }
 
-typedef struct {
-    qp_check_task_t task;
-    const qp_weight_t *w;
-    const void *plain;
-    const float *scale, *bias;
-} pack_task_t;
-
-static qp_error_t run_weight_pack(qp_check_task_t *task, qp_queue_t *cpu)
-{
-    pack_task_t *pack = (pack_task_t *)task;
-    return qp_cpu_weight_pack(cpu, pack->w, pack->plain, pack->scale, pack->bias);
-}
-
-static qp_error_t weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
-                              const float *scale, const float *bias)
-{
-    static const size_t width[] = {[QP_WEIGHT_F32] = sizeof(float),
-                                   [QP_WEIGHT_BF16] = sizeof(uint16_t),
-                                   [QP_WEIGHT_INT8] = 1,
-                                   [QP_WEIGHT_LLM_INT8] = 1};
-    const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
-    pack_task_t *pack = qp_check_task(q, "weight_pack", sizeof *pack, run_weight_pack);
-    pack->w = w;
-    see_weight(&pack->task, &pack->w);
-    pack->plain = qp_check_keep(&pack->task, plain, qp_bytes(w->n_out * w->n_in, width[w->kind]));
-    pack->scale = qp_check_keep(&pack->task, scale, row_bytes);
-    pack->bias = qp_check_keep(&pack->task, bias, row_bytes);
-    qp_check_put(q, &pack->task);
-    return NULL;
-}
-
 static qp_error_t sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out)
 {
     qp_check_device_t *device = device_of(q->device);
@@ -328,8 +300,10 @@ const qp_ops_t qp_ops_check = {
     .scratch_bytes = scratch_bytes,
     .alloc = alloc,
     .release = release,
-    .host_alloc = qp_cpu_host_alloc,
-    .host_release = qp_cpu_host_release,
+    .host_alloc = qp_check_host_alloc,
+    .host_release = qp_check_host_release,
+    .host_register = qp_check_host_register,
+    .host_unregister = qp_check_host_unregister,
 
     .queue_create = qp_check_queue_create,
     .queue_destroy = qp_check_queue_destroy,
@@ -349,7 +323,6 @@ const qp_ops_t qp_ops_check = {
     .discard = discard,
 
     .weight_bytes = weight_bytes,
-    .weight_pack = weight_pack,
 
     QP_QUEUE_OPS(SLOT)
 

@@ -258,6 +258,8 @@ qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
 qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out);
 void qp_cpu_host_release(qp_device_t *device, void *p);
+qp_error_t qp_cpu_host_register(qp_device_t *device, void *p, size_t bytes);
+void qp_cpu_host_unregister(qp_device_t *device, void *p);
 
 qp_error_t qp_cpu_queue_create(qp_device_t *device, qp_queue_t **queue);
 void qp_cpu_queue_destroy(qp_queue_t **queue);
@@ -275,8 +277,6 @@ qp_error_t qp_cpu_zero(qp_queue_t *q, qp_dptr_t p, size_t bytes);
 qp_error_t qp_cpu_discard(qp_queue_t *q, qp_dptr_t p, size_t bytes);
 
 size_t qp_cpu_weight_bytes(const qp_device_t *device, const qp_weight_t *w);
-qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *w, const void *plain,
-                              const float *scale, const float *bias);
 
 #define QP_CPU_DECLARE(name, ...) \
     qp_error_t qp_cpu_##name(qp_queue_t *q QP_EACH(QP_PARAMETER, __VA_ARGS__));

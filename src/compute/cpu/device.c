@@ -203,6 +203,20 @@ void qp_cpu_host_release(qp_device_t *device, void *p)
     qp_free(p);
 }
 
+qp_error_t qp_cpu_host_register(qp_device_t *device, void *p, size_t bytes)
+{
+    (void)device;
+    (void)p;
+    (void)bytes;
+    return NULL;
+}
+
+void qp_cpu_host_unregister(qp_device_t *device, void *p)
+{
+    (void)device;
+    (void)p;
+}
+
 /* --- queues: everything is done when an op returns, so that there is nothing to wait for --------
  */
 

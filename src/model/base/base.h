@@ -59,14 +59,16 @@ typedef struct {
     qp_mat_t rope;       /**< [max positions used, head_dim] fp32 */
     qp_shared_t *shared; /**< node-shared arena, or NULL: storage is on the device */
     qp_dptr_t storage;
+    int64_t n_read_bytes; /**< of tensors that this rank has read of the file */
 } qp_base_t;
 
 /** Bytes of the arena (per node on the CPU, per rank on a GPU); for the memory plan. */
 size_t qp_base_bytes(const qp_device_t *device, const qp_base_info_t *info, int64_t n_position);
 
 /**
- * Loads a base; each tensor is read once per node, packed by the node's ranks together. n_position
- * bounds the positions that will be used. Collective. Damage: QP_INPUT naming file and tensor.
+ * Loads a base; each byte of its tensors is read once per node, by the node's ranks together, in
+ * pieces. n_position bounds the positions that will be used. Collective; the same error on all
+ * ranks. Damage: QP_INPUT naming file and tensor.
  */
 qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_config_t *config,
                         int64_t n_position, qp_base_t **base);

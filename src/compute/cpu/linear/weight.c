@@ -7,16 +7,11 @@ enum { PACK = QP_CPU_PACK, BLOCK_BYTES = PACK * PACK, STRIP_BYTES = 4 * PACK };
 
 /* --- storage ---------------------------------------------------------------------------------- */
 
-static const qp_dtype_t stored[] = {[QP_WEIGHT_F32] = QP_F32,
-                                    [QP_WEIGHT_BF16] = QP_BF16,
-                                    [QP_WEIGHT_INT8] = QP_I8,
-                                    [QP_WEIGHT_LLM_INT8] = QP_I8};
-
 static size_t data_bytes(const qp_cpu_weight_t *w)
 {
     if (qp_cpu_weight_is_int8(w))
         return qp_bytes(w->n_out, (size_t)w->n_in);
-    return (size_t)qp_cpu_strips(w->n_out) * qp_cpu_strip_bytes(stored[w->kind], w->n_in);
+    return (size_t)qp_cpu_strips(w->n_out) * qp_cpu_strip_bytes(qp_weight_dtype(w->kind), w->n_in);
 }
 
 /* Cuts a part off the front of the storage; a part of no bytes is none. */
@@ -104,72 +99,86 @@ QP_CPU_CLONES static void sum_rows(int32_t *restrict sum, const int8_t *restrict
     }
 }
 
-QP_CPU_CLONES static void sum_columns(int32_t *restrict sum, const int8_t *restrict from,
+QP_CPU_CLONES static void add_columns(int32_t *restrict sum, const int8_t *restrict from,
                                       int64_t n_row, int64_t n_col, int64_t ld)
 {
-    memset(sum, 0, (size_t)n_col * sizeof *sum);
     for (int64_t r = 0; r < n_row; r++)
         for (int64_t c = 0; c < n_col; c++)
             sum[c] += from[r * ld + c];
 }
 
-/* Panel by panel; the sums come first, for they read it in order, and it is in cache then. */
-static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, const int8_t *from)
+/* n rows from \a first on are packed, panel by panel. The sums come first, for they read a panel in
+ * order, and it is in cache then. */
+static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t first,
+                      const int8_t *from, int64_t n)
 {
     const bool packed = is_packed(device, w);
 #pragma omp parallel for num_threads(device->n_thread)
-    for (int64_t first = 0; first < w->n_out; first += PACK) {
-        const int64_t n = qp_cpu_min(PACK, w->n_out - first);
-        const int8_t *panel = from + first * w->n_in;
-        sum_rows(qp_cpu_i32(w->row_sum) + first, panel, n, w->n_in);
+    for (int64_t at = 0; at < n; at += PACK) {
+        const int64_t n_row = qp_cpu_min(PACK, n - at), out = first + at;
+        const int8_t *panel = from + at * w->n_in;
+        sum_rows(qp_cpu_i32(w->row_sum) + out, panel, n_row, w->n_in);
         if (packed)
             for (int64_t i = 0; i < w->n_in / PACK; i++)
-                pack_block(block_at(w, first / PACK, i), panel + i * PACK, w->n_in);
+                pack_block(block_at(w, out / PACK, i), panel + i * PACK, w->n_in);
         else
-            memcpy((int8_t *)qp_cpu_pointer(w->data) + first * w->n_in, panel,
-                   (size_t)(n * w->n_in));
+            memcpy((int8_t *)qp_cpu_pointer(w->data) + out * w->n_in, panel,
+                   (size_t)(n_row * w->n_in));
     }
     if (qp_dptr_is_null(w->col_sum))
         return;
+    int32_t *col_sum = qp_cpu_i32(w->col_sum);
+    if (first == 0)
+        memset(col_sum, 0, qp_bytes(w->n_in, sizeof *col_sum));
 #pragma omp parallel for num_threads(device->n_thread)
-    for (int64_t first = 0; first < w->n_in; first += QP_CPU_CHUNK)
-        sum_columns(qp_cpu_i32(w->col_sum) + first, from + first, w->n_out,
-                    qp_cpu_min(QP_CPU_CHUNK, w->n_in - first), w->n_in);
+    for (int64_t at = 0; at < w->n_in; at += QP_CPU_CHUNK)
+        add_columns(col_sum + at, from + at, n, qp_cpu_min(QP_CPU_CHUNK, w->n_in - at), w->n_in);
 }
 
 /* The strip of floats that output \a first begins. */
 static char *strip_at(const qp_cpu_weight_t *w, int64_t first)
 {
     return (char *)qp_cpu_pointer(w->data) +
-           (size_t)(first / QP_CPU_STRIP) * qp_cpu_strip_bytes(stored[w->kind], w->n_in);
+           (size_t)(first / QP_CPU_STRIP) * qp_cpu_strip_bytes(qp_weight_dtype(w->kind), w->n_in);
 }
 
-static void pack_floats(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, const void *from)
+static void pack_floats(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t first,
+                        const char *from, int64_t n)
 {
-    const qp_dtype_t dtype = stored[w->kind];
+    const qp_dtype_t dtype = qp_weight_dtype(w->kind);
 #pragma omp parallel for num_threads(device->n_thread)
-    for (int64_t first = 0; first < w->n_out; first += QP_CPU_STRIP)
-        qp_cpu_strip_pack(strip_at(w, first), dtype,
-                          (const char *)from + qp_bytes(first * w->n_in, qp_dtype_bytes(dtype)),
-                          dtype, w->n_in, true, w->n_in,
-                          qp_cpu_min(w->n_out - first, QP_CPU_STRIP));
+    for (int64_t at = 0; at < n; at += QP_CPU_STRIP)
+        qp_cpu_strip_pack(strip_at(w, first + at), dtype,
+                          from + qp_bytes(at * w->n_in, qp_dtype_bytes(dtype)), dtype, w->n_in,
+                          true, w->n_in, qp_cpu_min(n - at, QP_CPU_STRIP));
 }
 
-qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *weight, const void *plain,
-                              const float *scale, const float *bias)
+/* Entries [first, first + n) of a vector with one for each row, where the weight has it. */
+static void pack_vector(qp_dptr_t to, int64_t first, qp_dptr_t from, int64_t n)
 {
+    if (!qp_dptr_is_null(to))
+        memcpy(qp_cpu_f32(to) + first, qp_cpu_pointer(from), qp_bytes(n, sizeof(float)));
+}
+
+qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *weight, int64_t first,
+                              qp_mat_t plain, qp_dptr_t scale, qp_dptr_t bias)
+{
+    _Static_assert(QP_WEIGHT_ROWS % PACK == 0 && QP_WEIGHT_ROWS % QP_CPU_STRIP == 0,
+                   "pieces of a weight end where its panels do");
     const qp_cpu_weight_t parts = qp_cpu_weight(weight), *w = &parts;
-    const size_t row_bytes = qp_bytes(w->n_out, sizeof(float));
-    QP_ASSERT((scale != NULL) == qp_cpu_weight_is_int8(w));
-    QP_ASSERT((bias != NULL) == !qp_dptr_is_null(w->bias));
-    if (scale == NULL) {
-        pack_floats(qp_cpu_device(q), w, plain);
-    } else {
-        pack_int8(qp_cpu_device(q), w, plain);
-        memcpy(qp_cpu_pointer(w->scale), scale, row_bytes);
-    }
-    if (bias != NULL)
-        memcpy(qp_cpu_pointer(w->bias), bias, row_bytes);
+    const int64_t n = plain.n_row;
+    QP_ASSERT(first % QP_WEIGHT_ROWS == 0 && first + n <= w->n_out);
+    QP_ASSERT(n % QP_WEIGHT_ROWS == 0 || first + n == w->n_out);
+    QP_ASSERT(plain.dtype == qp_weight_dtype(w->kind) && plain.n_col == w->n_in &&
+              plain.ld == w->n_in);
+    QP_ASSERT(qp_dptr_is_null(scale) == qp_dptr_is_null(w->scale));
+    QP_ASSERT(qp_dptr_is_null(bias) == qp_dptr_is_null(w->bias));
+    if (qp_cpu_weight_is_int8(w))
+        pack_int8(qp_cpu_device(q), w, first, qp_cpu_pointer(plain.data), n);
+    else
+        pack_floats(qp_cpu_device(q), w, first, qp_cpu_pointer(plain.data), n);
+    pack_vector(w->scale, first, scale, n);
+    pack_vector(w->bias, first, bias, n);
     return NULL;
 }
 
@@ -252,7 +261,7 @@ qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_wei
     return (qp_cpu_panel_t){.backward = backward,
                             .dtype = dtype,
                             .packed = int8 && is_packed(device, w),
-                            .copied = backward || dtype != stored[w->kind],
+                            .copied = backward || dtype != qp_weight_dtype(w->kind),
                             .strip_bytes = int8 ? qp_bytes(k, PACK) : qp_cpu_strip_bytes(dtype, k)};
 }
 
@@ -304,7 +313,7 @@ static void copy_square(const qp_cpu_panel_t *panel, const qp_cpu_device_t *devi
         unpack_block(to, panel->dtype, panel->backward ? (int8_t *)square : block);
         return;
     }
-    const qp_dtype_t dtype = qp_cpu_weight_is_int8(w) ? panel->dtype : stored[w->kind];
+    const qp_dtype_t dtype = qp_cpu_weight_is_int8(w) ? panel->dtype : qp_weight_dtype(w->kind);
     if (panel->backward && dtype == QP_F32) { /* a strip of whole rows as they are */
         load_square(to, dtype, w, out, in);
         return;
