@@ -185,6 +185,9 @@ typedef struct qp_ops {
     const char *name;
 
     /* --- memory: counted under label ---------------------------------------------------------- */
+    /** Free and all bytes of the device's own memory; both -1 where it has none and alloc() gives
+     *  memory of the host. */
+    qp_error_t (*memory_info)(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
     /** Bytes that the backend's own scratch will grow to, for the memory plan; about, from above.
      */
     size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size);

@@ -55,8 +55,9 @@ int main(void)
     tiny_open("tied", &tiny);
     tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, ROOM, QP_RECOMPUTE_LAYER, &ws));
-    CHECK(qp_workspace_bytes(s.base, &tiny.lora, ROOM, QP_RECOMPUTE_LAYER) >=
-          qp_engine_bytes(s.base, &tiny.lora, &config, MAX_LENGTH));
+    const qp_base_shape_t shape = qp_base_shape(s.base);
+    CHECK(qp_workspace_bytes(&shape, &tiny.lora, ROOM, QP_RECOMPUTE_LAYER) >=
+          qp_engine_bytes(&shape, &tiny.lora, &config, MAX_LENGTH));
     const double before = loss_of(&s, ws);
     answer(&s, &tiny.lora, NULL, own);
     answer(&s, &tiny.lora, ws, borrowed);

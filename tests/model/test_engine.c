@@ -205,9 +205,10 @@ static void test_int8_cache_is_small(const tiny_setup_t *s, const qp_lora_config
     const qp_llama_config_t *c = &s->base->config;
     const int64_t n_row = 3 * 128; /* MAX_LENGTH in blocks of 32 */
     qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 3, .max_prefill = 64};
-    const size_t exact = qp_engine_bytes(s->base, lora, &config, MAX_LENGTH);
+    const qp_base_shape_t shape = qp_base_shape(s->base);
+    const size_t exact = qp_engine_bytes(&shape, lora, &config, MAX_LENGTH);
     config.kv_cache_dtype = QP_KV_CACHE_INT8;
-    const size_t close = qp_engine_bytes(s->base, lora, &config, MAX_LENGTH);
+    const size_t close = qp_engine_bytes(&shape, lora, &config, MAX_LENGTH);
     CHECK((int64_t)(exact - close) ==
           2 * c->n_layer * n_row * c->n_kv_head * (4 * c->head_dim - c->head_dim - 4));
 }

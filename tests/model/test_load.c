@@ -3,6 +3,7 @@
  * out of and into PEFT folders. */
 #include <hdf5.h>
 #include <math.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "tiny.h"
@@ -177,10 +178,10 @@ static tiny_t wide_model(const tiny_t *tiny)
     return wide;
 }
 
-/* Pieces of a tensor, and a piece that has rows of two tensors. */
+/* Pieces of a tensor, and a piece that has rows of two tensors. Leaves a wide int8 base behind. */
 static void test_pieces(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny, const char *path)
 {
-    const qp_weight_kind_t precision[] = {QP_WEIGHT_INT8, QP_WEIGHT_BF16};
+    const qp_weight_kind_t precision[] = {QP_WEIGHT_BF16, QP_WEIGHT_INT8};
     const tiny_t wide = wide_model(tiny);
     for (int p = 0; p < 2; p++) {
         qp_base_t *base = NULL;
@@ -278,20 +279,16 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
     CHECK_FAILS(load(comm, device, "/nonexistent/base.h5"), QP_INPUT, "/nonexistent/base.h5");
 }
 
-/* Damage that shows when much has been passed on already: nobody waits for the rest, and all ranks
- * say the same. */
-static void test_late_damage(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
-                             const char *path)
+/* Damage of a wide base that shows when much has been passed on already: nobody waits for the rest,
+ * and all ranks say the same. */
+static void test_late_damage(qp_comm_t *comm, qp_device_t *device, const char *path)
 {
     const char *const tensor[] = {"/tensors/model.embed_tokens.weight",
                                   "/tensors/model.layers.0.mlp.up_proj.weight",
                                   "/tensors/model.layers.0.mlp.down_proj.weight"};
-    const tiny_t wide = wide_model(tiny);
     for (size_t t = 0; t < sizeof tensor / sizeof *tensor; t++) {
         char message[512] = "", same[512];
         if (qp_comm_rank(comm) == 0) {
-            if (t == 0)
-                tiny_write_base(&wide, QP_WEIGHT_INT8, path);
             hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
             flip(file, tensor[t]);
             CHECK(H5Fclose(file) >= 0);
@@ -304,6 +301,31 @@ static void test_late_damage(qp_comm_t *comm, qp_device_t *device, const tiny_t 
         qp_comm_bcast(comm, same, sizeof same, QP_U8, 0);
         CHECK_MSG(strcmp(message, same) == 0, "'%s' and '%s'", message, same);
         qp_comm_barrier(comm);
+    }
+}
+
+/* A device whose memory is too small for the base, or for a block of it besides, on one rank: all
+ * ranks say so. */
+static void test_no_room(const tiny_setup_t *s, const tiny_t *tiny, const char *path)
+{
+    const qp_device_config_t config = {
+        .backend = QP_BACKEND_CHECK, .compute = QP_COMPUTE_FP32, .threads = 1};
+    const qp_base_shape_t shape = qp_base_shape(s->base);
+    const size_t room[] = {1000, qp_base_bytes(&shape, 128) + 1000};
+    if (qp_comm_rank(s->comm) == 0)
+        tiny_write_base(tiny, QP_WEIGHT_INT8, path);
+    qp_comm_barrier(s->comm);
+    for (int i = 0; i < 2; i++) {
+        char text[32];
+        qp_device_t *device = NULL;
+        snprintf(text, sizeof text, "%zu", room[i]);
+        if (qp_comm_rank(s->comm) == qp_comm_size(s->comm) - 1)
+            setenv("QUIPU_CHECK_MEMORY", text, 1);
+        CHECK_OK(qp_device_open(&config, 0, 1, &device));
+        unsetenv("QUIPU_CHECK_MEMORY");
+        CHECK_FAILS(load(s->comm, device, path), QP_IO,
+                    i == 0 ? "base: no room" : "base staging: no room");
+        qp_device_close(&device);
     }
 }
 
@@ -454,10 +476,12 @@ int main(void)
     test_products_of_the_deck(s.comm, s.device, &tiny, path);
     snprintf(path, sizeof path, "%s/whole.h5", folder);
     test_once_per_node(s.comm, s.device, &tiny, path);
+    snprintf(path, sizeof path, "%s/wide.h5", folder);
     test_pieces(s.comm, s.device, &tiny, path);
+    test_late_damage(s.comm, s.device, path);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);
     test_damage_is_named(s.comm, s.device, &tiny, path);
-    test_late_damage(s.comm, s.device, &tiny, path);
+    test_no_room(&s, &tiny, path);
     tiny_teardown(&s);
     tiny_close(&tiny);
     return qp_test_end();

@@ -38,8 +38,11 @@ refused "rows too long" 'data.seq_length' --set data.seq_length=8192 --set data.
 refused "nothing to continue" 'job.restart = "require"' --set job.restart=require
 refused "no such device" 'cuda' --set device.backend=cuda
 make_base wide.h5 tiny,d_ff=131072
-refused "too much memory" 'but only' --set base.file=wide.h5 --set data.packing=none \
+refused "too much memory" 'MB on a node, but only' --set base.file=wide.h5 --set data.packing=none \
     --set data.seq_length=4096 --set batch.global_sequences=128 --set batch.micro_sequences=64
+QUIPU_CHECK_MEMORY=1000000 refused "too small a device" 'MB on a device, but only 1.0 MB are available' \
+    --set device.backend=check
+check "too small a device: the plan names places" logged "MB per device, 1.0 MB available"
 
 sed 's/seed = 3;/seed = 3; seed = 4;/' deck.cfg >twice.cfg
 deck=twice.cfg refused "duplicate key" 'twice.cfg:1'

@@ -13,6 +13,9 @@
  * - New memory, and what discard() was told of, is full of NaN (-1 as a whole number), and so is
  * the target of download_async() until its time has come.
  *
+ * With the environment variable QUIPU_CHECK_MEMORY it is a device with so many bytes of its own: it
+ * gives no more, and the memory plan knows.
+ *
  * Results are those of the CPU, bit for bit.
  */
 #ifndef QP_COMPUTE_CHECK_H
@@ -51,7 +54,8 @@ qp_error_t qp_check_memory_open(qp_check_memory_t **memory);
 void qp_check_memory_close(qp_check_memory_t **memory);
 qp_error_t qp_check_memory_alloc(qp_check_memory_t *memory, const char *label, size_t bytes,
                                  qp_dptr_t *out);
-void qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p);
+/** Returns how many bytes it had. */
+size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p);
 
 /**
  * What lies behind \a bytes at a device address, for \a op (a static string); aborts if they are
@@ -98,6 +102,7 @@ struct qp_check_device {
     qp_check_queue_t *queue;   /**< list of all; the last one is the default queue */
     qp_check_pinned_t *pinned; /**< [n_pinned] */
     int64_t n_pinned;
+    int64_t all_bytes, used_bytes; /**< what alloc may give, -1: no limit; and has given */
     uint64_t seed, draw;
     qp_error_t error; /**< the first of work that was done since something waited */
 };

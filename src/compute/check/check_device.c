@@ -30,6 +30,8 @@ static qp_error_t start(qp_check_device_t *device, const qp_device_config_t *con
 {
     const char *seed = qp_env("QUIPU_CHECK_SEED");
     device->seed = device->draw = seed == NULL ? 0 : strtoull(seed, NULL, 10);
+    const char *memory = qp_env("QUIPU_CHECK_MEMORY");
+    device->all_bytes = memory == NULL ? -1 : strtoll(memory, NULL, 10);
     QP_TRY(qp_check_memory_open(&device->memory));
     QP_TRY(qp_cpu_device_open(config, node_rank, node_size, &device->cpu));
     QP_TRY(qp_check_queue_create(&device->base, &device->base.queue));

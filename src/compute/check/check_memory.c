@@ -140,10 +140,10 @@ qp_error_t qp_check_memory_alloc(qp_check_memory_t *memory, const char *label, s
     return NULL;
 }
 
-void qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p)
+size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p)
 {
     if (qp_dptr_is_null(p))
-        return;
+        return 0;
     pthread_mutex_lock(&memory->lock);
     qp_check_block_t *block = (qp_check_block_t *)block_at(memory, p.address);
     if (block == NULL || !block->alive || block->address != p.address)
@@ -153,7 +153,9 @@ void qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p)
         qp_mem_account(block->label, -(int64_t)block->bytes);
         madvise(behind(memory, block), (block->bytes + GAP - 1) / GAP * GAP, MADV_DONTNEED);
     }
+    const size_t bytes = block->bytes;
     pthread_mutex_unlock(&memory->lock);
+    return bytes;
 }
 
 qp_dptr_t qp_check_behind(qp_check_memory_t *memory, const char *op, qp_dptr_t p, size_t bytes)

@@ -165,16 +165,31 @@ static size_t scratch_bytes(const qp_device_t *device, const qp_pass_size_t *siz
     return qp_cpu_scratch_bytes(device_of(device)->cpu, size);
 }
 
-static qp_error_t alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
+static qp_error_t memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes)
 {
-    return qp_check_memory_alloc(device_of(device)->memory, label, bytes, out);
+    const int64_t all = device_of(device)->all_bytes;
+    *all_bytes = all;
+    *free_bytes = all < 0 ? -1 : all - device_of(device)->used_bytes;
+    return NULL;
+}
+
+static qp_error_t alloc(qp_device_t *base, const char *label, size_t bytes, qp_dptr_t *out)
+{
+    qp_check_device_t *device = device_of(base);
+    if (device->all_bytes >= 0 && (int64_t)bytes > device->all_bytes - device->used_bytes)
+        return QP_ERROR(QP_IO, "%s: no room for %zu bytes on the device: %lld are free", label,
+                        bytes, (long long)(device->all_bytes - device->used_bytes));
+    QP_TRY(qp_check_memory_alloc(device->memory, label, bytes, out));
+    device->used_bytes += (int64_t)bytes;
+    return NULL;
 }
 
 static void release(qp_device_t *device, qp_dptr_t *p)
 {
     qp_error_t error = qp_check_wait_all(device_of(device));
     device_of(device)->error = error; /* for somebody who can return it */
-    qp_check_memory_release(device_of(device)->memory, *p);
+    device_of(device)->used_bytes -=
+        (int64_t)qp_check_memory_release(device_of(device)->memory, *p);
     *p = (qp_dptr_t){0};
 }
 
@@ -297,6 +312,7 @@ static qp_error_t sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out
 const qp_ops_t qp_ops_check = {
     .name = "check",
 
+    .memory_info = memory_info,
     .scratch_bytes = scratch_bytes,
     .alloc = alloc,
     .release = release,

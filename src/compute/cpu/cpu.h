@@ -253,6 +253,7 @@ size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_
 /* --- the functions behind qp_ops_cpu; contracts in ops.h. All work is done on return. ----------
  */
 
+qp_error_t qp_cpu_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
 size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);

@@ -131,6 +131,13 @@ void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+qp_error_t qp_cpu_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes)
+{
+    (void)device;
+    *free_bytes = *all_bytes = -1;
+    return NULL;
+}
+
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
 {
     (void)device;

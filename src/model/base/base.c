@@ -44,62 +44,73 @@ int64_t qp_group_n_in(const qp_llama_config_t *config, qp_group_t group)
     return qp_linear_n_in(config, GROUP[group].first);
 }
 
-bool qp_group_has_bias(const qp_llama_config_t *config, qp_group_t group)
+static bool group_has_bias(const qp_llama_config_t *config, qp_group_t group)
 {
     return config->attention_bias && (group == QP_GROUP_QKV || group == QP_GROUP_O);
 }
 
-qp_base_t *qp_base_new(qp_device_t *device, const qp_base_info_t *info, qp_linear_mode_t mode)
+/* What is not in a layer. */
+typedef struct {
+    qp_mat_t embedding, lm_head, rope;
+    qp_dptr_t norm;
+} ends_t;
+
+static ends_t lay_out_ends(const qp_base_shape_t *shape, int64_t n_position, qp_arena_t *arena)
 {
-    qp_base_t *base = QP_NEW("base", qp_base_t, 1);
-    base->config = info->config;
-    base->precision = info->precision;
-    base->base_id = info->base_id;
-    base->device = device;
-    base->layer = QP_NEW("base", qp_layer_t, info->config.n_layer);
-    for (int64_t l = 0; l < info->config.n_layer; l++)
-        for (int g = 0; g < QP_N_GROUP; g++)
-            base->layer[l].group[g] =
-                (qp_weight_t){.kind = info->precision,
-                              .n_out = qp_group_n_out(&info->config, (qp_group_t)g),
-                              .n_in = qp_group_n_in(&info->config, (qp_group_t)g),
-                              .mode = mode};
-    return base;
+    const qp_llama_config_t *config = shape->config;
+    const qp_dtype_t dtype = shape->precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
+    ends_t ends = {.embedding = qp_arena_mat(arena, dtype, config->n_vocab, config->d_model)};
+    ends.lm_head = config->tie_word_embeddings
+                       ? ends.embedding
+                       : qp_arena_mat(arena, dtype, config->n_vocab, config->d_model);
+    ends.norm = qp_arena_vector(arena, config->d_model);
+    ends.rope = qp_arena_mat(arena, QP_F32, n_position, config->head_dim);
+    return ends;
 }
 
-size_t qp_base_lay_out(qp_base_t *base, int64_t n_position, qp_dptr_t start)
+static qp_layer_t lay_out_layer(const qp_base_shape_t *shape, qp_linear_mode_t mode,
+                                qp_arena_t *arena)
 {
-    const qp_llama_config_t *config = &base->config;
-    const qp_ops_t *ops = base->device->ops;
-    qp_dtype_t dtype = base->precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
-    qp_arena_t arena = {.start = start};
-    base->embedding = qp_arena_mat(&arena, dtype, config->n_vocab, config->d_model);
-    base->lm_head = config->tie_word_embeddings
-                        ? base->embedding
-                        : qp_arena_mat(&arena, dtype, config->n_vocab, config->d_model);
-    base->norm = qp_arena_vector(&arena, config->d_model);
-    base->rope = qp_arena_mat(&arena, QP_F32, n_position, config->head_dim);
-    for (int64_t l = 0; l < config->n_layer; l++) {
-        qp_layer_t *layer = &base->layer[l];
-        layer->input_norm = qp_arena_vector(&arena, config->d_model);
-        layer->post_norm = qp_arena_vector(&arena, config->d_model);
-        for (int g = 0; g < QP_N_GROUP; g++) {
-            qp_weight_t *w = &layer->group[g];
-            w->has_bias = qp_group_has_bias(config, (qp_group_t)g);
-            w->storage = qp_arena_take(&arena, ops->weight_bytes(base->device, w));
-        }
+    const qp_llama_config_t *config = shape->config;
+    qp_layer_t layer = {.input_norm = qp_arena_vector(arena, config->d_model)};
+    layer.post_norm = qp_arena_vector(arena, config->d_model);
+    for (int g = 0; g < QP_N_GROUP; g++) {
+        qp_weight_t *w = &layer.group[g];
+        *w = (qp_weight_t){.kind = shape->precision,
+                           .n_out = qp_group_n_out(config, (qp_group_t)g),
+                           .n_in = qp_group_n_in(config, (qp_group_t)g),
+                           .has_bias = group_has_bias(config, (qp_group_t)g),
+                           .mode = mode};
+        w->storage = qp_arena_take(arena, shape->device->ops->weight_bytes(shape->device, w));
     }
+    return layer;
+}
+
+bool qp_base_is_shared(const qp_device_t *device)
+{
+    return device->host_addressable;
+}
+
+size_t qp_base_bytes(const qp_base_shape_t *shape, int64_t n_position)
+{
+    qp_arena_t arena = {0};
+    (void)lay_out_ends(shape, n_position, &arena);
+    for (int64_t l = 0; l < shape->config->n_layer; l++)
+        (void)lay_out_layer(shape, (qp_linear_mode_t){0}, &arena);
     return arena.used_bytes;
 }
 
-size_t qp_base_bytes(const qp_device_t *device, const qp_base_info_t *info, int64_t n_position)
+void qp_base_lay_out(qp_base_t *base, qp_linear_mode_t mode, int64_t n_position)
 {
-    qp_device_t plan = *device; /* the sizes need its op table only */
-    qp_base_t *base = qp_base_new(&plan, info, (qp_linear_mode_t){0});
-    size_t bytes = qp_base_lay_out(base, n_position, (qp_dptr_t){0});
-    QP_FREE(base->layer);
-    QP_FREE(base);
-    return bytes;
+    const qp_base_shape_t shape = qp_base_shape(base);
+    qp_arena_t arena = {.start = base->storage};
+    const ends_t ends = lay_out_ends(&shape, n_position, &arena);
+    base->embedding = ends.embedding;
+    base->lm_head = ends.lm_head;
+    base->norm = ends.norm;
+    base->rope = ends.rope;
+    for (int64_t l = 0; l < base->config.n_layer; l++)
+        base->layer[l] = lay_out_layer(&shape, mode, &arena);
 }
 
 void qp_base_destroy(qp_comm_t *comm, qp_base_t **base)

@@ -62,8 +62,30 @@ typedef struct {
     int64_t n_read_bytes; /**< of tensors that this rank has read of the file */
 } qp_base_t;
 
-/** Bytes of the arena (per node on the CPU, per rank on a GPU); for the memory plan. */
-size_t qp_base_bytes(const qp_device_t *device, const qp_base_info_t *info, int64_t n_position);
+/** What the sizes of a model's memory follow from; known before its weights are there. */
+typedef struct {
+    const qp_device_t *device;
+    const qp_llama_config_t *config;
+    qp_weight_kind_t precision;
+} qp_base_shape_t;
+
+/** As the file's header tells. */
+static inline qp_base_shape_t qp_base_info_shape(const qp_base_info_t *info,
+                                                 const qp_device_t *device)
+{
+    return (qp_base_shape_t){device, &info->config, info->precision};
+}
+
+static inline qp_base_shape_t qp_base_shape(const qp_base_t *base)
+{
+    return (qp_base_shape_t){base->device, &base->config, base->precision};
+}
+
+/** Whether the ranks of a node share one block: where device addresses are host addresses. Else it
+ * is on each rank's device. */
+bool qp_base_is_shared(const qp_device_t *device);
+/** Bytes of the base's one block, for the memory plan. */
+size_t qp_base_bytes(const qp_base_shape_t *shape, int64_t n_position);
 
 /**
  * Loads a base; each byte of its tensors is read once per node, by the node's ranks together, in

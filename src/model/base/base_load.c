@@ -206,42 +206,51 @@ static qp_error_t open_info(const char *path, qp_h5_t **file, qp_base_info_t *in
     return qp_base_info_read(*file, info);
 }
 
-static qp_error_t allocate(qp_comm_t *comm, qp_base_t *base, int64_t n_position)
+/* A base without weights, that has room for them. */
+static qp_error_t make_room(qp_comm_t *comm, qp_base_t *base, int64_t n_position)
 {
     qp_device_t *device = base->device;
-    size_t bytes = qp_base_lay_out(base, n_position, (qp_dptr_t){0});
-    if (device->host_addressable) {
-        QP_TRY(qp_shared_create(comm, "base", bytes, &base->shared));
-        base->storage = qp_device_from_host(device, qp_shared_data(base->shared));
-    } else {
-        QP_TRY(qp_comm_agree(comm, device->ops->alloc(device, "base", bytes, &base->storage)));
-    }
-    qp_base_lay_out(base, n_position, base->storage);
+    const qp_base_shape_t shape = qp_base_shape(base);
+    const size_t bytes = qp_base_bytes(&shape, n_position);
+    if (!qp_base_is_shared(device))
+        return qp_comm_agree(comm, device->ops->alloc(device, "base", bytes, &base->storage));
+    QP_TRY(qp_shared_create(comm, "base", bytes, &base->shared));
+    base->storage = qp_device_from_host(device, qp_shared_data(base->shared));
     return NULL;
 }
 
+static qp_linear_mode_t linear_mode(const qp_base_config_t *config, qp_weight_kind_t precision)
+{
+    return (qp_linear_mode_t){.int8_activation = config->activation == QP_PRODUCT_INT8,
+                              .int8_gradient = config->gradient == QP_PRODUCT_INT8 &&
+                                               precision == QP_WEIGHT_INT8,
+                              .outlier_threshold = (float)config->outlier_threshold};
+}
+
 qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_config_t *config,
-                        int64_t n_position, qp_base_t **base)
+                        int64_t n_position, qp_base_t **out)
 {
     qp_h5_t *file = NULL;
     qp_base_info_t info = {0};
-    *base = NULL;
+    *out = NULL;
     qp_error_t error = NULL;
     QP_TRY_DONE(qp_comm_agree(comm, open_info(config->file, &file, &info)));
-    qp_linear_mode_t mode = {.int8_activation = config->activation == QP_PRODUCT_INT8,
-                             .int8_gradient = config->gradient == QP_PRODUCT_INT8 &&
-                                              info.precision == QP_WEIGHT_INT8,
-                             .outlier_threshold = (float)config->outlier_threshold};
-    *base = qp_base_new(device, &info, mode);
-    QP_TRY_DONE(allocate(comm, *base, n_position));
-    QP_TRY_DONE(load_items(comm, *base, file));
-    if ((*base)->shared != NULL)
-        qp_shared_fence(comm, (*base)->shared);
+    qp_base_t *base = *out = QP_NEW("base", qp_base_t, 1);
+    *base = (qp_base_t){.config = info.config,
+                        .precision = info.precision,
+                        .base_id = info.base_id,
+                        .device = device,
+                        .layer = QP_NEW("base", qp_layer_t, info.config.n_layer)};
+    QP_TRY_DONE(make_room(comm, base, n_position));
+    qp_base_lay_out(base, linear_mode(config, info.precision), n_position);
+    QP_TRY_DONE(load_items(comm, base, file));
+    if (base->shared != NULL)
+        qp_shared_fence(comm, base->shared);
 done:
     if (file != NULL)
         error = qp_error_first(error, qp_h5_close(&file));
     qp_base_info_fini(&info);
     if (error != NULL)
-        qp_base_destroy(comm, base);
+        qp_base_destroy(comm, out);
     return error;
 }

@@ -3,7 +3,6 @@
 #include <stdio.h>
 
 #include "base/mem.h"
-#include "model/base/base_impl.h"
 
 /* About so many bytes of rows are a piece. */
 static const int64_t PIECE_BYTES = 8 << 20;

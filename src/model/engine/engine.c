@@ -3,11 +3,11 @@
 #include "model/engine/engine_state.h"
 #include "model/pass/workspace.h"
 
-static void lay_out_cache(qp_engine_t *engine, qp_arena_t *arena)
+static void lay_out_cache(qp_engine_t *engine, const qp_base_shape_t *shape, qp_arena_t *arena)
 {
-    const qp_llama_config_t *config = &engine->base->config;
+    const qp_llama_config_t *config = shape->config;
     const bool int8 = engine->config.kv_cache_dtype == QP_KV_CACHE_INT8;
-    const qp_dtype_t dtype = int8 ? QP_I8 : engine->flow.dtype;
+    const qp_dtype_t dtype = int8 ? QP_I8 : qp_device_dtype(shape->device);
     const int64_t n_row = engine->n_block * QP_KV_BLOCK_LEN, n_head = config->n_kv_head;
     for (int64_t l = 0; l < config->n_layer; l++) {
         qp_kv_t *kv = &engine->kv[l];
@@ -30,16 +30,17 @@ static size_t descriptor_bytes(const qp_engine_t *engine)
            3 * qp_descriptor_bytes(engine->config.max_active);
 }
 
-static size_t lay_out(qp_engine_t *engine, const qp_lora_config_t *lora, qp_dptr_t start)
+static size_t lay_out(qp_engine_t *engine, const qp_base_shape_t *shape,
+                      const qp_lora_config_t *lora, qp_dptr_t start)
 {
-    const qp_llama_config_t *config = &engine->base->config;
+    const qp_llama_config_t *config = shape->config;
     int64_t n = engine->max_token, n_seq = engine->config.max_active;
     qp_arena_t arena = {.start = start};
-    lay_out_cache(engine, &arena);
-    engine->state = qp_layer_state_take(&arena, engine->base, NULL, n);
+    lay_out_cache(engine, shape, &arena);
+    engine->state = qp_layer_state_take(&arena, shape, NULL, n);
     engine->residual = engine->state.mid; /* one residual runs through the layers in place */
-    engine->flow.scratch = qp_layer_scratch_take(&arena, engine->base, lora, n, false);
-    engine->hidden = qp_arena_mat(&arena, engine->flow.dtype, n_seq, config->d_model);
+    engine->flow.scratch = qp_layer_scratch_take(&arena, shape, lora, n, false);
+    engine->hidden = qp_arena_mat(&arena, qp_device_dtype(shape->device), n_seq, config->d_model);
     engine->logits = qp_arena_mat(&arena, QP_F32, n_seq, config->n_vocab);
     engine->rstd = qp_arena_vector(&arena, n_seq);
     engine->result = qp_arena_vector(&arena, 2 * n_seq);
@@ -78,29 +79,26 @@ int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_leng
     return qp_max_i64(config->max_prefill, max_length) + config->max_active;
 }
 
-/* Everything but memory. */
-static qp_engine_t *prepare(const qp_base_t *base, const qp_lora_config_t *lora,
-                            const qp_generate_config_t *config, int64_t max_length, size_t *bytes)
+/* Of no base yet, without memory. */
+static qp_engine_t *new_engine(const qp_base_shape_t *shape, const qp_generate_config_t *config,
+                               int64_t max_length)
 {
     qp_engine_t *engine = QP_NEW("engine", qp_engine_t, 1);
-    engine->base = base;
     engine->config = *config;
     engine->max_length = max_length;
     engine->max_token = qp_engine_max_token(config, max_length);
     engine->max_seq = 2 * config->max_active;
     engine->table_ld = (max_length + QP_KV_BLOCK_LEN - 1) / QP_KV_BLOCK_LEN;
     engine->n_block = engine->table_ld * config->max_active;
-    engine->flow = qp_flow(base);
-    engine->kv = QP_NEW("engine", qp_kv_t, base->config.n_layer);
-    *bytes = lay_out(engine, lora, (qp_dptr_t){0});
+    engine->kv = QP_NEW("engine", qp_kv_t, shape->config->n_layer);
     return engine;
 }
 
-size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
+size_t qp_engine_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length)
 {
-    size_t bytes;
-    qp_engine_t *engine = prepare(base, lora, config, max_length, &bytes);
+    qp_engine_t *engine = new_engine(shape, config, max_length);
+    const size_t bytes = lay_out(engine, shape, lora, (qp_dptr_t){0});
     qp_engine_destroy(&engine);
     return bytes;
 }
@@ -117,14 +115,17 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                             const qp_generate_config_t *config, int64_t max_length,
                             const qp_workspace_t *ws, qp_engine_t **engine)
 {
-    size_t bytes;
+    const qp_base_shape_t shape = qp_base_shape(base);
     *engine = NULL;
     if (max_length > base->rope.n_row)
         return QP_ERROR(QP_INPUT,
                         "answers of up to %lld tokens with their prompts, but the base "
                         "was loaded for %lld positions",
                         (long long)max_length, (long long)base->rope.n_row);
-    *engine = prepare(base, lora, config, max_length, &bytes);
+    const size_t bytes = qp_engine_bytes(&shape, lora, config, max_length);
+    *engine = new_engine(&shape, config, max_length);
+    (*engine)->base = base;
+    (*engine)->flow = qp_flow(base);
     qp_error_t error = NULL;
     (*engine)->storage_bytes = bytes;
     (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
@@ -136,7 +137,7 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
         qp_engine_destroy(engine);
         return error;
     }
-    lay_out(*engine, lora, (*engine)->storage);
+    lay_out(*engine, &shape, lora, (*engine)->storage);
     allocate_host(*engine);
     return NULL;
 }
@@ -146,7 +147,7 @@ void qp_engine_destroy(qp_engine_t **out)
     qp_engine_t *engine = *out;
     if (engine == NULL)
         return;
-    if (!engine->borrowed)
+    if (engine->base != NULL && !engine->borrowed)
         engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);

@@ -36,7 +36,7 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                             const qp_generate_config_t *config, int64_t max_length,
                             const qp_workspace_t *ws, qp_engine_t **engine);
 void qp_engine_destroy(qp_engine_t **engine);
-size_t qp_engine_bytes(const qp_base_t *base, const qp_lora_config_t *lora,
+size_t qp_engine_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length);
 /** Most tokens of one batch. */
 int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length);

@@ -59,10 +59,10 @@ typedef struct {
 qp_flow_t qp_flow(const qp_base_t *base);
 
 /** Buffers for max_token tokens, with masks for the inputs of these linears (NULL: none). */
-qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
+qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_shape_t *shape,
                                      const bool masked[QP_N_LINEAR], int64_t max_token);
 /** For adapters of lora's rank and targets (NULL: none). backward false: forward buffers only. */
-qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
+qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_shape_t *shape,
                                          const qp_lora_config_t *lora, int64_t max_token,
                                          bool backward);
 

@@ -21,8 +21,8 @@ typedef struct {
  *         attention and its lse, and gate_up. Both give the same bits.
  */
 typedef struct qp_workspace qp_workspace_t;
-size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
-                          qp_recompute_t recompute);
+size_t qp_workspace_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                          int64_t max_token, qp_recompute_t recompute);
 qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
                                int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws);
 void qp_workspace_destroy(qp_workspace_t **ws);

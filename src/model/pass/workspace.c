@@ -2,11 +2,11 @@
 
 #include "base/mem.h"
 
-qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
+qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_shape_t *shape,
                                      const bool masked[QP_N_LINEAR], int64_t max_token)
 {
-    const qp_llama_config_t *config = &base->config;
-    qp_dtype_t dtype = qp_device_dtype(base->device);
+    const qp_llama_config_t *config = shape->config;
+    qp_dtype_t dtype = qp_device_dtype(shape->device);
     int64_t n_qkv = qp_group_n_out(config, QP_GROUP_QKV);
     qp_layer_state_t state = {0};
     state.mid = qp_arena_mat(arena, QP_F32, max_token, config->d_model);
@@ -26,12 +26,12 @@ qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_t *base,
     return state;
 }
 
-qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *base,
+qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_shape_t *shape,
                                          const qp_lora_config_t *lora, int64_t max_token,
                                          bool backward)
 {
-    const qp_llama_config_t *config = &base->config;
-    qp_dtype_t dtype = qp_device_dtype(base->device);
+    const qp_llama_config_t *config = shape->config;
+    qp_dtype_t dtype = qp_device_dtype(shape->device);
     int64_t n_attention = config->n_head * config->head_dim;
     int64_t n_din = n_attention > config->d_model ? n_attention : config->d_model;
     int64_t r = lora != NULL ? lora->r : 0, n_target_in = 0;
@@ -53,13 +53,14 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_t *bas
     return scratch;
 }
 
-static void lay_out_layers(qp_workspace_t *ws, const bool *masked, qp_arena_t *arena)
+static void lay_out_layers(qp_workspace_t *ws, const qp_base_shape_t *shape, const bool *masked,
+                           qp_arena_t *arena)
 {
-    int64_t n_layer = ws->base->config.n_layer, d_model = ws->base->config.d_model;
+    int64_t n_layer = shape->config->n_layer, d_model = shape->config->d_model;
     for (int64_t l = 0; l < n_layer; l++) {
         bool own = l == 0 || (ws->backward && ws->recompute == QP_RECOMPUTE_NONE);
         ws->state[l] =
-            own ? qp_layer_state_take(arena, ws->base, masked, ws->max_token) : ws->state[0];
+            own ? qp_layer_state_take(arena, shape, masked, ws->max_token) : ws->state[0];
     }
     for (int64_t l = 0; l <= n_layer; l++) /* without backward one residual runs through in place */
         ws->input[l] =
@@ -77,48 +78,46 @@ static size_t gradient_bytes(int64_t n)
     return qp_descriptor_bytes(n) + qp_descriptor_bytes(n + 1);
 }
 
-/* lora NULL: no targets. */
-static size_t lay_out(qp_workspace_t *ws, const qp_lora_config_t *lora, qp_dptr_t start)
+/* Points everything into one device block; returns its size. lora NULL: no targets. */
+static size_t lay_out(qp_workspace_t *ws, const qp_base_shape_t *shape,
+                      const qp_lora_config_t *lora, qp_dptr_t start)
 {
     qp_arena_t arena = {.start = start};
-    int64_t n = ws->max_token;
-    lay_out_layers(ws, lora != NULL ? lora->target : NULL, &arena);
-    ws->flow.scratch = qp_layer_scratch_take(&arena, ws->base, lora, n, ws->backward);
-    ws->hidden = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
-    ws->picked = qp_arena_mat(&arena, ws->flow.dtype, n, ws->base->config.d_model);
+    const int64_t n = ws->max_token, d_model = shape->config->d_model;
+    const qp_dtype_t dtype = qp_device_dtype(shape->device);
+    lay_out_layers(ws, shape, lora != NULL ? lora->target : NULL, &arena);
+    ws->flow.scratch = qp_layer_scratch_take(&arena, shape, lora, n, ws->backward);
+    ws->hidden = qp_arena_mat(&arena, dtype, n, d_model);
+    ws->picked = qp_arena_mat(&arena, dtype, n, d_model);
     ws->rstd = qp_arena_vector(&arena, n);
     ws->result = qp_arena_vector(&arena, QP_N_RESULT * n + 1);
     ws->descriptor.device = qp_arena_take(&arena, descriptor_bytes(n));
     ws->gradient.device = qp_arena_take(&arena, gradient_bytes(n));
-    if (ws->backward) {
-        ws->head_bits = qp_arena_take(
-            &arena, qp_bytes(n * qp_mask_words(ws->base->config.d_model), sizeof(uint64_t)));
-    }
+    if (ws->backward)
+        ws->head_bits =
+            qp_arena_take(&arena, qp_bytes(n * qp_mask_words(d_model), sizeof(uint64_t)));
     return arena.used_bytes;
 }
 
-/* Everything but the device block. *bytes gets its size. */
-static qp_workspace_t *prepare(const qp_base_t *base, const qp_lora_config_t *lora,
-                               int64_t max_token, qp_recompute_t recompute, size_t *bytes)
+/* Of no base yet. */
+static qp_workspace_t *new_workspace(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                                     int64_t max_token, qp_recompute_t recompute)
 {
     QP_ASSERT(recompute != QP_RECOMPUTE_AUTO && max_token > 0);
     qp_workspace_t *ws = QP_NEW("workspace", qp_workspace_t, 1);
-    ws->base = base;
     ws->max_token = max_token;
     ws->recompute = recompute;
     ws->backward = lora != NULL;
-    ws->flow = qp_flow(base);
-    ws->input = QP_NEW("workspace", qp_mat_t, base->config.n_layer + 1);
-    ws->state = QP_NEW("workspace", qp_layer_state_t, base->config.n_layer);
-    *bytes = lay_out(ws, lora, (qp_dptr_t){0});
+    ws->input = QP_NEW("workspace", qp_mat_t, shape->config->n_layer + 1);
+    ws->state = QP_NEW("workspace", qp_layer_state_t, shape->config->n_layer);
     return ws;
 }
 
-size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, int64_t max_token,
-                          qp_recompute_t recompute)
+size_t qp_workspace_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                          int64_t max_token, qp_recompute_t recompute)
 {
-    size_t bytes;
-    qp_workspace_t *ws = prepare(base, lora, max_token, recompute, &bytes);
+    qp_workspace_t *ws = new_workspace(shape, lora, max_token, recompute);
+    const size_t bytes = lay_out(ws, shape, lora, (qp_dptr_t){0});
     qp_workspace_destroy(&ws);
     return bytes;
 }
@@ -126,15 +125,18 @@ size_t qp_workspace_bytes(const qp_base_t *base, const qp_lora_config_t *lora, i
 qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
                                int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws)
 {
-    size_t bytes;
-    *ws = prepare(base, lora, max_token, recompute, &bytes);
+    const qp_base_shape_t shape = qp_base_shape(base);
+    const size_t bytes = qp_workspace_bytes(&shape, lora, max_token, recompute);
+    *ws = new_workspace(&shape, lora, max_token, recompute);
+    (*ws)->base = base;
+    (*ws)->flow = qp_flow(base);
     qp_error_t error = base->device->ops->alloc(base->device, "workspace", bytes, &(*ws)->storage);
     if (error != NULL) {
         qp_workspace_destroy(ws);
         return error;
     }
     (*ws)->storage_bytes = bytes;
-    lay_out(*ws, lora, (*ws)->storage);
+    lay_out(*ws, &shape, lora, (*ws)->storage);
     qp_descriptor_init(&(*ws)->descriptor, (*ws)->descriptor.device, descriptor_bytes(max_token));
     qp_descriptor_init(&(*ws)->gradient, (*ws)->gradient.device, gradient_bytes(max_token));
     (*ws)->host_row = QP_NEW("workspace", int32_t, max_token);
@@ -147,8 +149,8 @@ void qp_workspace_destroy(qp_workspace_t **ws)
 {
     if (*ws == NULL)
         return;
-    qp_device_t *device = (*ws)->base->device;
-    device->ops->release(device, &(*ws)->storage);
+    if ((*ws)->base != NULL)
+        (*ws)->base->device->ops->release((*ws)->base->device, &(*ws)->storage);
     QP_FREE((*ws)->input);
     QP_FREE((*ws)->state);
     qp_descriptor_fini(&(*ws)->descriptor);

@@ -98,19 +98,16 @@ static int64_t n_param(const qp_scorer_t *s, const qp_llama_config_t *config)
     return qp_lora_n_param(config, &s->lora) + qp_head_n_param(QP_HEAD_SCORE, config->d_model);
 }
 
-qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, qp_device_t *device, int64_t n_position,
-                                  int64_t max_token)
+qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, const qp_device_t *device,
+                                  int64_t n_position, int64_t max_token)
 {
     if (!s->own_base)
         return (qp_scorer_bytes_t){0};
-    const qp_base_t sketch = {.config = s->info.config,
-                              .precision = s->info.precision,
-                              .base_id = s->info.base_id,
-                              .device = device};
+    const qp_base_shape_t shape = qp_base_info_shape(&s->info, device);
     const size_t workspace =
-        qp_workspace_bytes(&sketch, s->has_lora ? &s->lora : NULL, max_token, QP_RECOMPUTE_LAYER);
+        qp_workspace_bytes(&shape, s->has_lora ? &s->lora : NULL, max_token, QP_RECOMPUTE_LAYER);
     return (qp_scorer_bytes_t){
-        .base = qp_base_bytes(device, &s->info, n_position),
+        .base = qp_base_bytes(&shape, n_position),
         .model = workspace + qp_bytes(n_param(s, &s->info.config), 2 * sizeof(float) + 2)};
 }
 

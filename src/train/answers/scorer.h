@@ -31,7 +31,7 @@ typedef struct {
     size_t model; /**< adapter and workspace, on each rank */
 } qp_scorer_bytes_t;
 /** max_token: of a micro-batch. */
-qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *scorer, qp_device_t *device,
+qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *scorer, const qp_device_t *device,
                                   int64_t n_position, int64_t max_token);
 
 /** What a scorer works with of its run; all of it outlives the scorer. */

@@ -35,6 +35,11 @@ size_t qp_accumulator_bytes(int n_rank, int64_t n_leaf, int64_t n_param)
     return (size_t)saved_max(n_rank, n_leaf) * qp_bytes(n_param, sizeof(float));
 }
 
+size_t qp_accumulator_host_bytes(const qp_device_t *device, int n_rank, int64_t n_param)
+{
+    return n_rank > 1 ? qp_collectives_host_bytes(device, n_param) : 0;
+}
+
 qp_error_t qp_accumulator_create(qp_comm_t *comm, qp_adapter_t *adapter, int64_t n_leaf,
                                  qp_accumulator_t **accumulator)
 {

@@ -1,51 +1,92 @@
 #include "train/run/memory_plan.h"
 
+#include <stdio.h>
+
 #include "base/env.h"
 #include "base/log.h"
+#include "base/mem.h"
+#include "base/str.h"
 
-/* What libraries take later on: kernels that oneDNN compiles, buffers of HDF5 and MPI, stacks. */
+/* What libraries take later on: kernels that oneDNN compiles, buffers of HDF5 and MPI, stacks.
+ * While a base is loaded, the slots that it passes through take as much. */
 static const int64_t GROWTH_PER_RANK = 24 << 20;
 /* Where the process cannot tell what it has. */
 static const int64_t PROGRAM_UNKNOWN = 160 << 20;
 
-static int64_t ranks_of_fullest_node(qp_comm_t *comm)
+/* The two places that have a limit. */
+typedef enum { HOST, DEVICE, N_LIMIT } limit_t;
+
+static const char *const of_each[N_LIMIT] = {[HOST] = "node", [DEVICE] = "device"};
+static const char *const of_place[] = {
+    [QP_PLACE_RANK] = "rank", [QP_PLACE_NODE] = "node", [QP_PLACE_DEVICE] = "device"};
+
+qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_device_t *device)
 {
-    int64_t n = qp_comm_node_size(comm);
-    qp_comm_max_i64(comm, &n, 1);
-    return n;
+    int64_t device_free = -1, total = -1, used = qp_env_memory_used();
+    QP_TRY(qp_comm_agree(comm, device->ops->memory_info(device, &device_free, &total)));
+    int64_t most[] = {qp_comm_node_size(comm), used > 0 ? used : PROGRAM_UNKNOWN,
+                      -qp_env_memory_available(), -device_free};
+    qp_comm_max_i64(comm, most, sizeof most / sizeof *most);
+    *plan = (qp_memory_plan_t){.n_rank = most[0],
+                               .program = most[1] + GROWTH_PER_RANK,
+                               .host_free = most[2] > 0 ? -1 : -most[2],
+                               .has_device = total >= 0,
+                               .device_free = -most[3]};
+    return NULL;
 }
 
-void qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm)
-{
-    int64_t least = -qp_env_memory_available();
-    qp_comm_max_i64(comm, &least, 1);
-    int64_t used = qp_env_memory_used();
-    qp_comm_max_i64(comm, &used, 1);
-    *plan = (qp_memory_plan_t){.program = (used > 0 ? used : PROGRAM_UNKNOWN) + GROWTH_PER_RANK,
-                               .available = least > 0 ? -1 : -least};
-}
-
-void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, bool per_node)
+void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, qp_place_t place)
 {
     QP_ASSERT(plan->n < QP_MAX_PLAN_ROW);
+    if (place == QP_PLACE_DEVICE && !plan->has_device)
+        place = QP_PLACE_RANK;
     plan->row[plan->n].label = label;
     plan->row[plan->n].bytes = bytes;
-    plan->row[plan->n++].per_node = per_node;
+    plan->row[plan->n++].place = place;
 }
 
-int64_t qp_memory_plan_node_bytes(const qp_memory_plan_t *plan, qp_comm_t *comm)
+/* What a row takes of a limit. */
+static int64_t share_of(const qp_memory_plan_t *plan, int row, limit_t limit)
 {
-    int64_t n_rank = ranks_of_fullest_node(comm), bytes = n_rank * plan->program;
+    const qp_place_t place = plan->row[row].place;
+    const int64_t bytes = (int64_t)plan->row[row].bytes;
+    if ((place == QP_PLACE_DEVICE) != (limit == DEVICE))
+        return 0;
+    return place == QP_PLACE_RANK ? plan->n_rank * bytes : bytes;
+}
+
+static int64_t needed(const qp_memory_plan_t *plan, limit_t limit)
+{
+    int64_t bytes = limit == HOST ? plan->n_rank * plan->program : 0;
     for (int i = 0; i < plan->n; i++)
-        bytes += (int64_t)plan->row[i].bytes * (plan->row[i].per_node ? 1 : n_rank);
+        bytes += share_of(plan, i, limit);
     return bytes;
 }
 
-bool qp_memory_plan_fits(const qp_memory_plan_t *plan, qp_comm_t *comm, size_t extra)
+int64_t qp_memory_plan_node_bytes(const qp_memory_plan_t *plan)
 {
-    int64_t need =
-        qp_memory_plan_node_bytes(plan, comm) + (int64_t)extra * ranks_of_fullest_node(comm);
-    return plan->available < 0 || need <= plan->available;
+    return needed(plan, HOST);
+}
+
+int64_t qp_memory_plan_device_bytes(const qp_memory_plan_t *plan)
+{
+    return needed(plan, DEVICE);
+}
+
+/* Whether so much more of a place fits. */
+static bool fits(const qp_memory_plan_t *plan, limit_t limit, int64_t extra)
+{
+    const int64_t need = needed(plan, limit) + extra;
+    if (limit == DEVICE)
+        return !plan->has_device || need <= plan->device_free;
+    return plan->host_free < 0 || need <= plan->host_free;
+}
+
+bool qp_memory_plan_fits(const qp_memory_plan_t *plan, size_t extra)
+{
+    const int64_t bytes = (int64_t)extra;
+    return fits(plan, HOST, plan->has_device ? 0 : plan->n_rank * bytes) &&
+           fits(plan, DEVICE, bytes);
 }
 
 static double megabytes(int64_t bytes)
@@ -53,17 +94,25 @@ static double megabytes(int64_t bytes)
     return (double)bytes / 1e6;
 }
 
-void qp_memory_plan_print(const qp_memory_plan_t *plan, qp_comm_t *comm)
+static void print_limit(const qp_memory_plan_t *plan, limit_t limit, int64_t available)
 {
-    int64_t n_rank = ranks_of_fullest_node(comm);
-    qp_log_info("memory plan (ranks on a node: %lld):", (long long)n_rank);
+    char text[64] = "free memory unknown";
+    if (available >= 0)
+        snprintf(text, sizeof text, "%.1f MB available", megabytes(available));
+    qp_log_info("  %-14s %10.1f MB per %s, %s", "together", megabytes(needed(plan, limit)),
+                of_each[limit], text);
+}
+
+void qp_memory_plan_print(const qp_memory_plan_t *plan)
+{
+    qp_log_info("memory plan (ranks on a node: %lld):", (long long)plan->n_rank);
     for (int i = 0; i < plan->n; i++)
         qp_log_info("  %-14s %10.1f MB per %s", plan->row[i].label,
-                    megabytes((int64_t)plan->row[i].bytes),
-                    plan->row[i].per_node ? "node" : "rank");
+                    megabytes((int64_t)plan->row[i].bytes), of_place[plan->row[i].place]);
     qp_log_info("  %-14s %10.1f MB per rank", "program", megabytes(plan->program));
-    qp_log_info("  %-14s %10.1f MB per node, %.1f MB available", "together",
-                megabytes(qp_memory_plan_node_bytes(plan, comm)), megabytes(plan->available));
+    print_limit(plan, HOST, plan->host_free);
+    if (plan->has_device)
+        print_limit(plan, DEVICE, plan->device_free);
 }
 
 void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm)
@@ -72,24 +121,52 @@ void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm)
     qp_comm_max_i64(comm, &peak, 1);
     if (peak < 0)
         return;
-    int64_t node = peak * ranks_of_fullest_node(comm);
     qp_log_info("peak memory: rank %.1f MB, node %.1f MB (planned %.1f MB)", megabytes(peak),
-                megabytes(node), megabytes(qp_memory_plan_node_bytes(plan, comm)));
+                megabytes(peak * plan->n_rank), megabytes(needed(plan, HOST)));
 }
 
-qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan, qp_comm_t *comm)
+/* "workspace 120.0 MB per rank, base 80.5 MB per node": what takes most of the place, up to three
+ * rows (qp_free). */
+static char *largest_rows(const qp_memory_plan_t *plan, limit_t limit)
 {
-    if (qp_memory_plan_fits(plan, comm, 0))
+    qp_str_t text = {0};
+    bool named[QP_MAX_PLAN_ROW] = {false};
+    for (int n = 0; n < 3; n++) {
+        int largest = -1;
+        for (int i = 0; i < plan->n; i++)
+            if (!named[i] && share_of(plan, i, limit) > 0 &&
+                (largest < 0 || share_of(plan, i, limit) > share_of(plan, largest, limit)))
+                largest = i;
+        if (largest < 0)
+            break;
+        named[largest] = true;
+        qp_str_printf(&text, "%s%s %.1f MB per %s", n == 0 ? "" : ", ", plan->row[largest].label,
+                      megabytes((int64_t)plan->row[largest].bytes),
+                      of_place[plan->row[largest].place]);
+    }
+    if (text.n == 0)
+        qp_str_printf(&text, "program %.1f MB per rank", megabytes(plan->program));
+    return text.data;
+}
+
+static qp_error_t check_limit(const qp_memory_plan_t *plan, limit_t limit, int64_t available)
+{
+    if (fits(plan, limit, 0))
         return NULL;
-    int largest = 0;
-    for (int i = 1; i < plan->n; i++)
-        if (plan->row[i].bytes > plan->row[largest].bytes)
-            largest = i;
-    return QP_ERROR(
+    char *largest = largest_rows(plan, limit);
+    qp_error_t error = QP_ERROR(
         QP_INPUT,
-        "the run needs %.1f MB on a node, but only %.1f MB are available; the largest part "
-        "is the %s with %.1f MB (smaller: batch.micro_sequences, data.seq_length, "
-        "generate.max_active, ranks per node; or device.recompute = \"layer\")",
-        megabytes(qp_memory_plan_node_bytes(plan, comm)), megabytes(plan->available),
-        plan->row[largest].label, megabytes((int64_t)plan->row[largest].bytes));
+        "the run needs %.1f MB on a %s, but only %.1f MB are available; most of it: %s (smaller: "
+        "batch.micro_sequences, data.seq_length, generate.max_active%s; or device.recompute = "
+        "\"layer\", an int8 base)",
+        megabytes(needed(plan, limit)), of_each[limit], megabytes(available), largest,
+        limit == HOST ? ", ranks per node" : "");
+    qp_free(largest);
+    return error;
+}
+
+qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan)
+{
+    QP_TRY(check_limit(plan, HOST, plan->host_free));
+    return check_limit(plan, DEVICE, plan->device_free);
 }

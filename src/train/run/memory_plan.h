@@ -1,7 +1,7 @@
 /**
  * \file memory_plan.h
- * What the run will allocate, label by label, against what the node can give: computed before the
- * first large allocation.
+ * What the run will allocate, label by label and place by place, against what nodes and devices can
+ * give: computed before the first large allocation.
  */
 #ifndef QP_TRAIN_RUN_MEMORY_PLAN_H
 #define QP_TRAIN_RUN_MEMORY_PLAN_H
@@ -9,38 +9,54 @@
 #include <stddef.h>
 
 #include "comm/comm.h"
+#include "compute/ops.h"
 
 enum { QP_MAX_PLAN_ROW = 16 };
 
+/**
+ * Where something is. A device whose memory is the host's (CPU) has none of its own: there what is
+ * on the device is host memory of the rank, and the plan has one limit.
+ */
+typedef enum {
+    QP_PLACE_RANK,  /**< host memory, once per rank */
+    QP_PLACE_NODE,  /**< host memory, once per node */
+    QP_PLACE_DEVICE /**< memory of each rank's device */
+} qp_place_t;
+
+/** The same on all ranks. */
 typedef struct {
     int n;
     struct {
         const char *label; /* static string */
         size_t bytes;
-        bool per_node; /* once per node; otherwise once per rank */
+        qp_place_t place;
     } row[QP_MAX_PLAN_ROW];
-    int64_t program;   /**< bytes of a rank that is in place before anything is allocated */
-    int64_t available; /**< bytes a node can give, the least of all nodes; -1: unknown */
+    int64_t n_rank;      /**< ranks of the fullest node */
+    int64_t program;     /**< bytes of a rank that is in place before anything is allocated */
+    int64_t host_free;   /**< bytes a node can give, the least of all nodes; -1: unknown */
+    bool has_device;     /**< devices have memory of their own */
+    int64_t device_free; /**< of the device that has least of it; each rank has its own */
 } qp_memory_plan_t;
 
-/** Takes what the program itself has already, and the available memory of all nodes. Collective:
- * before anything large is allocated. */
-void qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm);
-void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, bool per_node);
+/** Takes what the program itself has already, and the free memory of all nodes and devices.
+ * Collective: before anything large is allocated. */
+qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_device_t *device);
+void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, qp_place_t place);
 
-/** Bytes of the fullest node. */
-int64_t qp_memory_plan_node_bytes(const qp_memory_plan_t *plan, qp_comm_t *comm);
+/** Host bytes of the fullest node; bytes of a device. */
+int64_t qp_memory_plan_node_bytes(const qp_memory_plan_t *plan);
+int64_t qp_memory_plan_device_bytes(const qp_memory_plan_t *plan);
 
-/** Whether \a extra bytes more per rank still fit (always true when the memory is unknown). */
-bool qp_memory_plan_fits(const qp_memory_plan_t *plan, qp_comm_t *comm, size_t extra);
+/** Whether \a extra bytes more on each device still fit (a limit that is unknown is none). */
+bool qp_memory_plan_fits(const qp_memory_plan_t *plan, size_t extra);
 
 /** Logs the table at level info. */
-void qp_memory_plan_print(const qp_memory_plan_t *plan, qp_comm_t *comm);
+void qp_memory_plan_print(const qp_memory_plan_t *plan);
 
 /** Logs what a rank and the fullest node have had at most, beside the plan. Collective. */
 void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm);
 
-/** QP_INPUT with the table's largest rows and a hint when it does not fit. Same on all ranks. */
-qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan, qp_comm_t *comm);
+/** QP_INPUT naming the place that is too small, the largest rows in it and a hint. */
+qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan);
 
 #endif

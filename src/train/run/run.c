@@ -240,10 +240,10 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
     QP_TRY(qp_run_size(run));
-    qp_memory_plan_init(&run->plan, comm);
-    QP_TRY(qp_comm_agree(comm, qp_run_plan(run)));
-    qp_memory_plan_print(&run->plan, comm);
-    return qp_memory_plan_check(&run->plan, comm);
+    QP_TRY(qp_memory_plan_init(&run->plan, comm, run->device));
+    qp_run_plan(run);
+    qp_memory_plan_print(&run->plan);
+    return qp_memory_plan_check(&run->plan);
 }
 
 /* The reward model, beside the policy or on its base. Collective. */
@@ -268,7 +268,8 @@ qp_error_t qp_run_load(qp_run_t *run)
     double start = qp_time();
     QP_TRY(qp_base_load(run->comm, run->device, &s->base, run->size.n_position, &run->model.base));
     const double seconds = qp_time() - start;
-    const size_t bytes = qp_base_bytes(run->device, &run->given.info, run->size.n_position);
+    const qp_base_shape_t shape = qp_base_shape(run->model.base);
+    const size_t bytes = qp_base_bytes(&shape, run->size.n_position);
     qp_log_info("base loaded in %.2f s (%.2f GB/s)", seconds, (double)bytes / 1e9 / seconds);
     if (run->given.head.required && s->lora.init == NULL) {
         QP_TRY(qp_adapter_of_merged(run->comm, run->model.base, s->base.file, &run->model.adapter));

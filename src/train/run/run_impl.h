@@ -21,8 +21,8 @@ qp_error_t qp_run_find_checkpoint(qp_run_t *run);
  * Once data sets and reward models are open. Collective. */
 qp_error_t qp_run_check_checkpoint(qp_run_t *run);
 
-/** Fills the memory plan and chooses what to recompute. Collective where that is automatic. */
-qp_error_t qp_run_plan(qp_run_t *run);
+/** Fills the memory plan and chooses what to recompute. The same on all ranks. */
+void qp_run_plan(qp_run_t *run);
 
 /**
  * The adapters that share workspace and engine, as one that has the targets of all and the largest

@@ -135,18 +135,22 @@ static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
 
 /* Chooses what to recompute; returns the bytes of the workspace. An engine that does not fit into
  * it comes beside it. */
-static size_t choose_workspace(qp_run_t *run, const qp_base_t *sketch, const qp_lora_config_t *lora,
-                               int64_t max_token, size_t engine)
+static size_t choose_workspace(qp_run_t *run, const qp_base_shape_t *shape,
+                               const qp_lora_config_t *lora, int64_t max_token, size_t engine)
 {
     run->size.recompute = (qp_recompute_t)run->settings->device.recompute;
     if (run->size.recompute == QP_RECOMPUTE_AUTO) {
-        const size_t all = qp_workspace_bytes(sketch, lora, max_token, QP_RECOMPUTE_NONE);
+        const size_t all = qp_workspace_bytes(shape, lora, max_token, QP_RECOMPUTE_NONE);
         const size_t beside = engine > all ? engine : 0;
-        run->size.recompute = qp_memory_plan_fits(&run->plan, run->comm, all + beside)
-                                  ? QP_RECOMPUTE_NONE
-                                  : QP_RECOMPUTE_LAYER;
+        run->size.recompute =
+            qp_memory_plan_fits(&run->plan, all + beside) ? QP_RECOMPUTE_NONE : QP_RECOMPUTE_LAYER;
     }
-    return qp_workspace_bytes(sketch, lora, max_token, run->size.recompute);
+    return qp_workspace_bytes(shape, lora, max_token, run->size.recompute);
+}
+
+static qp_place_t place_of_base(const qp_run_t *run)
+{
+    return qp_base_is_shared(run->device) ? QP_PLACE_NODE : QP_PLACE_DEVICE;
 }
 
 /* A reward model of its own. */
@@ -156,53 +160,52 @@ static void plan_scorer(qp_run_t *run, int64_t max_token)
         qp_scorer_bytes(run->given.scorer, run->device, run->size.n_position, max_token);
     if (bytes.base == 0)
         return;
-    qp_memory_plan_add(&run->plan, "reward base", bytes.base, run->device->host_addressable);
-    qp_memory_plan_add(&run->plan, "reward model", bytes.model, false);
+    qp_memory_plan_add(&run->plan, "reward base", bytes.base, place_of_base(run));
+    qp_memory_plan_add(&run->plan, "reward model", bytes.model, QP_PLACE_DEVICE);
 }
 
 /* Fills the memory plan and chooses what to recompute. */
-qp_error_t qp_run_plan(qp_run_t *run)
+void qp_run_plan(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
     qp_memory_plan_t *plan = &run->plan;
-    /* The sizes follow from the header of the base; its tensors are not there yet. */
-    const qp_base_t sketch = {.config = run->given.info.config,
-                              .precision = run->given.info.precision,
-                              .base_id = run->given.info.base_id,
-                              .device = run->device};
+    const qp_base_shape_t shape = qp_base_info_shape(&run->given.info, run->device);
     const int64_t max_token = qp_run_max_token(run);
     const qp_lora_config_t widest = qp_run_widest_lora(run);
     run->size.n_param = qp_lora_n_param(&run->given.info.config, &s->lora) +
                         qp_head_n_param(run->given.head.kind, run->given.info.config.d_model);
-    qp_memory_plan_add(plan, "base",
-                       qp_base_bytes(run->device, &run->given.info, run->size.n_position),
-                       run->device->host_addressable);
+    qp_memory_plan_add(plan, "base", qp_base_bytes(&shape, run->size.n_position),
+                       place_of_base(run));
     if (run->given.has_adapter)
         qp_memory_plan_add(plan, "adapter", qp_bytes(run->size.n_param, 2 * sizeof(float) + 2),
-                           false);
+                           QP_PLACE_DEVICE);
     if (qp_method_trains(s->job.method)) {
-        qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(run->size.n_param), false);
+        qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(run->size.n_param), QP_PLACE_DEVICE);
+        const int n_rank = qp_comm_size(run->comm);
+        const int64_t n_param = run->size.n_param;
+        const size_t staged = qp_accumulator_host_bytes(run->device, n_rank, n_param);
         qp_memory_plan_add(plan, "gradient sums",
-                           qp_accumulator_bytes(qp_comm_size(run->comm), qp_settings_n_micro(s),
-                                                run->size.n_param),
-                           false);
+                           qp_accumulator_bytes(n_rank, qp_settings_n_micro(s), n_param),
+                           QP_PLACE_DEVICE);
+        if (staged > 0) /* where sums are made in host memory */
+            qp_memory_plan_add(plan, "gradient sums", staged, QP_PLACE_RANK);
     }
     if (run->given.scorer != NULL)
         plan_scorer(run, max_token);
     const int64_t n_engine = run->size.n_generate > 0
                                  ? qp_engine_max_token(&run->size.generate, run->size.n_generate)
                                  : 0;
-    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, qp_max_i64(max_token, n_engine)), false);
+    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, qp_max_i64(max_token, n_engine)),
+                       QP_PLACE_DEVICE);
     const size_t engine =
         run->size.n_generate > 0
-            ? qp_engine_bytes(&sketch, &widest, &run->size.generate, run->size.n_generate)
+            ? qp_engine_bytes(&shape, &widest, &run->size.generate, run->size.n_generate)
             : 0;
     size_t workspace = 0;
     if (max_token > 0)
-        workspace = choose_workspace(run, &sketch, &widest, max_token, engine);
+        workspace = choose_workspace(run, &shape, &widest, max_token, engine);
     if (engine > workspace) /* else it takes the workspace's memory */
-        qp_memory_plan_add(plan, "KV cache", engine, false);
+        qp_memory_plan_add(plan, "KV cache", engine, QP_PLACE_DEVICE);
     if (max_token > 0)
-        qp_memory_plan_add(plan, "workspace", workspace, false);
-    return NULL;
+        qp_memory_plan_add(plan, "workspace", workspace, QP_PLACE_DEVICE);
 }
