@@ -20,6 +20,8 @@ static const char usage[] =
     "The tokens that end an answer are those of all files; they are printed.\n"
     "\n"
     "  --precision P      int8 (rotated, default), llm_int8, bf16 or fp32\n"
+    "  --lm-head P        int8 (rotated; default of int8), or as the embedding: bf16 (default of\n"
+    "                     llm_int8 and bf16), fp32 in an fp32 base\n"
     "  --synthetic SHAPE  random weights: tiny, 135m, 1b, 3b, 7b, 8b, 13b, 30b, 65b, 70b, or\n"
     "                     key=value,... (n_layer d_model n_head n_kv_head head_dim d_ff n_vocab\n"
     "                     max_position tied attention_bias), or a name and changes: 7b,n_layer=2\n"
@@ -31,7 +33,8 @@ static const char usage[] =
 
 typedef struct {
     const char *from, *shape, *to;
-    qp_weight_kind_t precision;
+    const char *lm_head; /* NULL: as suits the precision */
+    qp_base_kinds_t kinds;
     uint32_t seed;
 } arguments_t;
 
@@ -41,7 +44,10 @@ static qp_error_t take_option(void *owner, int option)
     int64_t seed = 0;
     switch (option) {
     case 'p':
-        return qp_precision_parse(optarg, &args->precision);
+        return qp_precision_parse(optarg, &args->kinds.linear);
+    case 'l':
+        args->lm_head = optarg;
+        return NULL;
     case 's':
         args->shape = optarg;
         return NULL;
@@ -56,11 +62,13 @@ static qp_error_t take_option(void *owner, int option)
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
     static const struct option options[] = {{"precision", required_argument, NULL, 'p'},
+                                            {"lm-head", required_argument, NULL, 'l'},
                                             {"synthetic", required_argument, NULL, 's'},
                                             {"seed", required_argument, NULL, 'n'},
                                             {0}};
-    *args = (arguments_t){.precision = QP_WEIGHT_INT8, .seed = 1};
+    *args = (arguments_t){.kinds.linear = QP_WEIGHT_INT8, .seed = 1};
     QP_TRY(qp_program_options("quipu-import", options, argc, argv, take_option, args));
+    QP_TRY(qp_base_kinds_choose(args->kinds.linear, args->lm_head, &args->kinds));
     int n_expected = args->shape != NULL ? 1 : 2;
     if (argc - optind != n_expected)
         return QP_ERROR(QP_INPUT, "expected %s; see quipu-import --help",
@@ -132,12 +140,13 @@ static qp_error_t import(const arguments_t *args)
         QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
     else
         QP_TRY(qp_source_open(args->from, &source));
-    qp_error_t error = qp_source_write_base(source, args->to, args->precision);
+    qp_error_t error = qp_source_write_base(source, args->to, args->kinds);
     if (error == NULL) {
         const qp_llama_config_t *c = qp_source_config(source);
-        qp_log_info("%s: %s base of %ld layers, d_model %ld, vocabulary %ld, tokenizer %s; %.1f s",
-                    args->to, qp_precision_name(args->precision), (long)c->n_layer,
-                    (long)c->d_model, (long)c->n_vocab,
+        qp_log_info("%s: %s base of %ld layers, d_model %ld, vocabulary %ld, LM head %s, tokenizer "
+                    "%s; %.1f s",
+                    args->to, qp_precision_name(args->kinds.linear), (long)c->n_layer,
+                    (long)c->d_model, (long)c->n_vocab, qp_precision_name(args->kinds.lm_head),
                     qp_source_tokenizer(source)->kind[0] ? qp_source_tokenizer(source)->kind
                                                          : "none",
                     qp_time() - start);

@@ -21,6 +21,8 @@ static const char usage[] =
     "  --to peft        the adapter alone, as PEFT writes it\n"
     "  --onto SOURCE    the original weights (HF folder or .gguf) instead of BASE.h5 dequantised\n"
     "  --precision P    of --to base: int8, llm_int8, bf16, fp32 (default: that of BASE.h5)\n"
+    "  --lm-head P      of --to base: int8, or as the embedding (default: that of BASE.h5, or\n"
+    "                   what quipu-import does with --precision)\n"
     "  --dtype T        of --to hf: bf16, fp16 or fp32 (default: fp32 for an fp32 base, else "
     "bf16)\n"
     "  --drop-head      leave out the adapter's score head\n"
@@ -38,10 +40,10 @@ typedef enum { TO_BASE, TO_HF, TO_GGUF_LORA, TO_PEFT, N_TO } to_t;
 static const char *const to_names[N_TO] = {"base", "hf", "gguf-lora", "peft"};
 
 typedef struct {
-    const char *base, *adapter, *out, *onto;
+    const char *base, *adapter, *out, *onto, *lm_head;
     to_t to;
     qp_dtype_t dtype;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     bool dtype_given, precision_given, no_logits, drop_head;
 } arguments_t;
 
@@ -82,7 +84,10 @@ static qp_error_t take_option(void *owner, int option)
         return parse_dtype(optarg, &args->dtype);
     case 'p':
         args->precision_given = true;
-        return qp_precision_parse(optarg, &args->precision);
+        return qp_precision_parse(optarg, &args->kinds.linear);
+    case 'e':
+        args->lm_head = optarg;
+        return NULL;
     case 'l':
         args->no_logits = true;
         return NULL;
@@ -103,6 +108,7 @@ static qp_error_t check_options(const arguments_t *args)
         {"--onto", args->onto != NULL, args->to == TO_BASE || args->to == TO_HF},
         {"--dtype", args->dtype_given, args->to == TO_HF},
         {"--precision", args->precision_given, args->to == TO_BASE},
+        {"--lm-head", args->lm_head != NULL, args->to == TO_BASE},
     };
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         if (options[i].given && !options[i].fits)
@@ -113,13 +119,11 @@ static qp_error_t check_options(const arguments_t *args)
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {{"to", required_argument, NULL, 't'},
-                                            {"onto", required_argument, NULL, 'o'},
-                                            {"dtype", required_argument, NULL, 'd'},
-                                            {"precision", required_argument, NULL, 'p'},
-                                            {"no-logits", no_argument, NULL, 'l'},
-                                            {"drop-head", no_argument, NULL, 'h'},
-                                            {0}};
+    static const struct option options[] = {
+        {"to", required_argument, NULL, 't'},      {"onto", required_argument, NULL, 'o'},
+        {"dtype", required_argument, NULL, 'd'},   {"precision", required_argument, NULL, 'p'},
+        {"lm-head", required_argument, NULL, 'e'}, {"no-logits", no_argument, NULL, 'l'},
+        {"drop-head", no_argument, NULL, 'h'},     {0}};
     *args = (arguments_t){0};
     QP_TRY(qp_program_options("quipu-merge", options, argc, argv, take_option, args));
     if (argc - optind != 3)
@@ -141,10 +145,14 @@ static qp_error_t choose_types(arguments_t *args)
     qp_base_info_t info;
     QP_TRY(qp_h5_open(args->base, NULL, &file));
     qp_error_t error = qp_base_info_read(file, &info);
-    if (error == NULL && !args->precision_given)
-        args->precision = info.precision;
+    const qp_weight_kind_t precision =
+        args->precision_given ? args->kinds.linear : info.kinds.linear;
+    if (error == NULL && (args->precision_given || args->lm_head != NULL))
+        error = qp_base_kinds_choose(precision, args->lm_head, &args->kinds);
+    else
+        args->kinds = info.kinds;
     if (error == NULL && !args->dtype_given)
-        args->dtype = info.precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
+        args->dtype = info.kinds.linear == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
     qp_base_info_fini(&info);
     qp_error_t closing = qp_h5_close(&file);
     if (error != NULL)
@@ -175,7 +183,7 @@ static qp_error_t report_rounding(const arguments_t *args, qp_source_t *merged)
     qp_rounding_t rounding;
     int64_t n_score;
     const char *type =
-        args->to == TO_BASE ? qp_precision_name(args->precision) : qp_dtype_name(args->dtype);
+        args->to == TO_BASE ? qp_precision_name(args->kinds.linear) : qp_dtype_name(args->dtype);
     if (args->to == TO_HF && qp_source_score(merged, &n_score) != NULL)
         return NULL; /* a classifier is no source */
     QP_TRY(qp_source_open(args->out, &written));
@@ -192,9 +200,8 @@ static qp_error_t write_merged(const arguments_t *args, qp_source_t *onto, const
 {
     qp_source_t *merged = NULL;
     qp_source_merged(onto, peft, &merged);
-    qp_error_t error = args->to == TO_BASE
-                           ? qp_source_write_base(merged, args->out, args->precision)
-                           : qp_merge_write_hf(merged, args->dtype, args->out);
+    qp_error_t error = args->to == TO_BASE ? qp_source_write_base(merged, args->out, args->kinds)
+                                           : qp_merge_write_hf(merged, args->dtype, args->out);
     if (error == NULL)
         error = report_rounding(args, merged);
     qp_source_close(&merged);

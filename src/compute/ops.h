@@ -61,13 +61,16 @@ typedef struct {
 } qp_linear_mode_t;
 
 /**
- * One frozen linear y = x W^T + bias. How it lies in its storage (of weight_bytes(), part of the
- * base's one block) is the backend's own matter.
+ * One frozen linear y = x W^T + bias, or the language-model head. How it lies in its storage (of
+ * weight_bytes(), part of the base's one block) is the backend's own matter.
  */
 typedef struct {
     qp_weight_kind_t kind;
     int64_t n_out, n_in;
     bool has_bias;
+    /** It is for the ops of the language-model head, not for linear_*: fp32, bf16 or rotated int8,
+     *  no bias. Floats lie as plain [n_out, n_in], so an embedding may be the same memory. */
+    bool is_head;
     qp_linear_mode_t mode;
     qp_dptr_t storage;
 } qp_weight_t;
@@ -321,17 +324,21 @@ typedef struct qp_ops {
     /**
      * logprob [N] fp32 = log softmax(hidden W^T)[target]; rows with target < 0 give 0.
      * entropy [N] fp32 or none. dhidden [N, D], if it has data, gets d logprob_n / d hidden_n in
-     * the same pass (rows with target < 0: zero). Full logits never exist. head is fp32 or bf16 [V,
-     * D] plain.
+     * the same pass (rows with target < 0: zero). Full logits never exist. W is that of head [V,
+     * D], whose mode says how an int8 one computes, as in a linear; with int8_gradient the
+     * probabilities are rounded to int8, row by row and some tokens at a time, and the target's row
+     * of W enters in fp32.
      */
     qp_error_t (*lm_head)(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target);
+                          qp_mat_t hidden, const qp_weight_t *head, qp_dptr_t target);
     /** kl [N] fp32 = sum over the vocabulary of p (log p - log q), with p and q the softmax of
      * hidden_p head^T and of hidden_q head^T. */
     qp_error_t (*lm_kl)(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
-                        qp_mat_t head);
-    /** logits [N, V] fp32 = hidden head^T, rows as of matmul; for decoding and tests. */
-    qp_error_t (*lm_logits)(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head);
+                        const qp_weight_t *head);
+    /** logits [N, V] fp32 = hidden head^T, rows as of matmul or, int8, of a linear; for decoding
+     * and tests. */
+    qp_error_t (*lm_logits)(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden,
+                            const qp_weight_t *head);
     /**
      * Draws one token per row of logits [N, V]: temperature, then top-k, then top-p as HF's
      * warpers. The uniform is word 0 of key {seed, step, sample[n], position[n], QP_SITE_SAMPLING};

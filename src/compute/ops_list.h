@@ -58,10 +58,10 @@
        (const qp_kv_map_t *, map)) \
     OP(attention_cached, (qp_mat_t, out), (qp_mat_t, qkv), (const qp_kv_t *, kv), (const qp_attention_t *, a), \
        (const qp_ragged_t *, batch), (const qp_kv_map_t *, map)) \
-    OP(lm_head, (qp_dptr_t, logprob), (qp_dptr_t, entropy), (qp_mat_t, dhidden), (qp_mat_t, hidden), (qp_mat_t, head), \
-       (qp_dptr_t, target)) \
-    OP(lm_kl, (qp_dptr_t, kl), (qp_mat_t, hidden_p), (qp_mat_t, hidden_q), (qp_mat_t, head)) \
-    OP(lm_logits, (qp_mat_t, logits), (qp_mat_t, hidden), (qp_mat_t, head)) \
+    OP(lm_head, (qp_dptr_t, logprob), (qp_dptr_t, entropy), (qp_mat_t, dhidden), (qp_mat_t, hidden), \
+       (const qp_weight_t *, head), (qp_dptr_t, target)) \
+    OP(lm_kl, (qp_dptr_t, kl), (qp_mat_t, hidden_p), (qp_mat_t, hidden_q), (const qp_weight_t *, head)) \
+    OP(lm_logits, (qp_mat_t, logits), (qp_mat_t, hidden), (const qp_weight_t *, head)) \
     OP(sample, (qp_dptr_t, token), (qp_dptr_t, logprob), (qp_mat_t, logits), (const qp_sampling_t *, sampling), \
        (const qp_philox_key_t *, key), (qp_dptr_t, sample), (qp_dptr_t, position), (qp_dptr_t, forbid)) \
     OP(adamw, (qp_dptr_t, param), (qp_dptr_t, copy_bf16), (qp_dptr_t, grad), (qp_dptr_t, m), (qp_dptr_t, v), \

@@ -64,7 +64,7 @@ qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int6
                           float *rows);
 
 /** Writes a base.h5, complete or not at all. */
-qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_weight_kind_t precision);
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds);
 
 /** An HF folder's model.safetensors is split into shards of at most this many bytes (a tensor at
  * least). */

@@ -9,8 +9,13 @@
 
 typedef struct {
     qp_h5_t *file;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
 } base_t;
+
+static qp_weight_kind_t kind_of(const base_t *base, const qp_tensor_spec_t *spec)
+{
+    return qp_base_kind(base->kinds, (qp_tensor_class_t)spec->tensor_class);
+}
 
 static qp_error_t check_dataset(const qp_h5_t *file, const char *name, qp_dtype_t dtype,
                                 int64_t n_row, int64_t n_col)
@@ -34,11 +39,10 @@ static void dataset_name(const qp_tensor_spec_t *spec, const char *suffix, char 
 static qp_error_t check_tensor(const base_t *base, const qp_tensor_spec_t *spec)
 {
     char name[128];
-    qp_tensor_class_t tensor_class = (qp_tensor_class_t)spec->tensor_class;
+    const qp_dtype_t dtype = qp_weight_dtype(kind_of(base, spec));
     dataset_name(spec, "", name, sizeof name);
-    QP_TRY(check_dataset(base->file, name, qp_base_dtype(base->precision, tensor_class),
-                         spec->n_row, spec->n_col));
-    if (!qp_base_has_scale(base->precision, tensor_class))
+    QP_TRY(check_dataset(base->file, name, dtype, spec->n_row, spec->n_col));
+    if (dtype != QP_I8)
         return NULL;
     dataset_name(spec, "_scale", name, sizeof name);
     return check_dataset(base->file, name, QP_F32, spec->n_row, 1);
@@ -65,7 +69,7 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
     qp_base_info_t info;
     qp_error_t error = qp_base_info_read(base->file, &info);
     source->config = info.config;
-    base->precision = info.precision;
+    base->kinds = info.kinds;
     qp_base_info_fini(&info);
     QP_TRY(error);
     qp_llama_tensors(&source->config, &source->spec, &source->n_spec);
@@ -79,10 +83,9 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
 }
 
 /* int8 rows and their scales to fp32, back in the basis of the model. */
-static void dequantise(const base_t *base, const int8_t *q, const float *scale, int64_t n_row,
+static void dequantise(bool rotated, const int8_t *q, const float *scale, int64_t n_row,
                        int64_t n_col, float *rows)
 {
-    bool rotated = base->precision == QP_WEIGHT_INT8;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n_row; i++) {
         for (int64_t j = 0; j < n_col; j++)
@@ -100,7 +103,7 @@ static qp_error_t read_int8(const base_t *base, const qp_tensor_spec_t *spec, in
     float *scale = QP_NEW("source", float, n_row);
     qp_error_t error = qp_h5_read(base->file, name, QP_F32, first, n_row, scale);
     if (error == NULL)
-        dequantise(base, q, scale, n_row, spec->n_col, rows);
+        dequantise(kind_of(base, spec) == QP_WEIGHT_INT8, q, scale, n_row, spec->n_col, rows);
     qp_free(scale);
     return error;
 }
@@ -110,7 +113,7 @@ static qp_error_t base_rows(qp_source_t *source, int64_t index, int64_t first, i
 {
     const base_t *base = source->self;
     const qp_tensor_spec_t *spec = &source->spec[index];
-    qp_dtype_t dtype = qp_base_dtype(base->precision, (qp_tensor_class_t)spec->tensor_class);
+    const qp_dtype_t dtype = qp_weight_dtype(kind_of(base, spec));
     int64_t n = n_row * spec->n_col;
     char name[128];
     dataset_name(spec, "", name, sizeof name);

@@ -20,25 +20,35 @@ typedef struct {
     qp_error_t (*put)(void *self, int64_t spec, int64_t first, int64_t n_row, const float *rows);
 } sink_t;
 
-/* Streams tensors [begin, end) of the table into a sink. */
+/* Streams tensor \a from of the table into a sink, where it is tensor \a to; rows: room for a
+ * piece.
+ */
+static qp_error_t stream_tensor(qp_source_t *source, int64_t from, int64_t to, const sink_t *sink,
+                                float *rows)
+{
+    int64_t n_spec;
+    const qp_tensor_spec_t *spec = &qp_source_tensors(source, &n_spec)[from];
+    const int64_t piece = qp_source_piece(spec);
+    char text[160];
+    snprintf(text, sizeof text, "%ld/%ld %s", (long)(from + 1), (long)n_spec, spec->name);
+    qp_log_progress(text);
+    for (int64_t first = 0; first < spec->n_row; first += piece) {
+        const int64_t left = spec->n_row - first, n_row = left < piece ? left : piece;
+        QP_TRY(qp_source_rows(source, from, first, n_row, rows));
+        QP_TRY(sink->put(sink->self, to, first, n_row, rows));
+    }
+    return NULL;
+}
+
+/* Streams tensors [begin, end) of the table; those behind its end are made from the embedding. */
 static qp_error_t stream(qp_source_t *source, int64_t begin, int64_t end, const sink_t *sink)
 {
     int64_t n_spec;
-    const qp_tensor_spec_t *spec = qp_source_tensors(source, &n_spec);
+    qp_source_tensors(source, &n_spec);
     float *rows = QP_NEW("source piece", float, qp_source_piece_max(source));
     qp_error_t error = NULL;
-    for (int64_t i = begin; error == NULL && i < end; i++) {
-        char text[160];
-        snprintf(text, sizeof text, "%ld/%ld %s", (long)(i + 1), (long)n_spec, spec[i].name);
-        qp_log_progress(text);
-        int64_t piece = qp_source_piece(&spec[i]);
-        for (int64_t first = 0; error == NULL && first < spec[i].n_row; first += piece) {
-            int64_t left = spec[i].n_row - first, n_row = left < piece ? left : piece;
-            error = qp_source_rows(source, i, first, n_row, rows);
-            if (error == NULL)
-                error = sink->put(sink->self, i, first, n_row, rows);
-        }
-    }
+    for (int64_t i = begin; error == NULL && i < end; i++)
+        error = stream_tensor(source, i < n_spec ? i : 0, i, sink, rows);
     qp_log_progress("");
     qp_free(rows);
     return error;
@@ -52,16 +62,25 @@ static qp_error_t put_in_base(void *self, int64_t spec, int64_t first, int64_t n
     return qp_base_writer_rows(self, spec, first, n_row, rows);
 }
 
-qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_weight_kind_t precision)
+/* A tied head in int8 is one tensor more than the source has. */
+static int64_t n_stored(const qp_source_t *source, qp_base_kinds_t kinds)
 {
-    int64_t n_spec, n_score;
+    qp_tensor_spec_t *spec;
+    int64_t n_spec;
+    qp_base_tensors(qp_source_config(source), kinds, &spec, &n_spec);
+    qp_free(spec);
+    return n_spec;
+}
+
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds)
+{
+    int64_t n_score;
     const qp_llama_config_t *config = qp_source_config(source);
     const qp_tokenizer_files_t *tokenizer = qp_source_tokenizer(source);
     const float *score = qp_source_score(source, &n_score);
     qp_base_writer_t *writer = NULL;
-    QP_TRY(qp_base_writer_create(path, config, precision, qp_source_name(source), &writer));
-    qp_source_tensors(source, &n_spec);
-    qp_error_t error = stream(source, 0, n_spec, &(sink_t){writer, put_in_base});
+    QP_TRY(qp_base_writer_create(path, config, kinds, qp_source_name(source), &writer));
+    qp_error_t error = stream(source, 0, n_stored(source, kinds), &(sink_t){writer, put_in_base});
     if (error == NULL && score != NULL)
         error = qp_base_writer_score(writer, n_score, config->d_model, score);
     if (error == NULL && tokenizer->kind[0] != '\0')

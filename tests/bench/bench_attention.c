@@ -168,27 +168,58 @@ static void bench_decode(const bench_t *b, qp_dtype_t dtype)
     b->ops->release(b->device, &out.data);
 }
 
-static void bench_head(const bench_t *b, double raw)
+/* Random numbers, whatever the kind. */
+static qp_weight_t random_head(const bench_t *b, qp_weight_kind_t kind, bool int8)
 {
-    qp_mat_t hidden = random_mat(b, b->dtype, T, D), head = random_mat(b, b->dtype, V, D);
-    qp_mat_t dhidden = random_mat(b, b->dtype, T, D);
-    qp_mat_t logprob = random_mat(b, QP_F32, 1, T);
+    qp_weight_t w = {.kind = kind,
+                     .n_out = V,
+                     .n_in = D,
+                     .is_head = true,
+                     .mode = {.int8_activation = int8, .int8_gradient = int8}};
+    stop_on(b->ops->alloc(b->device, "bench", b->ops->weight_bytes(b->device, &w), &w.storage));
+    qp_mat_t rows = random_mat(b, kind == QP_WEIGHT_F32 ? QP_F32 : QP_BF16, V, D);
+    qp_mat_t scale = random_mat(b, QP_F32, V, 1);
+    const qp_dptr_t none = {0};
+    if (kind == QP_WEIGHT_INT8) { /* any bytes will do */
+        rows.dtype = QP_I8;
+        stop_on(b->ops->axpby(b->q, 1e-6f, scale, 0.0f, scale));
+    }
+    stop_on(
+        b->ops->weight_pack(b->q, &w, 0, rows, kind == QP_WEIGHT_INT8 ? scale.data : none, none));
+    b->ops->release(b->device, &rows.data);
+    b->ops->release(b->device, &scale.data);
+    return w;
+}
+
+static void bench_head(const bench_t *b, const char *name, qp_weight_t head, double raw)
+{
+    char what[64];
+    qp_mat_t hidden = random_mat(b, b->dtype, T, D), dhidden = random_mat(b, b->dtype, T, D);
+    qp_mat_t logprob = random_mat(b, QP_F32, 1, T), logits = random_mat(b, QP_F32, N_DECODE, V);
     int32_t *target = QP_NEW("bench", int32_t, T);
     for (int i = 0; i < T; i++)
         target[i] = i * 11 % V;
     qp_dptr_t at = qp_device_from_host(b->device, target);
     const double product = 2.0 * T * D * V;
-    print_line("head, log-probability",
+    snprintf(what, sizeof what, "head %s, log-probability", name);
+    print_line(what,
                MEASURE(product, b->ops->lm_head(b->q, logprob.data, (qp_dptr_t){0}, (qp_mat_t){0},
-                                                hidden, head, at)),
+                                                hidden, &head, at)),
                raw);
-    print_line("head, with gradient",
+    snprintf(what, sizeof what, "head %s, with gradient", name);
+    print_line(what,
                MEASURE(2.0 * product, b->ops->lm_head(b->q, logprob.data, (qp_dptr_t){0}, dhidden,
-                                                      hidden, head, at)),
+                                                      hidden, &head, at)),
                raw);
-    qp_mat_t *all[] = {&hidden, &head, &dhidden, &logprob};
+    snprintf(what, sizeof what, "head %s, %d logits", name, N_DECODE);
+    print_line(what,
+               MEASURE(2.0 * N_DECODE * D * V,
+                       b->ops->lm_logits(b->q, logits, qp_mat_rows(hidden, 0, N_DECODE), &head)),
+               raw);
+    qp_mat_t *all[] = {&hidden, &logits, &dhidden, &logprob};
     for (int i = 0; i < 4; i++)
         b->ops->release(b->device, &all[i]->data);
+    b->ops->release(b->device, &head.storage);
     QP_FREE(target);
 }
 
@@ -208,7 +239,9 @@ int main(int argc, char **argv)
     bench_attention(&b, raw);
     bench_decode(&b, b.dtype);
     bench_decode(&b, QP_I8);
-    bench_head(&b, raw);
+    bench_head(&b, "of floats", random_head(&b, fp32 ? QP_WEIGHT_F32 : QP_WEIGHT_BF16, false), raw);
+    bench_head(&b, "of int8 as floats", random_head(&b, QP_WEIGHT_INT8, false), raw);
+    bench_head(&b, "of int8", random_head(&b, QP_WEIGHT_INT8, true), raw);
     qp_device_close(&b.device);
     return 0;
 }

@@ -9,7 +9,7 @@
 #include "compute/cpu/gemm/dot.h"
 #include "compute/cpu/gemm/float.h"
 #include "compute/cpu/gemm/strip.h"
-#include "cpu_testing.h"
+#include "linear_testing.h"
 
 /* Batches of the same rows: below, at and above the heights of blocks, parts and pieces. */
 #ifdef __SANITIZE_ADDRESS__ /* ten times as slow: fewer rows, odd sizes only */
@@ -139,7 +139,7 @@ typedef enum { PLAIN, NORM_TO_ITSELF, SWIGLU_TO_OTHER, N_FORM } form_t;
 
 typedef struct {
     qp_device_t *device;
-    qp_weight_t w;
+    linear_t l;
     form_t form;
     bool backward;
     tensor_t x, other, weight, rstd;
@@ -164,48 +164,23 @@ static void run_linear(const void *context, qp_mat_t y, int64_t first, int64_t n
         x.kind = QP_INPUT_SWIGLU;
         add = other;
     }
-    CHECK_OK((t->backward ? ops->linear_backward : ops->linear_forward)(q, y, &x, &t->w, add));
-}
-
-static void pack_weights(linear_context_t *t)
-{
-    qp_weight_t *w = &t->w;
-    const bool int8 = w->kind == QP_WEIGHT_INT8 || w->kind == QP_WEIGHT_LLM_INT8;
-    const qp_philox_key_t key = {.seed = 5};
-    float *whole = QP_NEW("test", float, w->n_out * w->n_in),
-          *scale = QP_NEW("test", float, w->n_out);
-    uint16_t *half = QP_NEW("test", uint16_t, w->n_out * w->n_in);
-    int8_t *q = QP_NEW("test", int8_t, w->n_out * w->n_in);
-    for (int64_t i = 0; i < w->n_out * w->n_in; i++) {
-        whole[i] = 0.1f * qp_philox_normal(&key, (uint64_t)i);
-        half[i] = qp_f32_to_bf16(whole[i]);
-        q[i] = (int8_t)fmaxf(-127.0f, fminf(127.0f, 300.0f * whole[i]));
-    }
-    for (int64_t o = 0; o < w->n_out; o++)
-        scale[o] = 1.0f / (float)(300 + o);
-    w->has_bias = true;
-    const void *plain = int8 ? (void *)q : w->kind == QP_WEIGHT_F32 ? (void *)whole : (void *)half;
-    pack_weight(t->device, w, plain, int8 ? scale : NULL, scale, w->n_out);
-    QP_FREE(whole);
-    QP_FREE(half);
-    QP_FREE(scale);
-    QP_FREE(q);
+    CHECK_OK((t->backward ? ops->linear_backward : ops->linear_forward)(q, y, &x, &t->l.w, add));
 }
 
 static void test_linear(qp_device_t *device, int kind, const shape_t *shape, form_t form,
                         bool backward)
 {
     linear_context_t t = {.device = device,
-                          .w = {.kind = kinds[kind].kind,
-                                .n_out = shape->n_out,
-                                .n_in = shape->n_in,
-                                .mode = kinds[kind].mode},
+                          .l = make_weight(device, (qp_weight_t){.kind = kinds[kind].kind,
+                                                                 .n_out = shape->n_out,
+                                                                 .n_in = shape->n_in,
+                                                                 .has_bias = true,
+                                                                 .mode = kinds[kind].mode}),
                           .form = form,
                           .backward = backward};
     const qp_dtype_t dtype = form == NORM_TO_ITSELF ? QP_F32 : qp_device_dtype(device);
     const int64_t n_in = backward ? shape->n_out : shape->n_in;
     const int64_t n_out = backward ? shape->n_in : shape->n_out;
-    pack_weights(&t);
     t.x = make_normal(device, dtype, N_ROW, form == SWIGLU_TO_OTHER ? 2 * n_in : n_in, 1);
     for (int64_t r = 0; kinds[kind].kind == QP_WEIGHT_LLM_INT8 && r < N_ROW; r++)
         for (int64_t i = 3; i < n_in; i += 20) /* the same columns in every batch */
@@ -224,7 +199,7 @@ static void test_linear(qp_device_t *device, int kind, const shape_t *shape, for
     tensor_t *tensor[] = {&t.x, &t.other, &t.weight, &t.rstd, &all, &some};
     for (int i = 0; i < 6; i++)
         free_tensor(tensor[i]);
-    device->ops->release(device, &t.w.storage);
+    free_linear(device, &t.l);
 }
 
 /* LLM.int8 wants the outlier columns that the input has by itself. */
@@ -242,43 +217,37 @@ static void test_linears(qp_device_t *device)
 typedef struct {
     qp_device_t *device;
     tensor_t hidden;
-    qp_mat_t head;
+    linear_t head;
 } logits_context_t;
 
 static void run_logits(const void *context, qp_mat_t y, int64_t first, int64_t n)
 {
     const logits_context_t *t = context;
     CHECK_OK(t->device->ops->lm_logits(qp_device_queue(t->device), y,
-                                       qp_mat_rows(t->hidden.m, first, n), t->head));
+                                       qp_mat_rows(t->hidden.m, first, n), &t->head.w));
 }
 
-/* dense: as the model has it; else its rows lie apart. */
-static void test_logits(qp_device_t *device, qp_dtype_t head, int64_t n_vocab, int64_t d,
-                        bool dense)
+static void test_logits(qp_device_t *device, qp_weight_kind_t kind, bool int8_activation,
+                        int64_t n_vocab, int64_t d)
 {
-    logits_context_t t = {.device = device};
-    tensor_t apart = make_normal(device, head, n_vocab, d, 2);
-    const size_t row_bytes = (size_t)d * qp_dtype_bytes(head);
-    char *copy = qp_alloc("test", (size_t)n_vocab * row_bytes);
-    for (int64_t v = 0; v < n_vocab; v++)
-        CHECK_OK(device->ops->download(qp_device_queue(device), copy + (size_t)v * row_bytes,
-                                       qp_mat_rows(apart.m, v, 1).data, row_bytes));
-    t.head = apart.m;
-    if (dense)
-        t.head = qp_mat(upload_bytes(device, copy, (size_t)n_vocab * row_bytes), head, n_vocab, d);
-    t.hidden = make_normal(device, qp_device_dtype(device), N_ROW, d, 1);
+    logits_context_t t = {
+        .device = device,
+        .hidden = make_normal(device, qp_device_dtype(device), N_ROW, d, 1),
+        .head = make_weight(device, (qp_weight_t){.kind = kind,
+                                                  .n_out = n_vocab,
+                                                  .n_in = d,
+                                                  .is_head = true,
+                                                  .mode = {.int8_activation = int8_activation}})};
     tensor_t all = make_tensor(device, QP_F32, N_ROW, n_vocab),
              some = make_tensor(device, QP_F32, N_ROW, n_vocab);
     char what[96];
-    snprintf(what, sizeof what, "logits of %s [%lld, %lld], %s", qp_dtype_name(head),
-             (long long)n_vocab, (long long)d, qp_device_describe(device));
+    snprintf(what, sizeof what, "logits of kind %d [%lld, %lld], %s", (int)kind, (long long)n_vocab,
+             (long long)d, qp_device_describe(device));
     check_rows(run_logits, &t, &all, &some, what);
-    if (dense)
-        device->ops->release(device, &t.head.data);
-    tensor_t *tensor[] = {&apart, &t.hidden, &all, &some};
-    for (int i = 0; i < 4; i++)
+    free_linear(device, &t.head);
+    tensor_t *tensor[] = {&t.hidden, &all, &some};
+    for (int i = 0; i < 3; i++)
         free_tensor(tensor[i]);
-    qp_free(copy);
 }
 
 /* --- what the ops rest on --------------------------------------------------------------------- */
@@ -349,11 +318,13 @@ int main(void)
     for (int bf16 = 0; bf16 <= has_bf16(); bf16++) {
         qp_device_t *device = open_compute(bf16 ? QP_COMPUTE_BF16 : QP_COMPUTE_FP32, 2);
         test_device(device);
-        test_logits(device, QP_F32, 300, 576, true);
-        test_logits(device, QP_BF16, 300, 576, true);
-        test_logits(device, QP_BF16, 130, 77, true);
-        test_logits(device, QP_F32, 130, 77, true);
-        test_logits(device, QP_BF16, 70, 64, false);
+        for (qp_weight_kind_t kind = QP_WEIGHT_F32; kind <= QP_WEIGHT_BF16; kind++) {
+            test_logits(device, kind, false, 300, 576);
+            test_logits(device, kind, false, 130, 77);
+        }
+        test_logits(device, QP_WEIGHT_INT8, false, 300, 576);
+        test_logits(device, QP_WEIGHT_INT8, true, 300, 576);
+        test_logits(device, QP_WEIGHT_INT8, true, 130, 76);
         qp_cpu_device_t *cpu = (qp_cpu_device_t *)device;
         if (bf16 && device->config.backend == QP_BACKEND_CPU && cpu->packed_bf16 &&
             !cpu->dnnl_bf16) { /* as where there is AMX */

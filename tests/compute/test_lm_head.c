@@ -1,6 +1,7 @@
 /* QP_TEST: isa=AVX2,AVX512_CORE_VNNI,AVX512_CORE_BF16 check=0
- * Fused language-model head against a double twin: log-probability, entropy, gradient. */
-#include "cpu_testing.h"
+ * Fused language-model head against a double twin: log-probability, entropy, gradient; of floats
+ * and of int8 in each of its modes. */
+#include "linear_testing.h"
 
 /* Rows and vocabularies around the chunks (256 rows, 2048 tokens). */
 static const struct {
@@ -85,13 +86,48 @@ static void test_twin_gradient(void)
     free_twin(&moved);
 }
 
-static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dtype, int64_t n,
-                       int64_t d, int64_t v)
+static linear_t make_head(qp_device_t *device, qp_weight_kind_t kind, int64_t v, int64_t d,
+                          qp_linear_mode_t mode)
+{
+    return make_weight(
+        device, (qp_weight_t){.kind = kind, .n_out = v, .n_in = d, .is_head = true, .mode = mode});
+}
+
+/* What an int8 product makes of rows, in the basis of the model. */
+static void quantise_rows(double *to, const linear_t *head, const tensor_t *hidden)
+{
+    const int64_t d = head->w.n_in;
+    uint8_t *q = QP_NEW("test", uint8_t, d);
+    for (int64_t r = 0; r < hidden->m.n_row; r++) {
+        const double scale = (double)quantise_twin(q, head, hidden, r);
+        for (int64_t i = 0; i < d; i++)
+            to[r * d + i] = scale * (double)(q[i] - 128);
+        rotate_twin(to + r * d, d);
+    }
+    QP_FREE(q);
+}
+
+/* Cosine between two gradients. */
+static double cosine(const tensor_t *t, const double *expected)
+{
+    double both = 0.0, found = 0.0, right = 0.0;
+    for (int64_t r = 0; r < t->m.n_row; r++)
+        for (int64_t c = 0; c < t->m.n_col; c++) {
+            const double x = get_element(t, r, c), y = expected[r * t->m.n_col + c];
+            both += x * y;
+            found += x * x;
+            right += y * y;
+        }
+    return both / sqrt(found * right);
+}
+
+static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_weight_kind_t kind,
+                       qp_linear_mode_t mode, int64_t n, int64_t d, int64_t v)
 {
     qp_queue_t *q = qp_device_queue(device);
-    tensor_t hidden = make_normal(device, dtype, n, d, 1),
-             head = make_tensor(device, head_dtype, v, d);
-    fill_normal(&head, 2, 3.0 / sqrt((double)d));
+    tensor_t hidden = make_tensor(device, dtype, n, d);
+    fill_normal(&hidden, 1, 3.0 / sqrt((double)d)); /* the head's numbers are normal */
+    linear_t head = make_head(device, kind, v, d, mode);
     tensor_t logprob = make_tensor(device, QP_F32, 1, n),
              entropy = make_tensor(device, QP_F32, 1, n);
     tensor_t dhidden = make_tensor(device, dtype, n, d);
@@ -100,39 +136,50 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dt
         target[i] = i % 5 == 4 ? -1 : (int32_t)((i * 977 + v - 1) % v);
     qp_dptr_t at = upload_bytes(device, target, qp_bytes(n, sizeof(int32_t)));
     twin_t t = make_twin(n, d);
-    head_twin(&t, hidden.x, head.x, target, n, d, v);
+    if (kind == QP_WEIGHT_INT8 && mode.int8_activation)
+        quantise_rows(hidden.x, &head, &hidden);
+    head_twin(&t, hidden.x, head.dense, target, n, d, v);
     CHECK_OK(
-        device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, hidden.m, head.m, at));
+        device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, hidden.m, &head.w, at));
     CHECK_TENSOR(&logprob, t.logprob, TOL_REDUCTION, "logprob, %lld tokens", (long long)v);
     CHECK_TENSOR(&entropy, t.entropy, TOL_REDUCTION, "entropy, %lld tokens", (long long)v);
-    CHECK_TENSOR(&dhidden, t.dhidden, TOL_ATTENTION_GRADIENT, "dhidden, %lld tokens", (long long)v);
+    if (mode.int8_gradient) /* half a step of 255 of the largest probability, and no bias */
+        CHECK_MSG(cosine(&dhidden, t.dhidden) > 0.9998, "dhidden, %lld tokens: cosine %.6f",
+                  (long long)v, cosine(&dhidden, t.dhidden));
+    else
+        CHECK_TENSOR(&dhidden, t.dhidden, TOL_ATTENTION_GRADIENT, "dhidden, %lld tokens",
+                     (long long)v);
     tensor_t only = make_tensor(device, QP_F32, 1, n);
     CHECK_OK(
-        device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, hidden.m, head.m, at));
+        device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0}, hidden.m, &head.w, at));
     CHECK_MSG(same_rows(&only, 0, &logprob, 1), "logprob alone, %lld tokens", (long long)v);
     if (n > 3) { /* the last three rows alone */
         qp_dptr_t last = qp_dptr_at(at, (size_t)(n - 3) * sizeof(int32_t));
         only.m.n_col = 3;
         CHECK_OK(device->ops->lm_head(q, only.m.data, (qp_dptr_t){0}, (qp_mat_t){0},
-                                      qp_mat_rows(hidden.m, n - 3, 3), head.m, last));
+                                      qp_mat_rows(hidden.m, n - 3, 3), &head.w, last));
         CHECK_TENSOR(&only, t.logprob + n - 3, TOL_REDUCTION, "the last three rows alone");
         only.m.n_col = n;
     }
     device->ops->release(device, &at);
-    tensor_t *all[] = {&hidden, &head, &logprob, &entropy, &dhidden, &only};
+    tensor_t *all[] = {&hidden, &logprob, &entropy, &dhidden, &only};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         free_tensor(all[i]);
+    free_linear(device, &head);
     free_twin(&t);
     QP_FREE(target);
 }
 
 /* Also where both are the same: then it is 0, exactly. */
-static void check_kl(qp_device_t *device, qp_dtype_t dtype, int64_t n, int64_t d, int64_t v)
+static void check_kl(qp_device_t *device, qp_dtype_t dtype, qp_weight_kind_t kind, int64_t n,
+                     int64_t d, int64_t v)
 {
-    tensor_t p = make_normal(device, dtype, n, d, 1), q = make_normal(device, dtype, n, d, 2);
-    tensor_t head = make_tensor(device, dtype, v, d), kl = make_tensor(device, QP_F32, 1, n);
+    tensor_t p = make_tensor(device, dtype, n, d), q = make_tensor(device, dtype, n, d);
+    tensor_t kl = make_tensor(device, QP_F32, 1, n);
+    linear_t head = make_head(device, kind, v, d, (qp_linear_mode_t){0});
     const tensor_t *const side[] = {&p, &q};
-    fill_normal(&head, 3, 3.0 / sqrt((double)d));
+    fill_normal(&p, 1, 3.0 / sqrt((double)d));
+    fill_normal(&q, 2, 3.0 / sqrt((double)d));
     double *logp[2], *expected = QP_NEW("test", double, n);
     for (int k = 0; k < 2; k++) {
         logp[k] = QP_NEW("test", double, n *v);
@@ -140,7 +187,7 @@ static void check_kl(qp_device_t *device, qp_dtype_t dtype, int64_t n, int64_t d
             double sum = 0.0, *z = logp[k] + i * v;
             for (int64_t j = 0; j < v; j++)
                 for (int64_t c = 0; c < d; c++)
-                    z[j] += side[k]->x[i * d + c] * head.x[j * d + c];
+                    z[j] += side[k]->x[i * d + c] * head.dense[j * d + c];
             for (int64_t j = 0; j < v; j++)
                 sum += exp(z[j]);
             for (int64_t j = 0; j < v; j++)
@@ -150,81 +197,96 @@ static void check_kl(qp_device_t *device, qp_dtype_t dtype, int64_t n, int64_t d
     for (int64_t i = 0; i < n * v; i++)
         expected[i / v] += exp(logp[0][i]) * (logp[0][i] - logp[1][i]);
     qp_queue_t *queue = qp_device_queue(device);
-    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, q.m, head.m));
+    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, q.m, &head.w));
     CHECK_TENSOR(&kl, expected, TOL_REDUCTION, "kl of %lld rows, %lld tokens", (long long)n,
                  (long long)v);
-    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, p.m, head.m));
+    CHECK_OK(device->ops->lm_kl(queue, kl.m.data, p.m, p.m, &head.w));
     for (int64_t i = 0; i < n; i++)
         CHECK(get_element(&kl, 0, i) == 0.0);
-    tensor_t *all[] = {&p, &q, &head, &kl};
-    for (int i = 0; i < 4; i++)
+    tensor_t *all[] = {&p, &q, &kl};
+    for (int i = 0; i < 3; i++)
         free_tensor(all[i]);
+    free_linear(device, &head);
     QP_FREE(logp[0]);
     QP_FREE(logp[1]);
     QP_FREE(expected);
 }
 
-/* The head's rows stand together, as a model's do, or apart. */
-static void check_logits(qp_device_t *device, qp_dtype_t dtype, qp_dtype_t head_dtype, int64_t n,
-                         int64_t d, int64_t v, bool together)
+static void check_logits(qp_device_t *device, qp_dtype_t dtype, qp_weight_kind_t kind,
+                         qp_linear_mode_t mode, int64_t n, int64_t d, int64_t v)
 {
-    tensor_t hidden = make_normal(device, dtype, n, d, 1),
-             head = make_normal(device, head_dtype, v, d, 2);
+    tensor_t hidden = make_normal(device, dtype, n, d, 1);
     tensor_t logits = make_tensor(device, QP_F32, n, v);
-    const size_t width = qp_dtype_bytes(head_dtype);
-    qp_mat_t dense = qp_mat((qp_dptr_t){0}, head_dtype, v, d);
-    CHECK_OK(device->ops->alloc(device, "test", qp_bytes(v * d, width), &dense.data));
-    for (int64_t i = 0; i < v; i++)
-        CHECK_OK(device->ops->copy(qp_device_queue(device), qp_mat_rows(dense, i, 1).data,
-                                   qp_mat_rows(head.m, i, 1).data, (size_t)d * width));
+    linear_t head = make_head(device, kind, v, d, mode);
     double *expected = QP_NEW("test", double, n *v);
+    CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m, &head.w));
+    if (kind == QP_WEIGHT_INT8 && mode.int8_activation)
+        quantise_rows(hidden.x, &head, &hidden);
     for (int64_t i = 0; i < n * v; i++)
         for (int64_t k = 0; k < d; k++)
-            expected[i] += hidden.x[i / v * d + k] * head.x[i % v * d + k];
-    CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m,
-                                    together ? dense : head.m));
+            expected[i] += hidden.x[i / v * d + k] * head.dense[i % v * d + k];
     CHECK_TENSOR(&logits, expected, TOL_REDUCTION, "logits of %lld rows [%lld, %lld]", (long long)n,
                  (long long)v, (long long)d);
     QP_FREE(expected);
-    device->ops->release(device, &dense.data);
+    free_linear(device, &head);
     free_tensor(&hidden);
-    free_tensor(&head);
     free_tensor(&logits);
 }
+
+static const qp_linear_mode_t as_floats = {0},
+                              in_int8 = {.int8_activation = true, .int8_gradient = true},
+                              forward_in_int8 = {.int8_activation = true};
 
 /* Few rows and many, whole and broken blocks of the vocabulary. */
 static void test_logits(qp_device_t *device)
 {
     static const int64_t n_row[] = {1, 5, 16, 17, 40, 70};
     const qp_dtype_t dtype = qp_device_dtype(device);
-    check_logits(device, dtype, QP_BF16, 5, 33, 77, false);
     for (size_t i = 0; i < sizeof n_row / sizeof n_row[0]; i++) {
-        check_logits(device, QP_F32, QP_F32, n_row[i], 33, 77, true);
-        check_logits(device, dtype, QP_BF16, n_row[i], 64, 531, true);
-        check_logits(device, dtype, QP_BF16, n_row[i], 45, 35, true);
+        check_logits(device, QP_F32, QP_WEIGHT_F32, as_floats, n_row[i], 33, 77);
+        check_logits(device, dtype, QP_WEIGHT_BF16, as_floats, n_row[i], 64, 531);
+        check_logits(device, dtype, QP_WEIGHT_BF16, as_floats, n_row[i], 45, 35);
+        check_logits(device, dtype, QP_WEIGHT_INT8, as_floats, n_row[i], 64, 531);
+        check_logits(device, dtype, QP_WEIGHT_INT8, in_int8, n_row[i], 128, 531);
+        check_logits(device, dtype, QP_WEIGHT_INT8, in_int8, n_row[i], 45, 35);
     }
 }
 
 /* Alone or among others, to the bit. */
-static void test_logits_stand_alone(qp_device_t *device)
+static void check_logits_alone(qp_device_t *device, qp_weight_kind_t kind, qp_linear_mode_t mode)
 {
-    enum { N = 11, D = 96, V = 300 };
+    enum { N = 11, D = 128, V = 300 };
     tensor_t hidden = make_normal(device, qp_device_dtype(device), N, D, 1);
     tensor_t all = make_tensor(device, QP_F32, N, V), one = make_tensor(device, QP_F32, 1, V);
-    uint16_t *numbers = QP_NEW("test", uint16_t, V * D);
-    for (int64_t i = 0; i < V * D; i++)
-        numbers[i] = qp_f32_to_bf16(0.37f * (float)(i * 31 % 17) - 3.0f);
-    qp_dptr_t head = upload_bytes(device, numbers, V * D * sizeof *numbers);
+    linear_t head = make_head(device, kind, V, D, mode);
     qp_queue_t *q = qp_device_queue(device);
-    const qp_mat_t rows = qp_mat(head, QP_BF16, V, D);
-    CHECK_OK(device->ops->lm_logits(q, all.m, hidden.m, rows));
-    CHECK_OK(device->ops->lm_logits(q, one.m, qp_mat_rows(hidden.m, 7, 1), rows));
+    CHECK_OK(device->ops->lm_logits(q, all.m, hidden.m, &head.w));
+    CHECK_OK(device->ops->lm_logits(q, one.m, qp_mat_rows(hidden.m, 7, 1), &head.w));
     CHECK(same_rows(&all, 7, &one, 1));
-    QP_FREE(numbers);
-    device->ops->release(device, &head);
+    free_linear(device, &head);
     free_tensor(&hidden);
     free_tensor(&all);
     free_tensor(&one);
+}
+
+static void test_logits_stand_alone(qp_device_t *device)
+{
+    check_logits_alone(device, QP_WEIGHT_BF16, as_floats);
+    check_logits_alone(device, QP_WEIGHT_INT8, as_floats);
+    check_logits_alone(device, QP_WEIGHT_INT8, in_int8);
+}
+
+/* Sizes that are packed and sizes that are not, around the chunks of rows and tokens. */
+static void test_int8(qp_device_t *device)
+{
+    static const struct {
+        int64_t n, d, v;
+    } size[] = {{3, 20, 70}, {19, 64, 1029}, {1030, 64, 130}, {7, 128, 2112}};
+    static const qp_linear_mode_t *const mode[] = {&as_floats, &forward_in_int8, &in_int8};
+    for (size_t i = 0; i < sizeof size / sizeof size[0]; i++)
+        for (size_t m = 0; m < sizeof mode / sizeof mode[0]; m++)
+            check_head(device, qp_device_dtype(device), QP_WEIGHT_INT8, *mode[m], size[i].n,
+                       size[i].d, size[i].v);
 }
 
 int main(void)
@@ -232,19 +294,23 @@ int main(void)
     test_twin_gradient();
     qp_device_t *device = open_device(2);
     for (int i = 0; i < N_SIZE; i++) {
-        check_head(device, QP_F32, QP_F32, sizes[i].n, sizes[i].d, sizes[i].v);
+        check_head(device, QP_F32, QP_WEIGHT_F32, as_floats, sizes[i].n, sizes[i].d, sizes[i].v);
         if (has_bf16())
-            check_head(device, QP_BF16, QP_BF16, sizes[i].n, sizes[i].d, sizes[i].v);
+            check_head(device, QP_BF16, QP_WEIGHT_BF16, as_floats, sizes[i].n, sizes[i].d,
+                       sizes[i].v);
     }
-    check_head(device, QP_F32, QP_BF16, 9, 40, 700);
-    check_kl(device, QP_F32, 1, 8, 3);
-    check_kl(device, QP_F32, 19, 64, 517);
+    check_head(device, QP_F32, QP_WEIGHT_BF16, as_floats, 9, 40, 700);
+    check_kl(device, QP_F32, QP_WEIGHT_F32, 1, 8, 3);
+    check_kl(device, QP_F32, QP_WEIGHT_F32, 19, 64, 517);
+    check_kl(device, QP_F32, QP_WEIGHT_INT8, 19, 64, 517);
     if (has_bf16())
-        check_kl(device, QP_BF16, 19, 64, 517);
+        check_kl(device, QP_BF16, QP_WEIGHT_BF16, 19, 64, 517);
+    test_int8(device);
     test_logits(device);
     test_logits_stand_alone(device);
     qp_device_close(&device);
     device = open_compute(QP_COMPUTE_AUTO, 2);
+    test_int8(device);
     test_logits(device);
     test_logits_stand_alone(device);
     qp_device_close(&device);

@@ -114,7 +114,7 @@ static void test_merged_base_keeps_the_score_head(qp_source_t *base)
     peft.score = score;
     peft.n_score = 1;
     qp_source_merged(base, &peft, &merged);
-    CHECK_OK(qp_source_write_base(merged, path, QP_WEIGHT_INT8));
+    CHECK_OK(qp_source_write_base(merged, path, qp_base_kinds(QP_WEIGHT_INT8)));
     if (CHECK_OK(qp_source_open(path, &again))) {
         const float *found = qp_source_score(again, &n_score);
         CHECK(found != NULL && n_score == 1 && memcmp(found, score, sizeof score) == 0);

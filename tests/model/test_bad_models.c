@@ -23,7 +23,7 @@ static qp_error_t import(const char *from)
     char *to = in_folder("out.h5"), *part = in_folder("out.h5.part");
     qp_error_t error = qp_source_open(from, &source);
     if (error == NULL)
-        error = qp_source_write_base(source, to, QP_WEIGHT_INT8);
+        error = qp_source_write_base(source, to, qp_base_kinds(QP_WEIGHT_INT8));
     qp_source_close(&source);
     CHECK(access(part, F_OK) != 0);
     CHECK((access(to, F_OK) == 0) == (error == NULL));

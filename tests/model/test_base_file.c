@@ -393,7 +393,7 @@ static void import(const char *from, const char *to, qp_weight_kind_t precision)
 {
     qp_source_t *source = NULL;
     if (CHECK_OK(qp_source_open(from, &source)))
-        CHECK_OK(qp_source_write_base(source, to, precision));
+        CHECK_OK(qp_source_write_base(source, to, qp_base_kinds(precision)));
     qp_source_close(&source);
 }
 
@@ -446,6 +446,43 @@ static void test_precisions(const char *hf)
     CHECK_MSG(rotated > 0.004 && rotated < 0.008, "%g", rotated);
 }
 
+/* A head in int8 is read back near what it was; a tied one is stored beside the embedding, which
+ * the model keeps. */
+static void test_int8_head(bool tied)
+{
+    static float was[300 * 64], is[300 * 64];
+    char *path = in_folder("head.h5");
+    qp_source_t *exact = NULL, *stored = NULL;
+    qp_h5_t *file = NULL;
+    qp_h5_shape_t shape = {0};
+    int64_t n_spec;
+    const qp_base_kinds_t kinds = {QP_WEIGHT_BF16, QP_WEIGHT_INT8};
+    CHECK_OK(qp_source_synthetic(tied ? "tiny,tied=1,n_vocab=300" : "tiny,n_vocab=300", 5, &exact));
+    CHECK_OK(qp_source_write_base(exact, path, kinds));
+    if (CHECK_OK(qp_h5_open(path, NULL, &file))) {
+        CHECK_OK(qp_h5_dataset_shape(file, "/tensors/lm_head.weight", &shape));
+        CHECK(shape.dtype == QP_I8 && shape.dim[0] == 300 && shape.dim[1] == 64);
+        CHECK_OK(qp_h5_checksum_verify(file, "/tensors/lm_head.weight_scale"));
+        CHECK_OK(qp_h5_close(&file));
+    }
+    if (CHECK_OK(qp_source_open(path, &stored))) {
+        double change = 0.0, size = 0.0;
+        qp_source_tensors(exact, &n_spec);
+        const int64_t head = tied ? 0 : n_spec - 1;
+        CHECK_OK(qp_source_rows(exact, head, 0, 300, was));
+        CHECK_OK(qp_source_rows(stored, head, 0, 300, is));
+        for (int i = 0; i < 300 * 64; i++) {
+            change += fabs((double)is[i] - (double)was[i]);
+            size += fabs((double)was[i]);
+        }
+        CHECK_MSG(tied ? change / size < 2e-3 : change / size > 2e-3 && change / size < 1e-2,
+                  "%s: changed by %g", tied ? "tied" : "apart", change / size);
+    }
+    qp_source_close(&exact);
+    qp_source_close(&stored);
+    qp_free(path);
+}
+
 static void test_info_and_tokenizer(const char *hf)
 {
     char *path = in_folder("int8.h5");
@@ -454,7 +491,7 @@ static void test_info_and_tokenizer(const char *hf)
     qp_tokenizer_files_t files = {0};
     import(hf, path, QP_WEIGHT_INT8);
     if (CHECK_OK(qp_h5_open(path, NULL, &file)) && CHECK_OK(qp_base_info_read(file, &one))) {
-        CHECK(one.precision == QP_WEIGHT_INT8 && one.config.d_model == 32 && one.base_id != 0);
+        CHECK(one.kinds.linear == QP_WEIGHT_INT8 && one.config.d_model == 32 && one.base_id != 0);
         CHECK(strcmp(one.source, hf) == 0);
         CHECK_OK(qp_base_tokenizer_read(file, &files));
         CHECK(strcmp(files.kind, "tokenizer.json") == 0 && files.model_bytes > 1000);
@@ -524,6 +561,8 @@ int main(void)
     test_hf_and_gguf_give_the_same_base(hf);
     test_precisions(hf);
     test_info_and_tokenizer(hf);
+    test_int8_head(false);
+    test_int8_head(true);
     test_synthetic();
     qp_free(hf);
     return qp_test_end();

@@ -53,7 +53,7 @@ int main(void)
     qp_comm_t *comm; /* keeps MPI alive over the set-up */
     CHECK_OK(qp_comm_create(&comm));
     tiny_open("tied", &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, ROOM, QP_RECOMPUTE_LAYER, &ws));
     const qp_base_shape_t shape = qp_base_shape(s.base);
     CHECK(qp_workspace_bytes(&shape, &tiny.lora, ROOM, QP_RECOMPUTE_LAYER) >=

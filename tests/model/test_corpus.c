@@ -213,7 +213,7 @@ static json_t *measure(qp_source_t *source)
 {
     const json_t *lengths = json_object_get(corpus.root, "lengths");
     json_t *found = json_array();
-    CHECK_OK(qp_source_write_base(source, corpus.base, QP_WEIGHT_F32));
+    CHECK_OK(qp_source_write_base(source, corpus.base, qp_base_kinds(QP_WEIGHT_F32)));
     qp_base_t *base = load();
     for (int i = 0; i < (int)json_array_size(lengths); i++) {
         const int64_t n = json_integer_value(json_array_get(lengths, (size_t)i));

@@ -94,7 +94,7 @@ static void check_against_forward(const tiny_setup_t *s, qp_workspace_t *ws, con
     CHECK_OK(s->device->ops->alloc(s->device, "test", (size_t)(n * n_vocab) * 4, &logits));
     CHECK_OK(s->device->ops->lm_logits(qp_device_queue(s->device),
                                        qp_mat(logits, QP_F32, n, n_vocab), qp_model_hidden(ws),
-                                       s->base->lm_head));
+                                       &s->base->lm_head));
     float *row = tiny_download(s->device, logits, n * n_vocab);
     for (int64_t i = 0; i < r->n_token; i++) {
         int64_t t = r->n_prompt + i - 1, best = 0;
@@ -447,7 +447,7 @@ static void test_training_agrees(const tiny_setup_t *s, const qp_lora_config_t *
 }
 
 static const struct {
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     qp_compute_t compute;
     qp_product_t product;
     /* Between engine and training, in log-probabilities of about 4: two to three times what was
@@ -455,23 +455,34 @@ static const struct {
     double rms, most;
     const char *name;
 } MODES[] = {
-    {QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 3e-6, 1e-5, "fp32"},
-    {QP_WEIGHT_BF16, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.02, 0.15, "bf16"},
-    {QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.06, 0.5, "int8"},
-    {QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_BF16, 0.03, 0.25, "int8, weight-only"},
+    {{QP_WEIGHT_F32, QP_WEIGHT_F32}, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 3e-6, 1e-5, "fp32"},
+    {{QP_WEIGHT_BF16, QP_WEIGHT_BF16}, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.02, 0.15, "bf16"},
+    {{QP_WEIGHT_INT8, QP_WEIGHT_BF16}, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, 0.06, 0.5, "int8"},
+    {{QP_WEIGHT_INT8, QP_WEIGHT_BF16},
+     QP_COMPUTE_AUTO,
+     QP_PRODUCT_BF16,
+     0.03,
+     0.25,
+     "int8, weight-only"},
+    {{QP_WEIGHT_INT8, QP_WEIGHT_INT8},
+     QP_COMPUTE_AUTO,
+     QP_PRODUCT_INT8,
+     0.06,
+     0.5,
+     "int8 and head"},
 };
 
 static void test_modes(const tiny_t *tiny)
 {
     for (size_t i = 0; i < sizeof MODES / sizeof MODES[0]; i++) {
         tiny_setup_t s;
-        tiny_setup(tiny, MODES[i].precision, MODES[i].compute, MODES[i].product, &s);
+        tiny_setup(tiny, MODES[i].kinds, MODES[i].compute, MODES[i].product, &s);
         test_company_is_of_no_account(&s, &tiny->lora, QP_KV_CACHE_AUTO, MODES[i].name);
         if (i == 0)
             test_company_is_of_no_account(&s, &tiny->lora, QP_KV_CACHE_INT8, "int8 cache");
         const bool rounds =
             qp_device_dtype(s.device) == QP_BF16 ||
-            (MODES[i].precision == QP_WEIGHT_INT8 && MODES[i].product == QP_PRODUCT_INT8);
+            (MODES[i].kinds.linear == QP_WEIGHT_INT8 && MODES[i].product == QP_PRODUCT_INT8);
         const size_t limit = rounds ? i : 0;
         test_training_agrees(&s, &tiny->lora, MODES[limit].rms, MODES[limit].most, MODES[i].name);
         tiny_teardown(&s);
@@ -485,7 +496,7 @@ int main(void)
     qp_comm_t *comm; /* keeps MPI alive over the set-ups */
     CHECK_OK(qp_comm_create(&comm));
     tiny_open("tied", &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     test_greedy_is_the_argmax_of_forward(&s, &tiny.lora);
     test_answers_do_not_depend_on_company(&s, &tiny.lora);
     test_eos_ends_an_answer(&s, &tiny.lora);

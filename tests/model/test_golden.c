@@ -26,7 +26,7 @@ static void check_logits(const tiny_t *tiny, const tiny_setup_t *s, qp_workspace
     CHECK_OK(ops->alloc(s->device, "test", (size_t)n * sizeof(float), &logits));
     CHECK_OK(ops->lm_logits(qp_device_queue(s->device),
                             qp_mat(logits, QP_F32, TINY_N_TOKEN, n_vocab), qp_model_hidden(ws),
-                            s->base->lm_head));
+                            &s->base->lm_head));
     float *found = tiny_download(s->device, logits, n);
     const float *expected = tiny_golden(tiny, "logits");
     double worst = 0.0, largest = 0.0;
@@ -113,7 +113,7 @@ static void test_agrees_with_transformers(const char *name)
     tiny_setup_t s;
     qp_workspace_t *ws;
     tiny_open(name, &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     check_logits(&tiny, &s, ws);
     check_gradients(&tiny, &s, ws);

@@ -57,7 +57,8 @@ static void test_gradients(const tiny_t *tiny, float head_dropout)
     tiny_setup_t s;
     fixture_t f;
     qp_workspace_t *ws;
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
+    tiny_setup_with_head(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         QP_HEAD_VALUE, &s);
     s.adapter->head_dropout = head_dropout;
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     fill(tiny, &f);
@@ -93,7 +94,8 @@ static void test_head_alone(const tiny_t *tiny)
     tiny_setup_t s;
     fixture_t f;
     qp_workspace_t *ws;
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
+    tiny_setup_with_head(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         QP_HEAD_VALUE, &s);
     memset(s.adapter->target, 0, sizeof s.adapter->target);
     s.adapter->n_view = 0;
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_NONE, &ws));
@@ -125,7 +127,8 @@ static void test_dropout_keeps_the_mean(const tiny_t *tiny)
     qp_workspace_t *ws;
     float whole[TINY_N_TOKEN];
     int n_kept = 0, n_valued = 0;
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
+    tiny_setup_with_head(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         QP_HEAD_VALUE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     const int64_t head = s.adapter->layer_first[s.adapter->n_layer];
@@ -155,7 +158,8 @@ static void test_dropout_is_for_training(const tiny_t *tiny)
     fixture_t f;
     qp_workspace_t *ws;
     float first[TINY_N_TOKEN];
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_VALUE, &s);
+    tiny_setup_with_head(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         QP_HEAD_VALUE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     fill(tiny, &f);
@@ -182,7 +186,8 @@ static void test_alone_and_among_others(const tiny_t *tiny)
     qp_workspace_t *ws;
     float logprob[N] = {0}, value[N] = {0};
     const int32_t cu_seqlens[] = {0, N};
-    tiny_setup_with_head(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, QP_HEAD_SCORE, &s);
+    tiny_setup_with_head(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         QP_HEAD_SCORE, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t role = {s.base, s.adapter};
     fill(tiny, &f);
@@ -214,7 +219,7 @@ static void test_kl(const tiny_t *tiny)
     fixture_t f;
     qp_workspace_t *ws;
     float kl[TINY_N_TOKEN];
-    tiny_setup(tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     const qp_role_t policy = {s.base, s.adapter}, reference = {s.base, NULL};
     fill(tiny, &f);

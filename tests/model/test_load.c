@@ -33,7 +33,7 @@ static void test_products_of_the_deck(qp_comm_t *comm, qp_device_t *device, cons
                                          .outlier_threshold = 4.5};
         qp_base_t *base = NULL;
         if (qp_comm_rank(comm) == 0)
-            tiny_write_base(tiny, precision[llm], path);
+            tiny_write_base(tiny, (qp_base_kinds_t){precision[llm], QP_WEIGHT_INT8}, path);
         qp_comm_barrier(comm);
         if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)))
             for (int64_t w = 0; w < base->config.n_layer * QP_N_GROUP; w++) {
@@ -42,6 +42,8 @@ static void test_products_of_the_deck(qp_comm_t *comm, qp_device_t *device, cons
                 CHECK(mode.int8_activation == activation && mode.outlier_threshold == 4.5f);
                 CHECK(mode.int8_gradient == (gradient && !llm));
             }
+        const qp_linear_mode_t head = base != NULL ? base->lm_head.mode : (qp_linear_mode_t){0};
+        CHECK(head.int8_activation == activation && head.int8_gradient == gradient);
         qp_base_destroy(comm, &base);
         qp_comm_barrier(comm);
     }
@@ -77,9 +79,11 @@ static void test_once_per_node(qp_comm_t *comm, qp_device_t *device, const tiny_
     for (int precision = QP_WEIGHT_F32; precision <= QP_WEIGHT_LLM_INT8; precision++) {
         int64_t n_byte = 0, n_read = 0;
         qp_base_t *base = NULL;
+        qp_base_kinds_t kinds = qp_base_kinds((qp_weight_kind_t)precision);
+        kinds.lm_head = precision == QP_WEIGHT_INT8 ? QP_WEIGHT_INT8 : kinds.lm_head;
         const qp_base_config_t config = {.file = path};
         if (qp_comm_rank(comm) == 0)
-            tiny_write_base(tiny, (qp_weight_kind_t)precision, path);
+            tiny_write_base(tiny, kinds, path);
         qp_comm_barrier(comm);
         hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
         hid_t tensors = H5Gopen2(file, "/tensors", H5P_DEFAULT);
@@ -188,7 +192,7 @@ static void test_pieces(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny
         qp_h5_t *file = NULL;
         const qp_base_config_t config = {.file = path};
         if (qp_comm_rank(comm) == 0)
-            tiny_write_base(&wide, precision[p], path);
+            tiny_write_base(&wide, (qp_base_kinds_t){precision[p], QP_WEIGHT_INT8}, path);
         qp_comm_barrier(comm);
         if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)) &&
             CHECK_OK(qp_h5_open(path, NULL, &file))) {
@@ -256,6 +260,8 @@ static const struct {
      "found int8 [8, 8], expected int8"},
     {"/tensors/model.layers.1.self_attn.v_proj.weight", delete_it, "v_proj.weight"},
     {"/tensors/model.norm.weight", make_nan, "model.norm.weight"},
+    {"/tensors/lm_head.weight", flip, "checksum"},
+    {"/tensors/lm_head.weight_scale", make_nan, "lm_head.weight_scale"},
 };
 
 static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny,
@@ -263,7 +269,7 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
 {
     for (size_t i = 0; i < sizeof DAMAGE / sizeof *DAMAGE; i++) {
         if (qp_comm_rank(comm) == 0) {
-            tiny_write_base(tiny, QP_WEIGHT_INT8, path);
+            tiny_write_base(tiny, (qp_base_kinds_t){QP_WEIGHT_INT8, QP_WEIGHT_INT8}, path);
             hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
             DAMAGE[i].hurt(file, DAMAGE[i].tensor);
             CHECK(H5Fclose(file) >= 0);
@@ -313,7 +319,7 @@ static void test_no_room(const tiny_setup_t *s, const tiny_t *tiny, const char *
     const qp_base_shape_t shape = qp_base_shape(s->base);
     const size_t room[] = {1000, qp_base_bytes(&shape, 128) + 1000};
     if (qp_comm_rank(s->comm) == 0)
-        tiny_write_base(tiny, QP_WEIGHT_INT8, path);
+        tiny_write_base(tiny, qp_base_kinds(QP_WEIGHT_INT8), path);
     qp_comm_barrier(s->comm);
     for (int i = 0; i < 2; i++) {
         char text[32];
@@ -461,7 +467,7 @@ int main(void)
     tiny_setup_t s;
     char folder[256] = "", path[300];
     tiny_open("bias", &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_INT8, QP_COMPUTE_AUTO, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_INT8), QP_COMPUTE_AUTO, QP_PRODUCT_INT8, &s);
     if (qp_comm_rank(s.comm) == 0)
         snprintf(folder, sizeof folder, "%s", qp_test_folder());
     qp_comm_bcast(s.comm, folder, sizeof folder, QP_U8, 0);

@@ -228,21 +228,45 @@ static void test_dropout_keeps_the_mean(const tiny_setup_t *s, qp_workspace_t *w
     qp_free(param);
 }
 
+#define BF16                           \
+    {                                  \
+        QP_WEIGHT_BF16, QP_WEIGHT_BF16 \
+    }
+#define INT8                           \
+    {                                  \
+        QP_WEIGHT_INT8, QP_WEIGHT_BF16 \
+    }
+#define INT8_HEAD                      \
+    {                                  \
+        QP_WEIGHT_INT8, QP_WEIGHT_INT8 \
+    }
+#define HEAD_ALONE                    \
+    {                                 \
+        QP_WEIGHT_F32, QP_WEIGHT_INT8 \
+    }
+#define LLM_INT8                           \
+    {                                      \
+        QP_WEIGHT_LLM_INT8, QP_WEIGHT_BF16 \
+    }
+
 /* What the tiny model may lose; it is random, so its rounding noise does not average out as a
  * trained model's does (tests/real has the bars). */
 static const struct {
     const char *name;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     qp_compute_t compute;
     qp_product_t product;
     double loss, cosine; /* relative difference, at least */
 } MODES[] = {
-    {"bf16", QP_WEIGHT_BF16, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.01, 0.99},
-    {"int8", QP_WEIGHT_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"int8 in fp32", QP_WEIGHT_INT8, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"int8 weights only", QP_WEIGHT_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
-    {"llm_int8", QP_WEIGHT_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
-    {"llm_int8 weights only", QP_WEIGHT_LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
+    {"bf16", BF16, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.01, 0.99},
+    {"int8", INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 in fp32", INT8, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 weights only", INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
+    {"int8 and head", INT8_HEAD, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 and head in fp32", INT8_HEAD, QP_COMPUTE_FP32, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"int8 head weights only", HEAD_ALONE, QP_COMPUTE_FP32, QP_PRODUCT_BF16, 0.01, 0.99},
+    {"llm_int8", LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_INT8, 0.03, 0.98},
+    {"llm_int8 weights only", LLM_INT8, QP_COMPUTE_BF16, QP_PRODUCT_BF16, 0.02, 0.98},
 };
 
 static void test_cheaper_precisions_stay_near(const tiny_t *tiny, const float *grad, double loss)
@@ -254,7 +278,7 @@ static void test_cheaper_precisions_stay_near(const tiny_t *tiny, const float *g
         double found;
         if (MODES[i].compute == QP_COMPUTE_BF16 && qp_device_auto_compute() == QP_COMPUTE_FP32)
             continue; /* there it is refused, or emulated */
-        tiny_setup(tiny, MODES[i].precision, MODES[i].compute, MODES[i].product, &s);
+        tiny_setup(tiny, MODES[i].kinds, MODES[i].compute, MODES[i].product, &s);
         CHECK_OK(qp_workspace_create(s.base, &tiny->lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
         tiny_batch(tiny->config.n_vocab, 0, &batch);
         qp_model_batch_t view = tiny_view(&batch);
@@ -280,7 +304,7 @@ static void test_model(const char *name)
     qp_workspace_t *ws;
     double loss;
     tiny_open(name, &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     CHECK_OK(qp_workspace_create(s.base, &tiny.lora, TINY_N_TOKEN, QP_RECOMPUTE_LAYER, &ws));
     test_gradient_is_the_slope_of_the_loss(&s, ws);
     s.adapter->dropout = 0.3f;

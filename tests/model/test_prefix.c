@@ -173,7 +173,7 @@ int main(void)
     tiny_t tiny;
     tiny_setup_t s;
     tiny_open("tied", &tiny);
-    tiny_setup(&tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
+    tiny_setup(&tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8, &s);
     for (int i = 0; i < N_CASE; i++) {
         test_answers_as_alone(&s, &tiny.lora, &cases[i], QP_KV_CACHE_AUTO);
         test_answers_as_alone(&s, &tiny.lora, &cases[i], QP_KV_CACHE_INT8);

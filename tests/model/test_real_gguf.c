@@ -51,7 +51,7 @@ int main(void)
     size_t n;
     uint64_t found = 0;
     if (CHECK_OK(qp_source_open(from, &source)) &&
-        CHECK_OK(qp_source_write_base(source, to, QP_WEIGHT_F32)) &&
+        CHECK_OK(qp_source_write_base(source, to, qp_base_kinds(QP_WEIGHT_F32))) &&
         CHECK_OK(hash_tensors(to, &found)) &&
         CHECK_OK(qp_file_read(qp_test_source("tests/golden/real_gguf.txt"), (void **)&golden, &n)))
         CHECK_MSG(found == strtoull(golden, NULL, 16), "found %016lx, expected %s",

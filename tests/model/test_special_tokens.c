@@ -104,7 +104,7 @@ static qp_error_t import(void)
     qp_source_t *source = NULL;
     qp_error_t error = qp_source_open(folder, &source);
     if (error == NULL)
-        error = qp_source_write_base(source, base_path, QP_WEIGHT_F32);
+        error = qp_source_write_base(source, base_path, qp_base_kinds(QP_WEIGHT_F32));
     qp_source_close(&source);
     return error;
 }

@@ -71,21 +71,23 @@ static inline void tiny_close(tiny_t *tiny)
 }
 
 /** Writes the base file of a tiny model. Rank-local: call it on rank 0. */
-static inline void tiny_write_base(const tiny_t *tiny, qp_weight_kind_t precision, const char *path)
+static inline void tiny_write_base(const tiny_t *tiny, qp_base_kinds_t kinds, const char *path)
 {
     qp_tensor_spec_t *spec;
     int64_t n_spec;
     qp_base_writer_t *writer;
-    qp_llama_tensors(&tiny->config, &spec, &n_spec);
-    CHECK_OK(qp_base_writer_create(path, &tiny->config, precision, "tests/model", &writer));
+    qp_base_tensors(&tiny->config, kinds, &spec, &n_spec);
+    CHECK_OK(qp_base_writer_create(path, &tiny->config, kinds, "tests/model", &writer));
     for (int64_t s = 0; s < n_spec; s++) {
         int64_t n = spec[s].n_row * spec[s].n_col;
         bool norm = spec[s].tensor_class == QP_TENSOR_NORM;
-        bool embedding = strstr(spec[s].name, "embed_tokens") != NULL;
+        bool tied = tiny->config.tie_word_embeddings && spec[s].tensor_class == QP_TENSOR_LM_HEAD;
+        const char *name = spec[tied ? 0 : s].name;
+        bool embedding = strstr(name, "embed_tokens") != NULL;
         float scale = norm ? 0.25f : embedding ? 2.0f : 0.5f;
         float *rows = QP_NEW("test", float, n);
         for (int64_t i = 0; i < n; i++)
-            rows[i] = tiny_uniform(spec[s].name, i, scale) + (norm ? 1.0f : 0.0f);
+            rows[i] = tiny_uniform(name, i, scale) + (norm ? 1.0f : 0.0f);
         CHECK_OK(qp_base_writer_rows(writer, s, 0, spec[s].n_row, rows));
         qp_free(rows);
     }
@@ -139,7 +141,7 @@ static inline void tiny_fill_adapter(qp_adapter_t *adapter)
  * Collective: rank 0 writes the base, all load it; the adapter has the golden's matrices and a head
  * of this kind (qp_head_kind_t).
  */
-static inline void tiny_setup_with_head(const tiny_t *tiny, qp_weight_kind_t precision,
+static inline void tiny_setup_with_head(const tiny_t *tiny, qp_base_kinds_t kinds,
                                         qp_compute_t compute, qp_product_t product, int head,
                                         tiny_setup_t *s)
 {
@@ -150,7 +152,7 @@ static inline void tiny_setup_with_head(const tiny_t *tiny, qp_weight_kind_t pre
     CHECK_OK(qp_comm_create(&s->comm));
     if (qp_comm_rank(s->comm) == 0) {
         snprintf(path, sizeof path, "%s/tiny.h5", qp_test_folder());
-        tiny_write_base(tiny, precision, path);
+        tiny_write_base(tiny, kinds, path);
     }
     qp_comm_bcast(s->comm, path, sizeof path, QP_U8, 0);
     qp_base_config_t base = {.file = path,
@@ -164,10 +166,10 @@ static inline void tiny_setup_with_head(const tiny_t *tiny, qp_weight_kind_t pre
     tiny_fill_adapter(s->adapter);
 }
 
-static inline void tiny_setup(const tiny_t *tiny, qp_weight_kind_t precision, qp_compute_t compute,
+static inline void tiny_setup(const tiny_t *tiny, qp_base_kinds_t kinds, qp_compute_t compute,
                               qp_product_t product, tiny_setup_t *s)
 {
-    tiny_setup_with_head(tiny, precision, compute, product, QP_HEAD_NONE, s);
+    tiny_setup_with_head(tiny, kinds, compute, product, QP_HEAD_NONE, s);
 }
 
 static inline void tiny_teardown(tiny_setup_t *s)

@@ -103,7 +103,7 @@ static qp_error_t write_logits(const driver_t *d, FILE *out)
         bytes = qp_bytes(n * n_vocab, sizeof(float));
         QP_TRY_DONE(ops->lm_logits(q, qp_mat(logits, QP_F32, n, n_vocab),
                                    qp_mat_rows(qp_model_hidden(d->ws), first, n),
-                                   d->base->lm_head));
+                                   &d->base->lm_head));
         QP_TRY_DONE(ops->download(q, rows, logits, bytes));
         if (fwrite(rows, 1, bytes, out) != bytes)
             error = QP_ERROR(QP_IO, "cannot write logits");

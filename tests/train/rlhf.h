@@ -24,8 +24,8 @@ static inline void rlhf_open(const char *name, int head, rlhf_t *r)
     char path[64];
     memset(r, 0, sizeof *r);
     tiny_open("tied", &r->tiny);
-    tiny_setup_with_head(&r->tiny, QP_WEIGHT_F32, QP_COMPUTE_FP32, QP_PRODUCT_INT8, head,
-                         &r->setup);
+    tiny_setup_with_head(&r->tiny, qp_base_kinds(QP_WEIGHT_F32), QP_COMPUTE_FP32, QP_PRODUCT_INT8,
+                         head, &r->setup);
     snprintf(path, sizeof path, "tests/golden/rlhf_%s.safetensors", name);
     CHECK_OK(qp_safetensors_open(qp_test_source(path), &r->golden));
     r->run = (qp_run_t){.comm = r->setup.comm,

@@ -11,6 +11,7 @@ const qp_root_attribute_t qp_root_attributes[] = {
     {"format_version", QP_SHOW_NUMBER},
     /* base */
     {"precision", QP_SHOW_TEXT},
+    {"lm_head", QP_SHOW_TEXT},
     {"source", QP_SHOW_TEXT},
     {"config", QP_SHOW_TEXT},
     /* shard */

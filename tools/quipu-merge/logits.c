@@ -74,7 +74,7 @@ static qp_error_t forward(const qp_role_t *role, const qp_lora_config_t *lora, c
     QP_TRY_DONE(device->ops->alloc(device, "logits", bytes, &out));
     QP_TRY_DONE(device->ops->lm_logits(qp_device_queue(device),
                                        qp_mat(out, QP_F32, n_token, n_vocab), qp_model_hidden(ws),
-                                       role->base->lm_head));
+                                       &role->base->lm_head));
     QP_TRY_DONE(device->ops->download(qp_device_queue(device), logits, out, bytes));
 done:
     device->ops->release(device, &out);

@@ -49,20 +49,35 @@ static bool group_has_bias(const qp_llama_config_t *config, qp_group_t group)
     return config->attention_bias && (group == QP_GROUP_QKV || group == QP_GROUP_O);
 }
 
+/* A gradient in int8 takes the rotated basis. */
+static void put_weight(const qp_base_shape_t *shape, qp_linear_mode_t mode, qp_weight_t *w,
+                       qp_arena_t *arena)
+{
+    w->mode = mode;
+    w->mode.int8_gradient = mode.int8_gradient && w->kind == QP_WEIGHT_INT8;
+    w->storage = qp_arena_take(arena, shape->device->ops->weight_bytes(shape->device, w));
+}
+
 /* What is not in a layer. */
 typedef struct {
-    qp_mat_t embedding, lm_head, rope;
+    qp_mat_t embedding, rope;
+    qp_weight_t lm_head;
     qp_dptr_t norm;
 } ends_t;
 
-static ends_t lay_out_ends(const qp_base_shape_t *shape, int64_t n_position, qp_arena_t *arena)
+static ends_t lay_out_ends(const qp_base_shape_t *shape, qp_linear_mode_t mode, int64_t n_position,
+                           qp_arena_t *arena)
 {
     const qp_llama_config_t *config = shape->config;
-    const qp_dtype_t dtype = shape->precision == QP_WEIGHT_F32 ? QP_F32 : QP_BF16;
+    const qp_dtype_t dtype = qp_weight_dtype(qp_base_kind(shape->kinds, QP_TENSOR_EMBEDDING));
     ends_t ends = {.embedding = qp_arena_mat(arena, dtype, config->n_vocab, config->d_model)};
-    ends.lm_head = config->tie_word_embeddings
-                       ? ends.embedding
-                       : qp_arena_mat(arena, dtype, config->n_vocab, config->d_model);
+    ends.lm_head = (qp_weight_t){.kind = shape->kinds.lm_head,
+                                 .n_out = config->n_vocab,
+                                 .n_in = config->d_model,
+                                 .is_head = true,
+                                 .storage = ends.embedding.data};
+    if (!qp_base_head_is_embedding(shape))
+        put_weight(shape, mode, &ends.lm_head, arena);
     ends.norm = qp_arena_vector(arena, config->d_model);
     ends.rope = qp_arena_mat(arena, QP_F32, n_position, config->head_dim);
     return ends;
@@ -76,12 +91,11 @@ static qp_layer_t lay_out_layer(const qp_base_shape_t *shape, qp_linear_mode_t m
     layer.post_norm = qp_arena_vector(arena, config->d_model);
     for (int g = 0; g < QP_N_GROUP; g++) {
         qp_weight_t *w = &layer.group[g];
-        *w = (qp_weight_t){.kind = shape->precision,
+        *w = (qp_weight_t){.kind = shape->kinds.linear,
                            .n_out = qp_group_n_out(config, (qp_group_t)g),
                            .n_in = qp_group_n_in(config, (qp_group_t)g),
-                           .has_bias = group_has_bias(config, (qp_group_t)g),
-                           .mode = mode};
-        w->storage = qp_arena_take(arena, shape->device->ops->weight_bytes(shape->device, w));
+                           .has_bias = group_has_bias(config, (qp_group_t)g)};
+        put_weight(shape, mode, w, arena);
     }
     return layer;
 }
@@ -94,9 +108,10 @@ bool qp_base_is_shared(const qp_device_t *device)
 size_t qp_base_bytes(const qp_base_shape_t *shape, int64_t n_position)
 {
     qp_arena_t arena = {0};
-    (void)lay_out_ends(shape, n_position, &arena);
+    const qp_linear_mode_t mode = {0};
+    (void)lay_out_ends(shape, mode, n_position, &arena);
     for (int64_t l = 0; l < shape->config->n_layer; l++)
-        (void)lay_out_layer(shape, (qp_linear_mode_t){0}, &arena);
+        (void)lay_out_layer(shape, mode, &arena);
     return arena.used_bytes;
 }
 
@@ -104,7 +119,7 @@ void qp_base_lay_out(qp_base_t *base, qp_linear_mode_t mode, int64_t n_position)
 {
     const qp_base_shape_t shape = qp_base_shape(base);
     qp_arena_t arena = {.start = base->storage};
-    const ends_t ends = lay_out_ends(&shape, n_position, &arena);
+    const ends_t ends = lay_out_ends(&shape, mode, n_position, &arena);
     base->embedding = ends.embedding;
     base->lm_head = ends.lm_head;
     base->norm = ends.norm;

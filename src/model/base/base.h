@@ -49,12 +49,12 @@ typedef struct {
 /** The frozen base on this rank's device; read-only after loading. */
 typedef struct {
     qp_llama_config_t config;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     uint64_t base_id;
     qp_device_t *device;
     qp_layer_t *layer;   /**< [n_layer] */
     qp_mat_t embedding;  /**< [n_vocab, d_model] bf16 or fp32 */
-    qp_mat_t lm_head;    /**< the same when tied */
+    qp_weight_t lm_head; /**< [n_vocab, d_model]; in the same memory when it is tied and no int8 */
     qp_dptr_t norm;      /**< [d_model] fp32 */
     qp_mat_t rope;       /**< [max positions used, head_dim] fp32 */
     qp_shared_t *shared; /**< node-shared arena, or NULL: storage is on the device */
@@ -66,19 +66,25 @@ typedef struct {
 typedef struct {
     const qp_device_t *device;
     const qp_llama_config_t *config;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
 } qp_base_shape_t;
 
 /** As the file's header tells. */
 static inline qp_base_shape_t qp_base_info_shape(const qp_base_info_t *info,
                                                  const qp_device_t *device)
 {
-    return (qp_base_shape_t){device, &info->config, info->precision};
+    return (qp_base_shape_t){device, &info->config, info->kinds};
 }
 
 static inline qp_base_shape_t qp_base_shape(const qp_base_t *base)
 {
-    return (qp_base_shape_t){base->device, &base->config, base->precision};
+    return (qp_base_shape_t){base->device, &base->config, base->kinds};
+}
+
+/** Whether the LM head has no memory of its own. */
+static inline bool qp_base_head_is_embedding(const qp_base_shape_t *shape)
+{
+    return shape->config->tie_word_embeddings && shape->kinds.lm_head != QP_WEIGHT_INT8;
 }
 
 /** Whether the ranks of a node share one block: where device addresses are host addresses. Else it

@@ -1,16 +1,19 @@
 /**
  * \file base_file.h
- * base.h5: weights, scales, config and tokenizer of a model in one file. Format "base", version 1.
+ * base.h5: weights, scales, config and tokenizer of a model in one file. Format "base", version 2;
+ * version 1 where lm_head is not int8, which is all that differs.
  *
- * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; config (JSON text of
+ * Root attributes: precision "int8" | "llm_int8" | "bf16" | "fp32"; lm_head "int8", or absent:
+ * it is as embeddings are; config (JSON text of
  * qp_llama_config_t, names as in HF config.json; eos_token_id is a list where there are several);
  * base_id (XXH3 over all data-set checksums in name order, as hex text); source (what it was
  * imported from). Each data set has its checksum:
  *
  * - /tensors/<HF name>, e.g. model.layers.0.self_attn.q_proj.weight: row-major [n_out, n_in] as in
- *   HF; lm_head.weight is absent when tied. Linears: int8 (int8 kinds; columns rotated in "int8"),
- *   bf16 or fp32. Embeddings and lm_head: bf16, or fp32 in an fp32 base. Norms and biases: fp32.
- * - /tensors/<HF name>_scale: [n_out] fp32, absmax/127 of each row; int8 linears only.
+ *   HF. Linears: int8 (int8 kinds; columns rotated in "int8"), bf16 or fp32. Embeddings: bf16, or
+ *   fp32 in an fp32 base. lm_head.weight: the same, and absent when tied; or int8 with rotated
+ *   columns, tied or not. Norms and biases: fp32.
+ * - /tensors/<HF name>_scale: [n_out] fp32, absmax/127 of each row; of what is int8.
  * - /score/weight: [n_score, d_model] fp32; head of a merged reward model only.
  * - /tokenizer/kind, model, config: as qp_tokenizer_files_t.
  * - /generation_config: the text of generation_config.json, where the model had one.
@@ -33,6 +36,18 @@
 const char *qp_precision_name(qp_weight_kind_t precision);
 qp_error_t qp_precision_parse(const char *name, qp_weight_kind_t *precision);
 
+/** Kinds of the weights of a base. */
+typedef struct {
+    qp_weight_kind_t linear;  /**< its precision */
+    qp_weight_kind_t lm_head; /**< QP_WEIGHT_INT8, or as embeddings are */
+} qp_base_kinds_t;
+/** With a head as embeddings are: bf16, or fp32 in an fp32 base. */
+qp_base_kinds_t qp_base_kinds(qp_weight_kind_t precision);
+/** What an import makes: lm_head is "int8" or what embeddings are; NULL: int8 where linears are
+ * (not as bitsandbytes), else as embeddings. */
+qp_error_t qp_base_kinds_choose(qp_weight_kind_t precision, const char *lm_head,
+                                qp_base_kinds_t *kinds);
+
 /** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that
  * divides it. */
 int64_t qp_hadamard_block(int64_t n_in);
@@ -42,12 +57,12 @@ void qp_hadamard_row(float *row, int64_t n);
  */
 float qp_quantise_row(const float *row, int64_t n, int8_t *q);
 
-enum { QP_BASE_VERSION = 1 };
+enum { QP_BASE_VERSION = 2 };
 
 /** What stands at the root of a base file; fields owned (fini). */
 typedef struct {
     qp_llama_config_t config;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     uint64_t base_id;
     char *source;
 } qp_base_info_t;
@@ -62,17 +77,20 @@ qp_error_t qp_base_header_read(const char *path, qp_base_info_t *info, qp_tokeni
 /** Its generation_config.json (qp_free), or NULL. Rank-local. */
 qp_error_t qp_base_generation_read(const qp_h5_t *file, char **text);
 
-/** Stored type of a class of tensors in a base of this precision. */
-qp_dtype_t qp_base_dtype(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
-/** True if tensors of this class have row scales beside them. */
-bool qp_base_has_scale(qp_weight_kind_t precision, qp_tensor_class_t tensor_class);
+/** The tensors of a base: the table of its model, and at the end a tied head that is int8, which is
+ * made from the embedding. *specs is the caller's (qp_free). */
+void qp_base_tensors(const qp_llama_config_t *config, qp_base_kinds_t kinds,
+                     qp_tensor_spec_t **specs, int64_t *n_spec);
+/** Kind of the weights that a class of tensors holds; norms and biases: fp32. What is stored as
+ * int8 has row scales beside it. */
+qp_weight_kind_t qp_base_kind(qp_base_kinds_t kinds, qp_tensor_class_t tensor_class);
 
 /** Streaming writer of a base (serial): rows of each tensor arrive in fp32, in table order. */
 typedef struct qp_base_writer qp_base_writer_t;
 qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
-                                 qp_weight_kind_t precision, const char *source,
+                                 qp_base_kinds_t kinds, const char *source,
                                  qp_base_writer_t **writer);
-/** Appends rows [first, first + n_row) of tensor \a spec (index into the table); rotates,
+/** Appends rows [first, first + n_row) of tensor \a spec (index into qp_base_tensors()); rotates,
  * quantises, checks NaN. */
 qp_error_t qp_base_writer_rows(qp_base_writer_t *writer, int64_t spec, int64_t first, int64_t n_row,
                                const float *rows);

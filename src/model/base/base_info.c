@@ -28,27 +28,67 @@ qp_error_t qp_precision_parse(const char *name, qp_weight_kind_t *precision)
     return QP_ERROR(QP_INPUT, "precision \"%s\": expected int8, llm_int8, bf16 or fp32", name);
 }
 
-qp_dtype_t qp_base_dtype(qp_weight_kind_t precision, qp_tensor_class_t tensor_class)
+qp_base_kinds_t qp_base_kinds(qp_weight_kind_t precision)
 {
-    if (tensor_class == QP_TENSOR_NORM || tensor_class == QP_TENSOR_BIAS ||
-        precision == QP_WEIGHT_F32)
-        return QP_F32;
-    return qp_base_has_scale(precision, tensor_class) ? QP_I8 : QP_BF16;
+    return (qp_base_kinds_t){precision,
+                             precision == QP_WEIGHT_F32 ? QP_WEIGHT_F32 : QP_WEIGHT_BF16};
 }
 
-bool qp_base_has_scale(qp_weight_kind_t precision, qp_tensor_class_t tensor_class)
+qp_error_t qp_base_kinds_choose(qp_weight_kind_t precision, const char *lm_head,
+                                qp_base_kinds_t *kinds)
 {
-    return tensor_class == QP_TENSOR_LINEAR &&
-           (precision == QP_WEIGHT_INT8 || precision == QP_WEIGHT_LLM_INT8);
+    *kinds = qp_base_kinds(precision);
+    const char *plain = precision_names[kinds->lm_head], *int8 = precision_names[QP_WEIGHT_INT8];
+    if (lm_head == NULL)
+        lm_head = precision == QP_WEIGHT_INT8 ? int8 : plain;
+    if (strcmp(lm_head, int8) == 0)
+        kinds->lm_head = QP_WEIGHT_INT8;
+    else if (strcmp(lm_head, plain) != 0)
+        return QP_ERROR(QP_INPUT, "LM head \"%s\": in a base of %s, expected int8 or %s", lm_head,
+                        precision_names[precision], plain);
+    return NULL;
 }
 
-static qp_error_t parse_precision(const qp_h5_t *file, qp_weight_kind_t *precision)
+void qp_base_tensors(const qp_llama_config_t *config, qp_base_kinds_t kinds,
+                     qp_tensor_spec_t **specs, int64_t *n_spec)
 {
-    char *name = NULL;
-    QP_TRY(qp_h5_attr_get_str(file, "/", "precision", &name));
-    qp_error_t error = qp_precision_parse(name, precision);
+    qp_llama_config_t stored = *config;
+    stored.tie_word_embeddings = config->tie_word_embeddings && kinds.lm_head != QP_WEIGHT_INT8;
+    qp_llama_tensors(&stored, specs, n_spec);
+}
+
+qp_weight_kind_t qp_base_kind(qp_base_kinds_t kinds, qp_tensor_class_t tensor_class)
+{
+    switch (tensor_class) {
+    case QP_TENSOR_LINEAR:
+        return kinds.linear;
+    case QP_TENSOR_LM_HEAD:
+        return kinds.lm_head;
+    case QP_TENSOR_EMBEDDING:
+        return qp_base_kinds(kinds.linear).lm_head;
+    case QP_TENSOR_NORM:
+    case QP_TENSOR_BIAS:
+        break;
+    }
+    return QP_WEIGHT_F32;
+}
+
+static qp_error_t parse_kinds(const qp_h5_t *file, qp_base_kinds_t *kinds)
+{
+    char *name = NULL, *head = NULL;
+    qp_error_t error = NULL;
+    QP_TRY_DONE(qp_h5_attr_get_str(file, "/", "precision", &name));
+    QP_TRY_DONE(qp_error_context(qp_precision_parse(name, &kinds->linear), "%s", qp_h5_path(file)));
+    *kinds = qp_base_kinds(kinds->linear);
+    if (!qp_h5_attr_exists(file, "/", "lm_head"))
+        goto done;
+    QP_TRY_DONE(qp_h5_attr_get_str(file, "/", "lm_head", &head));
+    error =
+        qp_error_context(qp_base_kinds_choose(kinds->linear, head, kinds), "%s", qp_h5_path(file));
+done:
     qp_free(name);
-    return qp_error_context(error, "%s", qp_h5_path(file));
+    qp_free(head);
+    return error;
 }
 
 static qp_error_t parse_config(const qp_h5_t *file, qp_llama_config_t *config)
@@ -76,7 +116,7 @@ qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info)
 {
     *info = (qp_base_info_t){0};
     QP_TRY(qp_h5_format_check(file, "base", QP_BASE_VERSION));
-    QP_TRY(parse_precision(file, &info->precision));
+    QP_TRY(parse_kinds(file, &info->kinds));
     QP_TRY(parse_config(file, &info->config));
     QP_TRY(parse_id(file, &info->base_id));
     return qp_h5_attr_get_str(file, "/", "source", &info->source);

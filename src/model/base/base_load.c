@@ -219,11 +219,10 @@ static qp_error_t make_room(qp_comm_t *comm, qp_base_t *base, int64_t n_position
     return NULL;
 }
 
-static qp_linear_mode_t linear_mode(const qp_base_config_t *config, qp_weight_kind_t precision)
+static qp_linear_mode_t linear_mode(const qp_base_config_t *config)
 {
     return (qp_linear_mode_t){.int8_activation = config->activation == QP_PRODUCT_INT8,
-                              .int8_gradient = config->gradient == QP_PRODUCT_INT8 &&
-                                               precision == QP_WEIGHT_INT8,
+                              .int8_gradient = config->gradient == QP_PRODUCT_INT8,
                               .outlier_threshold = (float)config->outlier_threshold};
 }
 
@@ -237,12 +236,12 @@ qp_error_t qp_base_load(qp_comm_t *comm, qp_device_t *device, const qp_base_conf
     QP_TRY_DONE(qp_comm_agree(comm, open_info(config->file, &file, &info)));
     qp_base_t *base = *out = QP_NEW("base", qp_base_t, 1);
     *base = (qp_base_t){.config = info.config,
-                        .precision = info.precision,
+                        .kinds = info.kinds,
                         .base_id = info.base_id,
                         .device = device,
                         .layer = QP_NEW("base", qp_layer_t, info.config.n_layer)};
     QP_TRY_DONE(make_room(comm, base, n_position));
-    qp_base_lay_out(base, linear_mode(config, info.precision), n_position);
+    qp_base_lay_out(base, linear_mode(config), n_position);
     QP_TRY_DONE(load_items(comm, base, file));
     if (base->shared != NULL)
         qp_shared_fence(comm, base->shared);

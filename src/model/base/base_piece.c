@@ -130,12 +130,13 @@ static void deal(qp_base_items_t *items, int n_ring)
 
 void qp_base_items_init(const qp_base_t *base, int n_ring, qp_base_items_t *items)
 {
+    const qp_base_shape_t shape = qp_base_shape(base);
     *items = (qp_base_items_t){0};
     for (int64_t l = 0; l < base->config.n_layer; l++)
         add_layer(items, base, l);
     add_plain(items, base->embedding, -1, "model.embed_tokens");
-    if (!base->config.tie_word_embeddings)
-        add_plain(items, base->lm_head, -1, "lm_head");
+    if (!qp_base_head_is_embedding(&shape))
+        add_tensor(add_weight(items, &base->lm_head), base->lm_head.n_out, -1, "lm_head");
     add_plain(items, qp_mat(base->norm, QP_F32, base->config.d_model, 1), -1, "model.norm");
     deal(items, n_ring);
 }

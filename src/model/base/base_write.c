@@ -21,7 +21,7 @@ typedef struct {
 struct qp_base_writer {
     char *path, *temporary;
     qp_h5_t *file;
-    qp_weight_kind_t precision;
+    qp_base_kinds_t kinds;
     qp_tensor_spec_t *spec;
     int64_t n_spec;
     int64_t current, next_row; /* the tensor being written, and its next row */
@@ -55,11 +55,21 @@ static qp_error_t note_sum(qp_base_writer_t *w, const char *name, uint64_t xxh3)
 
 /* --- create ----------------------------------------------------------------------------------- */
 
+static qp_weight_kind_t stored_kind(const qp_base_writer_t *w, int64_t spec)
+{
+    return qp_base_kind(w->kinds, (qp_tensor_class_t)w->spec[spec].tensor_class);
+}
+
+static qp_dtype_t stored_dtype(const qp_base_writer_t *w, int64_t spec)
+{
+    return qp_weight_dtype(stored_kind(w, spec));
+}
+
 static void make_scratch(qp_base_writer_t *w)
 {
     int64_t max_row = 0;
     for (int64_t i = 0; i < w->n_spec; i++)
-        if (w->spec[i].tensor_class == QP_TENSOR_LINEAR) {
+        if (stored_dtype(w, i) == QP_I8) {
             max_row = w->spec[i].n_row > max_row ? w->spec[i].n_row : max_row;
             w->max_col = w->spec[i].n_col > w->max_col ? w->spec[i].n_col : w->max_col;
         }
@@ -71,9 +81,12 @@ static qp_error_t write_root(qp_base_writer_t *w, const qp_llama_config_t *confi
                              const char *source)
 {
     char *json = qp_llama_config_to_json(config);
-    qp_error_t error = qp_h5_format_set(w->file, "base", QP_BASE_VERSION);
+    const bool int8_head = w->kinds.lm_head == QP_WEIGHT_INT8;
+    qp_error_t error = qp_h5_format_set(w->file, "base", int8_head ? QP_BASE_VERSION : 1);
     if (error == NULL)
-        error = qp_h5_attr_set_str(w->file, "/", "precision", qp_precision_name(w->precision));
+        error = qp_h5_attr_set_str(w->file, "/", "precision", qp_precision_name(w->kinds.linear));
+    if (error == NULL && int8_head)
+        error = qp_h5_attr_set_str(w->file, "/", "lm_head", qp_precision_name(w->kinds.lm_head));
     if (error == NULL)
         error = qp_h5_attr_set_str(w->file, "/", "config", json);
     if (error == NULL)
@@ -83,16 +96,16 @@ static qp_error_t write_root(qp_base_writer_t *w, const qp_llama_config_t *confi
 }
 
 qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *config,
-                                 qp_weight_kind_t precision, const char *source,
+                                 qp_base_kinds_t kinds, const char *source,
                                  qp_base_writer_t **writer)
 {
     qp_base_writer_t *w = QP_NEW("base writer", qp_base_writer_t, 1);
     *writer = w;
     w->path = qp_strdup(path);
     w->temporary = qp_format("%s.part", path);
-    w->precision = precision;
+    w->kinds = kinds;
     w->hash = qp_hash_create();
-    qp_llama_tensors(config, &w->spec, &w->n_spec);
+    qp_base_tensors(config, kinds, &w->spec, &w->n_spec);
     make_scratch(w);
     qp_error_t error = qp_h5_create(w->temporary, NULL, &w->file);
     if (error == NULL)
@@ -107,7 +120,7 @@ qp_error_t qp_base_writer_create(const char *path, const qp_llama_config_t *conf
 static qp_error_t begin_tensor(qp_base_writer_t *w, const char *name)
 {
     const qp_tensor_spec_t *s = &w->spec[w->current];
-    qp_h5_shape_t shape = {.dtype = qp_base_dtype(w->precision, (qp_tensor_class_t)s->tensor_class),
+    qp_h5_shape_t shape = {.dtype = stored_dtype(w, w->current),
                            .n_dim = s->n_col > 1 ? 2 : 1,
                            .dim = {s->n_row, s->n_col}};
     qp_hash_destroy(&w->hash);
@@ -128,9 +141,8 @@ static qp_error_t write_scales(qp_base_writer_t *w)
 
 static qp_error_t end_tensor(qp_base_writer_t *w, const char *name)
 {
-    qp_tensor_class_t tensor_class = (qp_tensor_class_t)w->spec[w->current].tensor_class;
     QP_TRY(note_sum(w, name, qp_hash_value(w->hash)));
-    if (qp_base_has_scale(w->precision, tensor_class))
+    if (stored_dtype(w, w->current) == QP_I8)
         QP_TRY(write_scales(w));
     w->current++;
     w->next_row = 0;
@@ -140,7 +152,7 @@ static qp_error_t end_tensor(qp_base_writer_t *w, const char *name)
 /* Rows to int8, rotated first if the precision says so; scales go to their place in w->scale. */
 static void quantise_rows(qp_base_writer_t *w, const float *rows, int64_t n_row, int64_t n_col)
 {
-    bool rotate = w->precision == QP_WEIGHT_INT8;
+    const bool rotate = stored_kind(w, w->current) == QP_WEIGHT_INT8;
     float *scale = w->scale + w->next_row;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n_row; i++) {
@@ -174,7 +186,7 @@ qp_error_t qp_base_writer_rows(qp_base_writer_t *w, int64_t spec, int64_t first,
 {
     QP_ASSERT(spec == w->current && spec < w->n_spec && first == w->next_row);
     const qp_tensor_spec_t *s = &w->spec[spec];
-    qp_dtype_t dtype = qp_base_dtype(w->precision, (qp_tensor_class_t)s->tensor_class);
+    const qp_dtype_t dtype = stored_dtype(w, spec);
     size_t bytes = qp_bytes(n_row * s->n_col, qp_dtype_bytes(dtype));
     char name[128];
     dataset_name(s->name, "", name, sizeof name);

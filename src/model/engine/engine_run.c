@@ -127,7 +127,7 @@ static qp_error_t forward(qp_engine_t *engine)
     norm.copy = hidden;
     QP_TRY(ops->input(flow->q, &norm));
     return ops->lm_logits(flow->q, qp_mat_rows(engine->logits, 0, engine->n_draw), hidden,
-                          base->lm_head);
+                          &base->lm_head);
 }
 
 static qp_error_t draw(qp_engine_run_t *run)

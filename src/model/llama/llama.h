@@ -103,6 +103,7 @@ int64_t qp_linear_n_in(const qp_llama_config_t *config, qp_linear_t linear);
 typedef enum {
     QP_TENSOR_LINEAR,
     QP_TENSOR_EMBEDDING,
+    QP_TENSOR_LM_HEAD,
     QP_TENSOR_NORM,
     QP_TENSOR_BIAS
 } qp_tensor_class_t;
@@ -114,8 +115,8 @@ typedef struct {
     int64_t n_row, n_col; /**< n_col 1 for vectors */
 } qp_tensor_spec_t;
 
-/** The tensor table: every tensor the model has, in file order. *specs is the caller's (qp_free).
- */
+/** The tensor table: every tensor the model has, in file order, the embedding first. *specs is the
+ * caller's (qp_free). */
 void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs, int64_t *n_spec);
 
 #endif

@@ -111,7 +111,7 @@ void qp_llama_tensors(const qp_llama_config_t *config, qp_tensor_spec_t **specs,
     }
     add_named(&table, "model.norm.weight", QP_TENSOR_NORM, d_model, 1);
     if (!config->tie_word_embeddings)
-        add_named(&table, "lm_head.weight", QP_TENSOR_EMBEDDING, config->n_vocab, d_model);
+        add_named(&table, "lm_head.weight", QP_TENSOR_LM_HEAD, config->n_vocab, d_model);
     *specs = table.spec;
     *n_spec = table.n;
 }

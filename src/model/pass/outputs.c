@@ -89,7 +89,7 @@ static qp_error_t lm_head(qp_workspace_t *ws, bool backward, bool with_entropy)
     return flow->ops->lm_head(flow->q, result_at(ws, QP_RESULT_LOGPROB),
                               with_entropy ? result_at(ws, QP_RESULT_ENTROPY) : (qp_dptr_t){0},
                               backward ? picked_gradient(ws) : (qp_mat_t){0},
-                              qp_mat_rows(ws->picked, 0, ws->n_picked), ws->base->lm_head,
+                              qp_mat_rows(ws->picked, 0, ws->n_picked), &ws->base->lm_head,
                               ws->target);
 }
 
@@ -205,7 +205,7 @@ qp_error_t qp_model_kl(qp_workspace_t *ws, const qp_model_batch_t *batch, float 
         return NULL;
     const qp_dptr_t at = result_at(ws, QP_RESULT_ENTROPY);
     QP_TRY(ws->flow.ops->lm_kl(ws->flow.q, at, kept_rows(ws),
-                               qp_mat_rows(ws->picked, 0, ws->n_picked), ws->base->lm_head));
+                               qp_mat_rows(ws->picked, 0, ws->n_picked), &ws->base->lm_head));
     QP_TRY(ws->flow.ops->download(ws->flow.q, ws->host_real + QP_RESULT_ENTROPY * ws->n_picked, at,
                                   qp_bytes(ws->n_picked, sizeof(float))));
     spread(ws, batch, QP_RESULT_ENTROPY, 0.0f, kl);

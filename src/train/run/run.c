@@ -175,11 +175,12 @@ static void describe(const qp_run_t *run)
     qp_log_info("quipu %s: %s, ranks: %d, nodes: %d, %s", qp_version(),
                 qp_method_name(s->job.method), qp_comm_size(run->comm), qp_comm_n_node(run->comm),
                 qp_device_describe(run->device));
-    qp_log_info(
-        "base %s: %s, %lld layers, d_model %lld, %lld/%lld heads, %lld tokens in the vocabulary",
-        s->base.file, qp_precision_name(run->given.info.precision), (long long)c->n_layer,
-        (long long)c->d_model, (long long)c->n_head, (long long)c->n_kv_head,
-        (long long)c->n_vocab);
+    qp_log_info("base %s: %s, LM head %s; %lld layers, d_model %lld, %lld/%lld heads, %lld tokens "
+                "in the vocabulary",
+                s->base.file, qp_precision_name(run->given.info.kinds.linear),
+                qp_precision_name(run->given.info.kinds.lm_head), (long long)c->n_layer,
+                (long long)c->d_model, (long long)c->n_head, (long long)c->n_kv_head,
+                (long long)c->n_vocab);
 }
 
 /* Tokens that a model does not have, samples that teach nothing: known before the first step. */

@@ -124,7 +124,7 @@ static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
         .n_vocab = c->n_vocab,
         .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
         .backward = qp_method_trains(run->settings->job.method),
-        .outliers = run->given.info.precision == QP_WEIGHT_LLM_INT8};
+        .outliers = run->given.info.kinds.linear == QP_WEIGHT_LLM_INT8};
     for (int g = 0; g < QP_N_GROUP; g++) {
         int64_t n_in = qp_group_n_in(c, (qp_group_t)g), n_out = qp_group_n_out(c, (qp_group_t)g);
         int64_t n = n_in > n_out ? n_in : n_out;

@@ -10,22 +10,13 @@
  * Slices of the vocabulary are packed once for all rows, a few at a time; a task is a block of rows
  * over these, so that its logits never leave the second-level cache.
  */
-#include "compute/cpu/cpu.h"
+#include "compute/cpu/head/head.h"
+
 #include "compute/cpu/rows/math.h"
 #include "compute/cpu/gemm/pack.h"
 #include "compute/cpu/gemm/tile.h"
 
-#include <math.h>
-
 enum { ROWS = 256, SLICE = 256, SLICES = 8, MAX_ROW = 4096 };
-
-/* Running statistics of one row over the vocabulary. */
-typedef struct {
-    float top;      /* largest logit so far */
-    float sum;      /* of exp(z - top), without the target */
-    float weighted; /* of exp(z - top) (z - top), without the target */
-    float target_logit;
-} row_t;
 
 /* Up to MAX_ROW rows of a call. */
 typedef struct {
@@ -33,9 +24,9 @@ typedef struct {
     qp_dtype_t dtype; /* of the products */
     bool gradient;
     qp_mat_t hidden, head;
-    void *a;    /* hidden [n, D] in dtype, dense */
-    row_t *row; /* [n] */
-    float *out; /* [n, D] */
+    void *a;                /* hidden [n, D] in dtype, dense */
+    qp_cpu_head_row_t *row; /* [n] */
+    float *out;             /* [n, D] */
     const int32_t *target;
     qp_cpu_cut_t rows, slices;
     char *packed;             /* [SLICES] W^T [D, SLICE], then W [SLICE, D] */
@@ -44,52 +35,6 @@ typedef struct {
     size_t logit_bytes, lane_bytes;
     const qp_cpu_gemm_t *logits[QP_N_CUT][QP_N_CUT], *add[QP_N_CUT][QP_N_CUT];
 } head_t;
-
-/* --- rows ------------------------------------------------------------------------------------- */
-
-/*
- * Takes n more logits into a row's statistics and turns them into exp(z - top); target: its column
- * in z or -1. Returns what earlier sums of the row are to be multiplied by.
- */
-QP_CPU_CLONES static float scan_row(row_t *row, float *restrict z, int64_t n, int64_t target)
-{
-    float top = row->top, sum = 0.0f, weighted = 0.0f;
-#pragma omp simd reduction(max : top)
-    for (int64_t i = 0; i < n; i++)
-        top = z[i] > top ? z[i] : top;
-    if (target >= 0) {
-        row->target_logit = z[target];
-        z[target] = -INFINITY;
-    }
-#pragma omp simd reduction(+ : sum, weighted)
-    for (int64_t i = 0; i < n; i++) {
-        const float below = z[i] - top, p = qp_cpu_expf(below);
-        sum += p;
-        weighted += p * (below < -128.0f ? -128.0f : below); /* p is 0 there; 0 times -inf is not */
-        z[i] = p;
-    }
-    const float shrink = row->sum > 0.0f ? qp_cpu_expf(row->top - top) : 0.0f;
-    if (row->sum > 0.0f)
-        weighted += shrink * (row->weighted + (row->top - top) * row->sum);
-    row->sum = row->sum > 0.0f ? sum + shrink * row->sum : sum;
-    row->weighted = weighted;
-    row->top = top;
-    return shrink;
-}
-
-QP_CPU_CLONES static void scale_row(float *restrict x, float factor, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        x[i] *= factor;
-}
-
-/* out becomes scale (sum w - out). */
-QP_CPU_CLONES static void finish_gradient(float *restrict out, const float *restrict w, float sum,
-                                          float scale, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++)
-        out[i] = scale * (sum * w[i] - out[i]);
-}
 
 /* --- preparation ------------------------------------------------------------------------------ */
 
@@ -133,7 +78,7 @@ static bytes_t bytes_of(const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t
     const size_t width = qp_dtype_bytes(dtype);
     return (bytes_t){
         .a = qp_cpu_round64(qp_bytes(n * d, width)),
-        .row = qp_cpu_round64(qp_bytes(n, sizeof(row_t))),
+        .row = qp_cpu_round64(qp_bytes(n, sizeof(qp_cpu_head_row_t))),
         .out = qp_cpu_round64(qp_bytes(n * d, sizeof(float))),
         .slices = SLICES * (qp_cpu_operand_bytes(device, dtype, d, SLICE) +
                             qp_cpu_operand_bytes(device, dtype, SLICE, d)),
@@ -145,7 +90,10 @@ size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_
                               qp_dtype_t dtype)
 {
     const bytes_t bytes = bytes_of(device, dtype, size->n_token, size->d_model);
-    return bytes.a + bytes.row + bytes.out + bytes.slices + (size_t)device->n_thread * bytes.lane;
+    const size_t floats =
+        bytes.a + bytes.row + bytes.out + bytes.slices + (size_t)device->n_thread * bytes.lane;
+    const size_t int8 = qp_cpu_lm_head_int8_scratch(device, size);
+    return floats > int8 ? floats : int8;
 }
 
 static void take_scratch(head_t *h)
@@ -172,7 +120,7 @@ static void start_rows(qp_queue_t *q, const head_t *h, int64_t first, int64_t n)
     const size_t row_bytes = qp_bytes(d, qp_dtype_bytes(h->dtype));
 #pragma omp parallel for num_threads(qp_cpu_threads(q, n *d))
     for (int64_t r = 0; r < n; r++) {
-        h->row[r] = (row_t){.top = -INFINITY};
+        h->row[r] = qp_cpu_head_row();
         qp_cpu_convert((char *)h->a + (size_t)r * row_bytes, h->dtype,
                        qp_cpu_at(&h->hidden, first + r, 0), h->hidden.dtype, d);
         if (h->gradient)
@@ -202,11 +150,10 @@ static void scan_block(const head_t *h, float *z, char *p, int64_t first, int64_
     const int64_t d = h->hidden.n_col;
     for (int64_t r = 0; r < n_row; r++) {
         const int64_t target = h->target[first + r] - first_token;
-        const float shrink = scan_row(&h->row[first + r], z + r * n, n, target < n ? target : -1);
+        float *out = h->gradient ? h->out + (first + r) * d : NULL;
+        qp_cpu_head_scan(&h->row[first + r], z + r * n, n, target < n ? target : -1, out, d);
         if (!h->gradient)
             continue;
-        if (shrink != 1.0f)
-            scale_row(h->out + (first + r) * d, shrink, d);
         qp_cpu_store(p + (size_t)r * row_bytes, h->dtype, z + r * n, n);
     }
 }
@@ -247,59 +194,55 @@ static qp_error_t run_rows(const head_t *h)
     return error;
 }
 
-/* Results of row r, which is row \a to of the call. w: room for a row of the head. */
-static void write_row(const head_t *h, int64_t r, int64_t to, float *logprob, float *entropy,
-                      qp_mat_t dhidden, float *w)
+/* Results of rows [0, n), which are rows [first, first + n) of the call. */
+static void write_rows(const head_t *h, int64_t first, int64_t n, const qp_cpu_head_result_t *to)
 {
-    const row_t *row = &h->row[r];
     const int64_t d = h->hidden.n_col;
-    const bool counts = h->target[r] >= 0;
-    const float below = counts ? row->target_logit - row->top : 0.0f;
-    const float target_p = counts ? qp_cpu_expf(below) : 0.0f, sum = row->sum + target_p;
-    logprob[to] = counts ? below - logf(sum) : 0.0f;
-    if (entropy != NULL) {
-        const float target_part = target_p * (below < -128.0f ? -128.0f : below);
-        entropy[to] = logf(sum) - (row->weighted + target_part) / sum;
+#pragma omp parallel for num_threads(h->device->n_thread)
+    for (int64_t r = 0; r < n; r++) {
+        float *w = (float *)(h->lane + (size_t)omp_get_thread_num() * h->lane_bytes);
+        if (h->gradient && h->target[r] >= 0)
+            qp_cpu_load(w, h->head.dtype, qp_cpu_at(&h->head, h->target[r], 0), d);
+        qp_cpu_head_write(to, first + r, &h->row[r], h->target[r] >= 0,
+                          h->gradient ? h->out + r * d : NULL, w);
     }
-    if (!h->gradient)
-        return;
-    float *out = h->out + r * d;
-    if (counts) {
-        qp_cpu_load(w, h->head.dtype, qp_cpu_at(&h->head, h->target[r], 0), d);
-        finish_gradient(out, w, row->sum, 1.0f / sum, d);
-    } else {
-        memset(out, 0, qp_bytes(d, sizeof *out));
-    }
-    qp_cpu_convert(qp_cpu_at(&dhidden, to, 0), dhidden.dtype, out, QP_F32, d);
 }
 
-/* --- the slots -------------------------------------------------------------------------------- */
+/* --- the slot --------------------------------------------------------------------------------- */
 
-qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
-                          qp_mat_t hidden, qp_mat_t head, qp_dptr_t target)
+static qp_error_t lm_head(qp_queue_t *q, const qp_cpu_head_result_t *to, qp_mat_t hidden,
+                          qp_mat_t head, const int32_t *target)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     const bool exact = hidden.dtype == QP_F32 && head.dtype == QP_F32;
     head_t h = {.device = device,
                 .dtype = exact ? QP_F32 : qp_device_dtype(&device->base),
-                .gradient = !qp_dptr_is_null(dhidden.data),
+                .gradient = !qp_dptr_is_null(to->dhidden.data),
                 .hidden = hidden,
                 .head = head,
                 .slices = qp_cpu_cut(head.n_row, SLICE)};
-    QP_ASSERT(hidden.n_col == head.n_col && hidden.n_col <= ROWS * SLICE);
-    QP_ASSERT(!h.gradient || (dhidden.n_row == hidden.n_row && dhidden.n_col == hidden.n_col));
+    QP_ASSERT(hidden.n_col <= ROWS * SLICE);
     take_scratch(&h);
     for (int64_t first = 0; first < hidden.n_row; first += MAX_ROW) {
         const int64_t n = qp_cpu_min(hidden.n_row - first, MAX_ROW);
         h.rows = qp_cpu_cut(n, ROWS);
-        h.target = qp_cpu_i32(target) + first;
+        h.target = target + first;
         QP_TRY(get_products(&h));
         start_rows(q, &h, first, n);
         QP_TRY(run_rows(&h));
-#pragma omp parallel for num_threads(qp_cpu_threads(q, n *hidden.n_col))
-        for (int64_t r = 0; r < n; r++)
-            write_row(&h, r, first + r, qp_cpu_f32(logprob), qp_cpu_f32(entropy), dhidden,
-                      (float *)(h.lane + (size_t)omp_get_thread_num() * h.lane_bytes));
+        write_rows(&h, first, n, to);
     }
     return NULL;
+}
+
+qp_error_t qp_cpu_lm_head(qp_queue_t *q, qp_dptr_t logprob, qp_dptr_t entropy, qp_mat_t dhidden,
+                          qp_mat_t hidden, const qp_weight_t *head, qp_dptr_t target)
+{
+    const qp_cpu_head_result_t to = {qp_cpu_f32(logprob), qp_cpu_f32(entropy), dhidden};
+    QP_ASSERT(head->is_head && hidden.n_col == head->n_in);
+    QP_ASSERT(qp_dptr_is_null(dhidden.data) ||
+              (dhidden.n_row == hidden.n_row && dhidden.n_col == hidden.n_col));
+    if (head->kind == QP_WEIGHT_INT8)
+        return qp_cpu_lm_head_int8(q, &to, hidden, head, qp_cpu_i32(target));
+    return lm_head(q, &to, hidden, qp_cpu_head_rows(head), qp_cpu_i32(target));
 }

@@ -38,10 +38,10 @@ QP_CPU_CLONES static float kl_row(const float *restrict p, const float *restrict
 }
 
 qp_error_t qp_cpu_lm_kl(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
-                        qp_mat_t head)
+                        const qp_weight_t *head)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
-    const int64_t n_vocab = head.n_row;
+    const int64_t n_vocab = head->n_out;
     float *out = qp_cpu_f32(kl);
     float *logits =
         qp_cpu_scratch(device, QP_SCRATCH_KL, qp_bytes(2 * ROWS * n_vocab, sizeof *out));

@@ -4,7 +4,7 @@
  * tasks stand together. A logit is a dot product whose order of sums is always the same: a row's
  * bits do not depend on the rows beside it. What are more rows than few is done in turns.
  */
-#include "compute/cpu/cpu.h"
+#include "compute/cpu/head/head.h"
 #include "compute/cpu/gemm/dot.h"
 #include "compute/cpu/rows/math.h"
 #include "compute/cpu/gemm/tile.h"
@@ -41,11 +41,17 @@ static void few_logits(qp_cpu_device_t *device, qp_cpu_dot_product_t product, qp
     }
 }
 
-qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_mat_t head)
+qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden,
+                            const qp_weight_t *weight)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
-    QP_ASSERT(logits.dtype == QP_F32 && logits.n_row == hidden.n_row);
-    QP_ASSERT(logits.n_col == head.n_row && hidden.n_col == head.n_col);
+    QP_ASSERT(weight->is_head && logits.dtype == QP_F32 && logits.n_row == hidden.n_row);
+    QP_ASSERT(logits.n_col == weight->n_out && hidden.n_col == weight->n_in);
+    if (weight->kind == QP_WEIGHT_INT8) {
+        const qp_input_t x = qp_input(hidden);
+        return qp_cpu_linear_forward(q, logits, &x, weight, (qp_mat_t){0});
+    }
+    const qp_mat_t head = qp_cpu_head_rows(weight);
     /* In bf16 compute a bf16 head takes rows in bf16, if there are such products; else all is fp32.
      */
     qp_dtype_t dtype = head.dtype == QP_BF16 ? qp_device_dtype(&device->base) : QP_F32;
@@ -54,7 +60,7 @@ qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden, qp_
         dtype = QP_F32;
         product = qp_cpu_dot_product(head.dtype, dtype);
     }
-    if (product == NULL || head.ld != head.n_col)
+    if (product == NULL)
         return qp_cpu_matmul(q, 1.0f, hidden, false, head, true, 0.0f, logits, (qp_mask_t){0});
     for (int64_t first = 0; first < hidden.n_row; first += FEW_ROWS) {
         const int64_t n = qp_cpu_min(FEW_ROWS, hidden.n_row - first);

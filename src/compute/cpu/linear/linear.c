@@ -74,23 +74,34 @@ static void split_outliers(const qp_cpu_linear_t *l, uint8_t *q, float *row, int
 void qp_cpu_linear_prepare(const qp_cpu_linear_t *l, int thread, int64_t r)
 {
     const qp_cpu_weight_t *w = l->w;
+    const int64_t n = qp_input_n_col(l->x), width = (int64_t)qp_dtype_bytes(l->dtype);
     float *row = (float *)(l->rows + (size_t)thread * l->row_bytes);
-    void *to = (char *)l->a + (size_t)(r * l->lda) * qp_dtype_bytes(l->dtype);
+    char *to = (char *)l->a + r * l->lda * width;
     qp_cpu_input_row(l->x, r, row);
     if (!l->backward && w->kind == QP_WEIGHT_INT8)
-        qp_cpu_hadamard(row, l->k, qp_cpu_hadamard_block(l->k));
+        qp_cpu_hadamard(row, n, qp_cpu_hadamard_block(n));
     if (l->backward && qp_cpu_weight_is_int8(w))
-        qp_cpu_scale(row, qp_cpu_f32(w->scale), l->k);
+        qp_cpu_scale(row, qp_cpu_f32(w->scale), n);
+    memset(to + n * width, 0, (size_t)((l->k - n) * width));
     if (l->dtype != QP_U8) {
-        qp_cpu_convert(to, l->dtype, row, QP_F32, l->k);
+        qp_cpu_convert(to, l->dtype, row, QP_F32, n);
         return;
     }
     const float absmax = w->kind == QP_WEIGHT_LLM_INT8
-                             ? qp_cpu_absmax_below(row, l->k, w->mode.outlier_threshold)
-                             : qp_cpu_absmax(row, l->k);
-    l->row_scale[r] = qp_cpu_quantise(to, row, l->k, absmax);
+                             ? qp_cpu_absmax_below(row, n, w->mode.outlier_threshold)
+                             : qp_cpu_absmax(row, n);
+    l->row_scale[r] = qp_cpu_quantise((uint8_t *)to, row, n, absmax);
     if (l->n_outlier > 0)
-        split_outliers(l, to, row, r);
+        split_outliers(l, (uint8_t *)to, row, r);
+}
+
+void qp_cpu_linear_prepare_all(qp_cpu_linear_t *l)
+{
+    QP_ASSERT(l->prepared);
+#pragma omp parallel for num_threads(l->device->n_thread)
+    for (int64_t r = 0; r < l->n_row; r++)
+        qp_cpu_linear_prepare(l, omp_get_thread_num(), r);
+    l->prepared = false;
 }
 
 /* Memory for the prepared rows. */
@@ -98,6 +109,7 @@ static void take_scratch(qp_cpu_linear_t *l)
 {
     l->prepared = true;
     l->lda = l->k;
+    l->zero_point = 128;
     l->a = qp_cpu_scratch(l->device, QP_SCRATCH_ACTIVATION,
                           qp_bytes(qp_cpu_round_rows(l->n_row) * l->k, qp_dtype_bytes(l->dtype)));
     l->row_scale =
@@ -109,9 +121,8 @@ static void take_scratch(qp_cpu_linear_t *l)
 
 /* --- the slots -------------------------------------------------------------------------------- */
 
-/* Type of the product; see qp_linear_mode_t. Weights that are no int8 stay as exact as they are. */
-static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
-                                bool backward)
+qp_dtype_t qp_cpu_linear_dtype(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
+                               bool backward)
 {
     if (w->kind == QP_WEIGHT_F32)
         return QP_F32;
@@ -120,31 +131,38 @@ static qp_dtype_t product_dtype(const qp_cpu_device_t *device, const qp_cpu_weig
     return int8 ? QP_U8 : qp_device_dtype(&device->base);
 }
 
+void qp_cpu_linear_init(qp_cpu_linear_t *l, qp_cpu_device_t *device, const qp_cpu_weight_t *w,
+                        const qp_input_t *x, bool backward)
+{
+    *l = (qp_cpu_linear_t){.device = device,
+                           .w = w,
+                           .backward = backward,
+                           .n_row = x->x.n_row,
+                           .n_col = backward ? w->n_in : w->n_out,
+                           .k = qp_cpu_weight_depth(device, w, backward),
+                           .x = x,
+                           .dtype = qp_cpu_linear_dtype(device, w, backward),
+                           .a = qp_cpu_pointer(x->x.data),
+                           .lda = x->x.ld};
+    QP_ASSERT(qp_input_n_col(x) == (backward ? w->n_out : w->n_in));
+    if (x->kind != QP_INPUT_PLAIN || !qp_dptr_is_null(x->copy.data) || x->x.dtype != l->dtype ||
+        qp_cpu_weight_is_int8(w) || qp_cpu_by_dnnl(device, l->dtype))
+        take_scratch(l);
+}
+
 static qp_error_t linear(qp_queue_t *q, qp_mat_t y, const qp_input_t *x, const qp_weight_t *weight,
                          qp_mat_t add, bool backward)
 {
-    const qp_cpu_weight_t parts = qp_cpu_weight(weight), *w = &parts;
-    qp_cpu_device_t *device = qp_cpu_device(q);
-    qp_cpu_linear_t l = {.device = device,
-                         .w = w,
-                         .backward = backward,
-                         .n_row = x->x.n_row,
-                         .n_col = backward ? w->n_in : w->n_out,
-                         .k = backward ? w->n_out : w->n_in,
-                         .x = x,
-                         .y = y,
-                         .add = add,
-                         .dtype = product_dtype(device, w, backward),
-                         .a = qp_cpu_pointer(x->x.data),
-                         .lda = x->x.ld};
-    QP_ASSERT(qp_input_n_col(x) == l.k && y.n_col == l.n_col && y.n_row == l.n_row);
+    const qp_cpu_weight_t w = qp_cpu_weight(weight);
     QP_ASSERT(qp_dptr_is_null(add.data) || (add.n_row == y.n_row && add.n_col == y.n_col));
-    if (l.n_row == 0)
+    if (x->x.n_row == 0)
         return NULL;
-    if (x->kind != QP_INPUT_PLAIN || !qp_dptr_is_null(x->copy.data) || x->x.dtype != l.dtype ||
-        qp_cpu_weight_is_int8(w) || qp_cpu_by_dnnl(device, l.dtype))
-        take_scratch(&l);
-    if (w->kind == QP_WEIGHT_LLM_INT8 && l.dtype == QP_U8)
+    qp_cpu_linear_t l;
+    qp_cpu_linear_init(&l, qp_cpu_device(q), &w, x, backward);
+    QP_ASSERT(y.n_col == l.n_col && y.n_row == l.n_row);
+    l.y = y;
+    l.add = add;
+    if (w.kind == QP_WEIGHT_LLM_INT8 && l.dtype == QP_U8)
         find_outliers(&l);
     return qp_cpu_linear_product(&l);
 }

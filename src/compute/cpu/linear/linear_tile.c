@@ -17,7 +17,7 @@ typedef struct {
     void *tile;                   /* [ROWS, COLS] int32 or fp32 */
     void *thin_rows, *thin_panel; /* [n_outlier, PACK]; strips of n_outlier rows */
     float *thin_tile;             /* [PART, PACK] */
-    int32_t *offset;              /* [COLS] 128 times the sums of the columns of an int8 panel */
+    int32_t *offset; /* [COLS] zero point times the sums of the columns of an int8 panel */
 } lane_t;
 
 typedef struct {
@@ -278,9 +278,10 @@ static int64_t multiply(const plan_t *p, const lane_t *lane, const tile_t *tile,
     const char *strip = strip_at(tile->panel, area->j, p->panel.strip_bytes);
     if (int8 != NULL) {
         const char *next = strip_at(tile->panel, area->j + area->n, p->panel.strip_bytes);
-        int8->run(lane->tile, (const uint8_t *)a, l->lda, (const int8_t *)strip, area->m, area->n,
-                  l->k, area->i == 0 ? (const int8_t *)next : NULL);
-        return area->n;
+        const int64_t n = p->panel.packed ? (area->n + PACK - 1) / PACK * PACK : area->n;
+        int8->run(lane->tile, (const uint8_t *)a, l->lda, (const int8_t *)strip, area->m, n, l->k,
+                  area->i == 0 ? (const int8_t *)next : NULL);
+        return n;
     }
     l->device->float_product[l->dtype](&(qp_cpu_float_t){.c = lane->tile,
                                                          .a = a,
@@ -340,6 +341,17 @@ static void make_thin_panel(const plan_t *p, const lane_t *lane, int64_t col, in
     }
 }
 
+static void make_offsets(const qp_cpu_linear_t *l, const lane_t *lane, const tile_t *tile)
+{
+    if (l->zero_point == 0) {
+        memset(lane->offset, 0, (size_t)tile->n * sizeof *lane->offset);
+        return;
+    }
+    const int32_t *sum = qp_cpu_i32(l->backward ? l->w->col_sum : l->w->row_sum) + tile->col;
+    for (int64_t c = 0; c < tile->n; c++)
+        lane->offset[c] = l->zero_point * sum[c];
+}
+
 /* One panel and a group of row pieces. */
 static qp_error_t run_task(const plan_t *p, int thread, const lane_t *lane, int64_t col_piece,
                            int64_t group)
@@ -349,9 +361,8 @@ static qp_error_t run_task(const plan_t *p, int thread, const lane_t *lane, int6
                    .col = qp_cpu_cut_first(&p->cols, col_piece)};
     tile.n = p->cols.size[tile.col_kind];
     tile.panel = qp_cpu_panel(&p->panel, l->device, l->w, tile.col, tile.n, lane->panel);
-    const int32_t *sum = qp_cpu_i32(l->backward ? l->w->col_sum : l->w->row_sum) + tile.col;
-    for (int64_t c = 0; is_int8(p) && c < tile.n; c++)
-        lane->offset[c] = 128 * sum[c];
+    if (is_int8(p))
+        make_offsets(l, lane, &tile);
     if (l->n_outlier > 0)
         make_thin_panel(p, lane, tile.col, tile.n);
     const int64_t end = qp_cpu_min((group + 1) * p->group, p->rows.n_piece);

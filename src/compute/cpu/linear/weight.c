@@ -7,10 +7,18 @@ enum { PACK = QP_CPU_PACK, BLOCK_BYTES = PACK * PACK, STRIP_BYTES = 4 * PACK };
 
 /* --- storage ---------------------------------------------------------------------------------- */
 
-static size_t data_bytes(const qp_cpu_weight_t *w)
+/* Outputs that there is room for: packed blocks are whole. */
+static int64_t stored_outputs(const qp_cpu_weight_t *w)
+{
+    return w->n_in % PACK == 0 ? (w->n_out + PACK - 1) / PACK * PACK : w->n_out;
+}
+
+static size_t data_bytes(const qp_cpu_weight_t *w, bool is_head)
 {
     if (qp_cpu_weight_is_int8(w))
-        return qp_bytes(w->n_out, (size_t)w->n_in);
+        return qp_bytes(stored_outputs(w), (size_t)w->n_in);
+    if (is_head)
+        return qp_bytes(w->n_out * w->n_in, qp_dtype_bytes(qp_weight_dtype(w->kind)));
     return (size_t)qp_cpu_strips(w->n_out) * qp_cpu_strip_bytes(qp_weight_dtype(w->kind), w->n_in);
 }
 
@@ -29,7 +37,7 @@ static qp_cpu_weight_t parts_of(const qp_weight_t *w, qp_dptr_t *end)
     qp_cpu_weight_t parts = {.kind = w->kind, .n_out = w->n_out, .n_in = w->n_in, .mode = w->mode};
     const bool int8 = qp_cpu_weight_is_int8(&parts), rotated = w->kind == QP_WEIGHT_INT8;
     *end = w->storage;
-    parts.data = take(end, data_bytes(&parts));
+    parts.data = take(end, data_bytes(&parts, w->is_head));
     parts.scale = take(end, int8 ? row_bytes : 0);
     parts.row_sum = take(end, int8 ? row_bytes : 0);
     parts.col_sum = take(end, rotated ? qp_bytes(w->n_in, sizeof(int32_t)) : 0);
@@ -55,8 +63,14 @@ size_t qp_cpu_weight_bytes(const qp_device_t *device, const qp_weight_t *w)
 
 static bool is_packed(const qp_cpu_device_t *device, const qp_cpu_weight_t *w)
 {
-    return device->packed_int8 && qp_cpu_weight_is_int8(w) && w->n_out % PACK == 0 &&
-           w->n_in % PACK == 0;
+    return device->packed_int8 && qp_cpu_weight_is_int8(w) && w->n_in % PACK == 0;
+}
+
+int64_t qp_cpu_weight_depth(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, bool backward)
+{
+    if (!backward)
+        return w->n_in;
+    return is_packed(device, w) ? stored_outputs(w) : w->n_out;
 }
 
 /* Block of outputs [64 o, 64 o + 64) and inputs [64 i, 64 i + 64). */
@@ -107,6 +121,15 @@ QP_CPU_CLONES static void add_columns(int32_t *restrict sum, const int8_t *restr
             sum[c] += from[r * ld + c];
 }
 
+/* The last outputs, fewer than 64, filled up with zeros. */
+static void pack_part(int8_t *to, const int8_t *from, int64_t n_out, int64_t ld)
+{
+    _Alignas(64) int8_t square[BLOCK_BYTES] = {0};
+    for (int64_t o = 0; o < n_out; o++)
+        memcpy(square + o * PACK, from + o * ld, PACK);
+    pack_block(to, square, PACK);
+}
+
 /* n rows from \a first on are packed, panel by panel. The sums come first, for they read a panel in
  * order, and it is in cache then. */
 static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t first,
@@ -120,7 +143,10 @@ static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, i
         sum_rows(qp_cpu_i32(w->row_sum) + out, panel, n_row, w->n_in);
         if (packed)
             for (int64_t i = 0; i < w->n_in / PACK; i++)
-                pack_block(block_at(w, out / PACK, i), panel + i * PACK, w->n_in);
+                if (n_row == PACK)
+                    pack_block(block_at(w, out / PACK, i), panel + i * PACK, w->n_in);
+                else
+                    pack_part(block_at(w, out / PACK, i), panel + i * PACK, n_row, w->n_in);
         else
             memcpy((int8_t *)qp_cpu_pointer(w->data) + out * w->n_in, panel,
                    (size_t)(n_row * w->n_in));
@@ -175,6 +201,9 @@ qp_error_t qp_cpu_weight_pack(qp_queue_t *q, const qp_weight_t *weight, int64_t 
     QP_ASSERT(qp_dptr_is_null(bias) == qp_dptr_is_null(w->bias));
     if (qp_cpu_weight_is_int8(w))
         pack_int8(qp_cpu_device(q), w, first, qp_cpu_pointer(plain.data), n);
+    else if (weight->is_head)
+        return qp_cpu_copy(q, qp_mat_rows(qp_cpu_head_rows(weight), first, n).data, plain.data,
+                           qp_bytes(n * w->n_in, qp_dtype_bytes(plain.dtype)));
     else
         pack_floats(qp_cpu_device(q), w, first, qp_cpu_pointer(plain.data), n);
     pack_vector(w->scale, first, scale, n);
@@ -256,7 +285,7 @@ QP_CPU_CLONES static void transpose_block(int8_t *restrict to, const int8_t *res
 qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
                                  qp_dtype_t dtype, bool backward)
 {
-    const int64_t k = backward ? w->n_out : w->n_in;
+    const int64_t k = qp_cpu_weight_depth(device, w, backward);
     const bool int8 = dtype == QP_I8;
     return (qp_cpu_panel_t){.backward = backward,
                             .dtype = dtype,
@@ -269,7 +298,7 @@ qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_wei
 static void copy_packed(const qp_cpu_weight_t *w, int64_t first, int64_t n, int8_t *to)
 {
     for (int64_t c = 0; c < n / PACK; c++)
-        for (int64_t d = 0; d < w->n_out / PACK; d++, to += BLOCK_BYTES)
+        for (int64_t d = 0; d < stored_outputs(w) / PACK; d++, to += BLOCK_BYTES)
             transpose_block(to, block_at(w, d, first / PACK + c));
 }
 
@@ -365,7 +394,36 @@ void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_cpu_weight_t *
             const int8_t *from =
                 packed ? block_at(w, o / PACK, i / PACK) + i % PACK / 4 * STRIP_BYTES + i % 4
                        : data + o * w->n_in + i;
-            widen_row((char *)to + (size_t)(k * n + j) * qp_dtype_bytes(dtype), dtype, from, step,
-                      packed ? 4 : w->n_in);
+            widen_row((char *)to + (size_t)(k * n + j) * qp_dtype_bytes(dtype), dtype, from,
+                      qp_cpu_min(step, n - j), packed ? 4 : w->n_in);
         }
+}
+
+void qp_cpu_weight_output(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t output,
+                          float *to)
+{
+    const int8_t *data = qp_cpu_pointer(w->data);
+    if (!is_packed(device, w)) {
+        widen_row(to, QP_F32, data + output * w->n_in, w->n_in, 1);
+        return;
+    }
+    for (int64_t i = 0; i < w->n_in; i += 4)
+        widen_row(to + i, QP_F32,
+                  block_at(w, output / PACK, i / PACK) + i % PACK / 4 * STRIP_BYTES +
+                      output % PACK * 4,
+                  4, 1);
+}
+
+qp_cpu_weight_t qp_cpu_weight_outputs(const qp_cpu_weight_t *w, int64_t first, int64_t n)
+{
+    QP_ASSERT(qp_cpu_weight_is_int8(w) && first % PACK == 0);
+    return (qp_cpu_weight_t){
+        .kind = w->kind,
+        .n_out = n,
+        .n_in = w->n_in,
+        .mode = w->mode,
+        .data = qp_dptr_at(w->data, qp_bytes(first, (size_t)w->n_in)),
+        .scale = qp_dptr_at(w->scale, qp_bytes(first, sizeof(float))),
+        .row_sum = qp_dptr_at(w->row_sum, qp_bytes(first, sizeof(int32_t))),
+    };
 }

@@ -3,14 +3,14 @@
  * How frozen weights lie in memory, and panels of them ready for a product.
  *
  * int8 weights are packed where oneDNN (AVX-512 VNNI) or our own product (int8.h, AVX2)
- * multiplies them so and both sizes are multiples of 64; the packed form takes the same n_out *
- * n_in bytes. It is made of blocks of 64 outputs x 64 inputs, all blocks of the first 64 outputs
- * first; inside a block byte [i / 4][o][i % 4] is W[o][i] (oneDNN's BA16a64b4a). So the columns of
- * y from a multiple of 64 on are one piece of memory, and the transposed matrix has the same blocks
- * with each tile of 4 x 4 bytes transposed. Other int8 weights are row-major [n_out, n_in].
+ * multiplies them so and n_in is a multiple of 64. The packed form is made of blocks of 64 outputs
+ * x 64 inputs, all blocks of the first 64 outputs first, missing outputs zero; inside a block byte
+ * [i / 4][o][i % 4] is W[o][i] (oneDNN's BA16a64b4a). So the columns of y from a multiple of 64 on
+ * are one piece of memory, and the transposed matrix has the same blocks with each tile of 4 x 4
+ * bytes transposed. Other int8 weights are row-major [n_out, n_in].
  *
  * fp32 and bf16 weights are W^T [n_in, n_out] in strips (strip.h): forward reads them as they
- * lie, in one stream.
+ * lie, in one stream. Those of a head lie as they come, [n_out, n_in].
  */
 #ifndef QP_COMPUTE_CPU_LINEAR_WEIGHT_H
 #define QP_COMPUTE_CPU_LINEAR_WEIGHT_H
@@ -18,8 +18,26 @@
 #include "compute/cpu/cpu.h"
 #include "compute/cpu/gemm/int8.h"
 
+/** A head of fp32 or bf16 as the matrix [n_out, n_in] that it is. */
+static inline qp_mat_t qp_cpu_head_rows(const qp_weight_t *w)
+{
+    return qp_mat(w->storage, qp_weight_dtype(w->kind), w->n_out, w->n_in);
+}
+
 /** The parts of a weight. */
 qp_cpu_weight_t qp_cpu_weight(const qp_weight_t *w);
+
+/** Features that a product sums over: n_in, or backward n_out, where packed outputs that do not
+ * exist count too: what they are multiplied by does not matter. */
+int64_t qp_cpu_weight_depth(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, bool backward);
+
+/** Outputs [first, first + n), first a multiple of 64, of int8 weights as a weight of its own,
+ * without bias and col_sum. */
+qp_cpu_weight_t qp_cpu_weight_outputs(const qp_cpu_weight_t *w, int64_t first, int64_t n);
+
+/** The int8 weights [n_in] of one output, as they are: neither scaled nor rotated back. */
+void qp_cpu_weight_output(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, int64_t output,
+                          float *to);
 
 static inline bool qp_cpu_weight_is_int8(const qp_cpu_weight_t *w)
 {
