@@ -12,7 +12,9 @@
  *   what discard() was told of.
  * - download(), synchronize(), event_synchronize() and slots that return numbers wait; nothing else
  *   does. An error of work that was queued is returned by the next slot that waits.
- * - Nothing is allocated by ops but scratch, which grows to the largest pass and then stays.
+ * - Nothing is allocated by ops: what they need besides their arguments is there since reserve(),
+ *   which comes before the first of them. (The CPU makes each size of oneDNN's products ready when
+ *   it is first met, and keeps it; counted as "products".)
  *
  * T is the number of tokens of a ragged batch, D = d_model, V = n_vocab, H = n_head, G = n_kv_head,
  * E = head_dim. Sums are in fp32 whatever the storage. Results do not depend on the number of
@@ -91,13 +93,21 @@ typedef struct {
     float scale; /**< 1 / sqrt(head_dim) */
 } qp_attention_t;
 
-/** The largest pass that will be made: what the backend's scratch follows from. */
+/** The largest pass that will be made: what the backend's scratch follows from. What is 0 is not
+ * done at all. */
 typedef struct {
-    int64_t n_token, d_model, n_vocab;
-    int64_t widest; /**< features of the widest input or output of a linear */
+    int64_t n_token;
+    int64_t d_model, n_vocab;
+    int64_t widest;  /**< features of the widest input or output of a linear */
+    int64_t n_inner; /**< columns of the widest matrix inside of an adapter */
     qp_attention_t attention;
+    int64_t n_key;    /**< tokens of the longest sequence in the cache */
+    int64_t n_decode; /**< tokens of sequences that are decoded (qp_kv_map_t), and rows sampled */
+    qp_weight_kind_t weight, lm_head;
     bool backward;
-    bool outliers; /**< weights are QP_WEIGHT_LLM_INT8 */
+    /** Products take fp32 though device.compute is bf16, or the other way round; in matmul one
+     *  operand may be of each. */
+    bool mixed;
 } qp_pass_size_t;
 
 /**
@@ -111,6 +121,20 @@ typedef struct {
     qp_mat_t k_scale, v_scale;
     int64_t block_len;
 } qp_kv_t;
+
+/** The first n_row rows of a block to another one. */
+typedef struct {
+    int32_t to, from, n_row;
+} qp_kv_rows_t;
+
+/** Copies within the cache, in all layers; no block of them is written by one and part of another.
+ */
+typedef struct {
+    const qp_kv_t *layer; /**< host [n_layer] */
+    int64_t n_layer, n_copy;
+    const qp_kv_rows_t *rows; /**< host [n_copy] */
+    qp_dptr_t rows_device;    /**< the same on the device */
+} qp_kv_copy_t;
 
 typedef struct {
     int64_t n_seq;              /**< as of the batch */
@@ -191,9 +215,13 @@ typedef struct qp_ops {
     /** Free and all bytes of the device's own memory; both -1 where it has none and alloc() gives
      *  memory of the host. */
     qp_error_t (*memory_info)(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
-    /** Bytes that the backend's own scratch will grow to, for the memory plan; about, from above.
+    /** Bytes that reserve() of all these sizes takes of a new device, for the memory plan. */
+    size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size, int n);
+    /**
+     * Allocates what ops need for passes up to a size. Again for another one: what was reserved
+     * stays, or grows. Waits for all work that was queued before. Rank-local.
      */
-    size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size);
+    qp_error_t (*reserve)(qp_device_t *device, const qp_pass_size_t *size);
     /** Aligned to 64 bytes at least; undefined contents. */
     qp_error_t (*alloc)(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
     /** Waits for all work that was queued before. Nulls; {0} allowed. */
@@ -314,6 +342,8 @@ typedef struct qp_ops {
     /** Writes this batch's k and v (from qkv after rope) into the cache at n_past + i. */
     qp_error_t (*kv_append)(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, const qp_attention_t *a,
                             const qp_ragged_t *batch, const qp_kv_map_t *map);
+    /** Copies rows of blocks, keys, values and their scales, in all layers. */
+    qp_error_t (*kv_copy)(qp_queue_t *q, const qp_kv_copy_t *copies);
     /** out [T, H E]: each new token attends to the cache up to and including itself (after append).
      */
     qp_error_t (*attention_cached)(qp_queue_t *q, qp_mat_t out, qp_mat_t qkv, const qp_kv_t *kv,

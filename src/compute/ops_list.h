@@ -56,6 +56,7 @@
        (const qp_attention_t *, a), (const qp_ragged_t *, batch)) \
     OP(kv_append, (const qp_kv_t *, kv), (qp_mat_t, qkv), (const qp_attention_t *, a), (const qp_ragged_t *, batch), \
        (const qp_kv_map_t *, map)) \
+    OP(kv_copy, (const qp_kv_copy_t *, copies)) \
     OP(attention_cached, (qp_mat_t, out), (qp_mat_t, qkv), (const qp_kv_t *, kv), (const qp_attention_t *, a), \
        (const qp_ragged_t *, batch), (const qp_kv_map_t *, map)) \
     OP(lm_head, (qp_dptr_t, logprob), (qp_dptr_t, entropy), (qp_mat_t, dhidden), (qp_mat_t, hidden), \

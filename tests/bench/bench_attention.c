@@ -18,7 +18,7 @@
 #include "compute/ops.h"
 
 enum { N_SEQ = 4, LENGTH = 1024, T = N_SEQ * LENGTH, H = 9, G = 3, E = 64, V = 49152, D = H * E };
-enum { REPEAT = 5 };
+enum { REPEAT = 5, N = 2048 }; /* N: size of the bare product */
 
 typedef struct {
     qp_device_t *device;
@@ -70,7 +70,7 @@ static void print_line(const char *what, double speed, double raw)
 
 static double bench_product(const bench_t *b)
 {
-    enum { N = 2048 };
+
     qp_mat_t x = random_mat(b, b->dtype, N, N), w = random_mat(b, b->dtype, N, N);
     qp_mat_t y = random_mat(b, QP_F32, N, N);
     double speed = MEASURE(2.0 * N * N * N,
@@ -231,7 +231,20 @@ int main(int argc, char **argv)
                                  .threads = argc > 1 ? strtol(argv[1], NULL, 10) : 0};
     bench_t b = {0};
     stop_on(qp_device_open(&config, 0, 1, &b.device));
+    const qp_pass_size_t size = {.n_token = T,
+                                 .d_model = D,
+                                 .n_vocab = V,
+                                 .widest = N, /* more than all heads */
+                                 .attention = {.n_head = H, .n_kv_head = G, .head_dim = E},
+                                 .n_key = LENGTH,
+                                 .n_decode = N_DECODE,
+                                 .backward = true,
+                                 .mixed = true};
     b.ops = b.device->ops;
+    qp_pass_size_t int8 = size;
+    int8.lm_head = QP_WEIGHT_INT8;
+    stop_on(b.ops->reserve(b.device, &size));
+    stop_on(b.ops->reserve(b.device, &int8));
     b.q = qp_device_queue(b.device);
     b.dtype = qp_device_dtype(b.device);
     printf("%s, %s\n", qp_device_describe(b.device), qp_dtype_name(b.dtype));

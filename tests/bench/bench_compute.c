@@ -196,7 +196,12 @@ static void bench(int threads, int64_t t)
         const qp_device_config_t config = {
             .backend = QP_BACKEND_CPU, .compute = paths[i].compute, .threads = threads};
         qp_device_t *device = NULL;
+        const qp_pass_size_t size = {.n_token = t,
+                                     .widest = n_in > n_out ? n_in : n_out,
+                                     .weight = paths[i].kind,
+                                     .backward = true};
         must(qp_device_open(&config, 0, 1, &device));
+        must(device->ops->reserve(device, &size));
         printf("%-28s", paths[i].name);
         for (int backward = 0; backward < 2; backward++) {
             const double ours = linear(device, paths[i].kind, paths[i].mode, t, backward);

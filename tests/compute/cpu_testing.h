@@ -61,12 +61,35 @@ static inline double bias_limit(double limit, int64_t n)
 
 /* --- devices and tensors ---------------------------------------------------------------------- */
 
+/** Room for all that the tests of ops do, of which only what is used takes memory. */
+static inline void reserve_for_tests(qp_device_t *device)
+{
+    static const qp_pass_size_t size = {
+        .n_token = 8192,
+        .d_model = 4096,
+        .n_vocab = 65536,
+        .widest = 16416,
+        .n_inner = 256,
+        .attention = {.n_head = 32, .n_kv_head = 8, .head_dim = 128, .scale = 1.0f},
+        .n_key = 8192,
+        .n_decode = 64,
+        .weight = QP_WEIGHT_LLM_INT8,
+        .backward = true,
+        .mixed = true};
+    qp_pass_size_t exact = size;
+    exact.weight = QP_WEIGHT_F32;
+    exact.lm_head = QP_WEIGHT_INT8;
+    CHECK_OK(device->ops->reserve(device, &size));
+    CHECK_OK(device->ops->reserve(device, &exact));
+}
+
 static inline qp_device_t *open_compute(qp_compute_t compute, int threads)
 {
     qp_device_config_t config = {
         .backend = QP_BACKEND_AUTO, .compute = (int)compute, .threads = threads};
     qp_device_t *device = NULL;
     CHECK_OK(qp_device_open(&config, 0, 1, &device));
+    reserve_for_tests(device);
     return device;
 }
 

@@ -231,6 +231,85 @@ static void check_parts(qp_device_t *device, const case_t *c)
     free_cache(&cache);
 }
 
+/* --- copies --------------------------------------------------------------------------------- */
+
+enum { N_LAYER = 2, N_KIND = 4 };
+
+/* Several copies of one block, a whole one, the last one, and none of its rows. */
+static const qp_kv_rows_t copies[] = {
+    {3, 7, 5}, {4, 7, BLOCK - 1}, {0, 1, BLOCK}, {N_BLOCK - 1, N_BLOCK - 2, 1}, {9, 8, 0}};
+enum { N_COPY = sizeof copies / sizeof copies[0] };
+
+/* The plain twin on the bytes of one matrix: columns only, what lies behind them stays. */
+static void copy_plainly(char *bytes, const qp_mat_t *m)
+{
+    const size_t width = qp_dtype_bytes(m->dtype), row = (size_t)m->ld * width;
+    for (int i = 0; i < N_COPY; i++)
+        for (int r = 0; r < copies[i].n_row; r++)
+            for (size_t b = 0; b < (size_t)m->n_col * width; b++)
+                bytes[(size_t)(copies[i].to * BLOCK + r) * row + b] =
+                    bytes[(size_t)(copies[i].from * BLOCK + r) * row + b];
+}
+
+static const qp_mat_t *matrix_of(const qp_kv_t *kv, int kind)
+{
+    const qp_mat_t *const all[N_KIND] = {&kv->k, &kv->v, &kv->k_scale, &kv->v_scale};
+    return all[kind];
+}
+
+static size_t matrix_bytes(const qp_mat_t *m)
+{
+    return qp_bytes(m->n_row * m->ld, qp_dtype_bytes(m->dtype));
+}
+
+/* What the matrix holds, after its columns got any bytes; to be freed. */
+static char *fill(qp_device_t *device, const qp_mat_t *m, qp_philox_key_t *key)
+{
+    char *bytes = download_bytes(device, m->data, matrix_bytes(m));
+    const size_t width = qp_dtype_bytes(m->dtype);
+    key->step++;
+    for (size_t r = 0; r < (size_t)m->n_row; r++)
+        for (size_t b = 0; b < (size_t)m->n_col * width; b++)
+            bytes[r * (size_t)m->ld * width + b] =
+                (char)(50.0f * qp_philox_uniform(key, r * 4096 + b));
+    CHECK_OK(device->ops->upload(qp_device_queue(device), m->data, bytes, matrix_bytes(m)));
+    return bytes;
+}
+
+static void check_copies(qp_device_t *device, const case_t *c)
+{
+    qp_queue_t *q = qp_device_queue(device);
+    cache_t cache[N_LAYER];
+    qp_kv_t layer[N_LAYER];
+    char *bytes[N_LAYER][N_KIND];
+    qp_philox_key_t key = {.seed = 11};
+    qp_dptr_t rows = {0};
+    const int n_kind = c->cache_dtype == QP_I8 ? N_KIND : 2;
+    CHECK_OK(device->ops->alloc(device, "test", sizeof copies, &rows));
+    CHECK_OK(device->ops->upload(q, rows, copies, sizeof copies));
+    for (int l = 0; l < N_LAYER; l++) {
+        init_cache(&cache[l], device, c);
+        layer[l] = cache[l].kv;
+        for (int k = 0; k < n_kind; k++)
+            bytes[l][k] = fill(device, matrix_of(&layer[l], k), &key);
+    }
+    const qp_kv_copy_t all = {
+        .layer = layer, .n_layer = N_LAYER, .n_copy = N_COPY, .rows = copies, .rows_device = rows};
+    CHECK_OK(device->ops->kv_copy(q, &all));
+    for (int l = 0; l < N_LAYER; l++)
+        for (int k = 0; k < n_kind; k++) {
+            const qp_mat_t *m = matrix_of(&layer[l], k);
+            char *got = download_bytes(device, m->data, matrix_bytes(m));
+            copy_plainly(bytes[l][k], m);
+            CHECK_MSG(memcmp(got, bytes[l][k], matrix_bytes(m)) == 0, "layer %d, matrix %d", l, k);
+            qp_free(got);
+            qp_free(bytes[l][k]);
+        }
+    device->ops->release(device, &rows);
+    for (int l = 0; l < N_LAYER; l++)
+        free_cache(&cache[l]);
+}
+
 int main(void)
 {
     qp_device_t *device = open_device(2), *other = open_device(1);
@@ -238,6 +317,7 @@ int main(void)
         if (cases[i].dtype == QP_F32 || has_bf16()) {
             check_case(device, other, &cases[i]);
             check_parts(device, &cases[i]);
+            check_copies(device, &cases[i]);
         }
     qp_device_close(&device);
     qp_device_close(&other);

@@ -84,6 +84,32 @@ static void use_what_was_unregistered(qp_device_t *device, qp_dptr_t p)
     CHECK_OK(device->ops->upload_async(qp_device_queue(device), p, from, sizeof from));
 }
 
+/* Rows and features that reserve() was not told of. */
+static void multiply_unreserved(qp_device_t *device, qp_dptr_t p)
+{
+    const qp_mat_t m = qp_mat(p, QP_F32, 1, N), c = qp_mat(p, QP_F32, 1, 1);
+    CHECK_OK(device->ops->matmul(qp_device_queue(device), 1.0f, m, false, m, true, 0.0f, c,
+                                 (qp_mask_t){0}));
+    CHECK_OK(device->ops->synchronize(qp_device_queue(device)));
+}
+
+static void prepare_unreserved(qp_device_t *device, qp_dptr_t p)
+{
+    qp_input_t x = qp_input(qp_mat(p, QP_F32, 1, N));
+    x.copy = x.x;
+    CHECK_OK(device->ops->input(qp_device_queue(device), &x));
+    CHECK_OK(device->ops->synchronize(qp_device_queue(device)));
+}
+
+/* One feature more; two sizes do not add up. */
+static void prepare_wider(qp_device_t *device, qp_dptr_t p)
+{
+    const qp_pass_size_t narrow = {.n_token = 1, .widest = N - 1}, few = {.widest = N};
+    CHECK_OK(device->ops->reserve(device, &narrow));
+    CHECK_OK(device->ops->reserve(device, &few));
+    prepare_unreserved(device, p);
+}
+
 /* Runs it in a process of its own, which must abort with the message. */
 static void expect_abort(void (*fault)(qp_device_t *, qp_dptr_t), const char *message)
 {
@@ -231,6 +257,9 @@ int main(void)
     expect_abort(upload_what_may_move, "upload_async is given 256 bytes of host memory");
     expect_abort(download_past_the_end, "which is not pinned");
     expect_abort(use_what_was_unregistered, "upload_async is given 256 bytes of host memory");
+    expect_abort(multiply_unreserved, "matmul wants");
+    expect_abort(prepare_unreserved, "input comes with n_token = 1, but reserve()");
+    expect_abort(prepare_wider, "no such pass (the last one: 0)");
     test_faults_show();
     return qp_test_end();
 }

@@ -10,6 +10,8 @@
  *   queues in an order that a seed (environment variable QUIPU_CHECK_SEED) draws. So what is not
  *   waited for is not there.
  * - Asynchronous copies from or to host memory that is not pinned end with a message.
+ * - An op that is larger than the passes that reserve() was told of ends with a message that says
+ *   so.
  * - New memory, and what discard() was told of, is full of NaN (-1 as a whole number), and so is
  * the target of download_async() until its time has come.
  *
@@ -77,7 +79,8 @@ typedef struct qp_check_task {
     qp_check_device_t *device;
     const qp_check_queue_t *after;
     uint64_t until;
-    void **kept; /**< [n_kept] owned copies of what the arguments point to */
+    qp_pass_size_t used; /**< the size of pass that the op is of, as far as its arguments tell */
+    void **kept;         /**< [n_kept] owned copies of what the arguments point to */
     int n_kept, capacity;
 } qp_check_task_t;
 
@@ -104,6 +107,8 @@ struct qp_check_device {
     int64_t n_pinned;
     int64_t all_bytes, used_bytes; /**< what alloc may give, -1: no limit; and has given */
     uint64_t seed, draw;
+    qp_pass_size_t *reserved; /**< [n_reserved] */
+    int64_t n_reserved;
     qp_error_t error; /**< the first of work that was done since something waited */
 };
 
@@ -137,6 +142,12 @@ qp_error_t qp_check_host_alloc(qp_device_t *device, const char *label, size_t by
 void qp_check_host_release(qp_device_t *device, void *p);
 qp_error_t qp_check_host_register(qp_device_t *device, void *p, size_t bytes);
 void qp_check_host_unregister(qp_device_t *device, void *p);
+
+/* --- check_reserve.c -------------------------------------------------------------------------- */
+
+void qp_check_reserved(qp_check_device_t *device, const qp_pass_size_t *size);
+/** Aborts if no pass that was reserved for is as large as what the task uses. */
+void qp_check_covered(const qp_check_task_t *task);
 
 /* --- check_ops.c ------------------------------------------------------------------------------ */
 

@@ -18,6 +18,7 @@ static void device_close(qp_device_t *base)
         qp_check_queue_destroy(&queue);
     }
     qp_check_memory_close(&device->memory);
+    qp_free(device->reserved);
     pthread_mutex_destroy(&device->lock);
     qp_free(device->pinned);
     if (device->cpu != NULL)

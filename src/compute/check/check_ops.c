@@ -1,5 +1,6 @@
 /* The op table: what an op is given is copied, its addresses are looked behind, and the CPU's op is
  * put into the queue. */
+#include "base/minmax.h"
 #include "compute/check/check.h"
 
 /* --- what arguments point to, and the addresses in them --------------------------------------- */
@@ -25,9 +26,16 @@ static void see_mask(qp_check_task_t *task, qp_mask_t *mask)
     see_address(task, &mask->bits);
 }
 
+static void use(int64_t *most, int64_t n)
+{
+    *most = qp_max_i64(*most, n);
+}
+
 static void see_input(qp_check_task_t *task, const qp_input_t **x)
 {
     qp_input_t *copy = qp_check_keep(task, *x, sizeof **x);
+    use(&task->used.n_token, copy->x.n_row);
+    use(&task->used.widest, qp_input_n_col(copy));
     see_mat(task, &copy->x);
     see_address(task, &copy->weight);
     see_bytes(task, &copy->rstd, qp_bytes(copy->x.n_row, sizeof(float)));
@@ -48,6 +56,7 @@ static void see_ragged(qp_check_task_t *task, const qp_ragged_t **batch)
 {
     qp_ragged_t *copy = qp_check_keep(task, *batch, sizeof **batch);
     const size_t bytes = qp_bytes(copy->n_token, sizeof(int32_t));
+    use(&task->used.n_token, copy->n_token);
     copy->cu_seqlens_host =
         qp_check_keep(task, copy->cu_seqlens_host, qp_bytes(copy->n_seq + 1, sizeof(int32_t)));
     see_bytes(task, &copy->cu_seqlens, qp_bytes(copy->n_seq + 1, sizeof(int32_t)));
@@ -56,14 +65,31 @@ static void see_ragged(qp_check_task_t *task, const qp_ragged_t **batch)
     *batch = copy;
 }
 
+static void see_layers(qp_check_task_t *task, const qp_kv_t **kv, int64_t n_layer)
+{
+    qp_kv_t *copy = qp_check_keep(task, *kv, qp_bytes(n_layer, sizeof **kv));
+    for (int64_t l = 0; l < n_layer; l++) {
+        see_mat(task, &copy[l].k);
+        see_mat(task, &copy[l].v);
+        see_mat(task, &copy[l].k_scale);
+        see_mat(task, &copy[l].v_scale);
+    }
+    *kv = copy;
+}
+
 static void see_kv(qp_check_task_t *task, const qp_kv_t **kv)
 {
-    qp_kv_t *copy = qp_check_keep(task, *kv, sizeof **kv);
-    see_mat(task, &copy->k);
-    see_mat(task, &copy->v);
-    see_mat(task, &copy->k_scale);
-    see_mat(task, &copy->v_scale);
-    *kv = copy;
+    see_layers(task, kv, 1);
+}
+
+static void see_kv_copy(qp_check_task_t *task, const qp_kv_copy_t **copies)
+{
+    qp_kv_copy_t *copy = qp_check_keep(task, *copies, sizeof **copies);
+    const size_t bytes = qp_bytes(copy->n_copy, sizeof *copy->rows);
+    see_layers(task, &copy->layer, copy->n_layer);
+    copy->rows = qp_check_keep(task, copy->rows, bytes);
+    see_bytes(task, &copy->rows_device, bytes);
+    *copies = copy;
 }
 
 /* The batch that comes with it says how many sequences there are. */
@@ -73,6 +99,9 @@ static void see_map(qp_check_task_t *task, const qp_kv_map_t **map)
     const size_t n_past = qp_bytes(copy->n_seq, sizeof(int32_t)),
                  table = qp_bytes(copy->n_seq * copy->table_ld, sizeof(int32_t));
     copy->n_past = qp_check_keep(task, copy->n_past, n_past);
+    use(&task->used.n_decode, copy->n_decode);
+    for (int64_t s = 0; s < copy->n_seq; s++)
+        use(&task->used.n_key, copy->n_past[s] + 1);
     copy->block_table = qp_check_keep(task, copy->block_table, table);
     see_bytes(task, &copy->n_past_device, n_past);
     see_bytes(task, &copy->block_table_device, table);
@@ -82,6 +111,7 @@ static void see_map(qp_check_task_t *task, const qp_kv_map_t **map)
 static void see_sampling(qp_check_task_t *task, const qp_sampling_t **sampling)
 {
     qp_sampling_t *copy = qp_check_keep(task, *sampling, sizeof **sampling);
+    use(&task->used.n_decode, 1);
     copy->forbidden = qp_check_keep(task, copy->forbidden, sizeof *copy->forbidden);
     *sampling = copy;
 }
@@ -89,6 +119,7 @@ static void see_sampling(qp_check_task_t *task, const qp_sampling_t **sampling)
 static void see_attention(qp_check_task_t *task, const qp_attention_t **a)
 {
     *a = qp_check_keep(task, *a, sizeof **a);
+    task->used.attention = **a;
 }
 
 static void see_key(qp_check_task_t *task, const qp_philox_key_t **key)
@@ -116,6 +147,7 @@ static void see_number(qp_check_task_t *task, const void *number)
         const qp_weight_t **: see_weight,          \
         const qp_ragged_t **: see_ragged,          \
         const qp_kv_t **: see_kv,                  \
+        const qp_kv_copy_t **: see_kv_copy,        \
         const qp_kv_map_t **: see_map,             \
         const qp_sampling_t **: see_sampling,      \
         const qp_attention_t **: see_attention,    \
@@ -147,6 +179,7 @@ static void see_number(qp_check_task_t *task, const void *number)
     {                                                                            \
         slot##_task_t *made = qp_check_task(q, #slot, sizeof *made, run_##slot); \
         QP_EACH(TAKE, __VA_ARGS__)                                               \
+        qp_check_covered(&made->task);                                           \
         qp_check_put(q, &made->task);                                            \
         return NULL;                                                             \
     }
@@ -160,9 +193,16 @@ static qp_check_device_t *device_of(const qp_device_t *device)
     return (qp_check_device_t *)device;
 }
 
-static size_t scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size)
+static size_t scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n)
 {
-    return qp_cpu_scratch_bytes(device_of(device)->cpu, size);
+    return qp_cpu_scratch_bytes(device_of(device)->cpu, size, n);
+}
+
+static qp_error_t reserve(qp_device_t *device, const qp_pass_size_t *size)
+{
+    QP_TRY(qp_check_wait_all(device_of(device)));
+    qp_check_reserved(device_of(device), size);
+    return qp_cpu_reserve(device_of(device)->cpu, size);
 }
 
 static qp_error_t memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes)
@@ -314,6 +354,7 @@ const qp_ops_t qp_ops_check = {
 
     .memory_info = memory_info,
     .scratch_bytes = scratch_bytes,
+    .reserve = reserve,
     .alloc = alloc,
     .release = release,
     .host_alloc = qp_check_host_alloc,

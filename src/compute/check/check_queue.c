@@ -77,6 +77,7 @@ static void do_first(qp_check_device_t *device, qp_check_queue_t *queue)
     queue->first = task->next;
     if (queue->first == NULL)
         queue->last = NULL;
+    ((qp_cpu_device_t *)device->cpu)->op = task->op;
     qp_error_t error = task->run == NULL ? NULL : task->run(task, qp_device_queue(device->cpu));
     device->error = qp_error_first(device->error, qp_error_context(error, "%s", task->op));
     destroy_task(task);

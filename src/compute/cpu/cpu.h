@@ -33,25 +33,34 @@
 
 /* --- device ----------------------------------------------------------------------------------- */
 
-/** Scratch blocks; each grows to the largest size asked for. An op uses only its own. */
-typedef enum {
-    QP_SCRATCH_GEMM,           /* dnnl: scratchpads of oneDNN, one per thread */
-    QP_SCRATCH_ROWS,           /* input, linear: one row in fp32 per thread */
-    QP_SCRATCH_ACTIVATION,     /* linear: rows of x or dy in the type of the product */
-    QP_SCRATCH_ROW_SCALE,      /* linear: scales of those rows */
-    QP_SCRATCH_OUTLIER,        /* linear: outlier columns of x and their numbers */
-    QP_SCRATCH_TILE,           /* linear, matmul: panel and result tile of each thread */
-    QP_SCRATCH_CAST_A,         /* matmul: a in the type of the product */
-    QP_SCRATCH_CAST_B,         /* matmul: b in the type of the product */
-    QP_SCRATCH_ATTENTION,      /* attention: plan, blocks of keys and values */
-    QP_SCRATCH_ATTENTION_TASK, /* attention_*: one piece per thread */
-    QP_SCRATCH_ATTENTION_SUM,  /* attention_*: partial results that are summed at the end */
-    QP_SCRATCH_HEAD,           /* lm_head: slices of the head, logits of each thread */
-    QP_SCRATCH_HEAD_ROWS,      /* lm_head: rows, their statistics and sums */
-    QP_SCRATCH_KL,             /* lm_kl: logits of a few rows */
-    QP_SCRATCH_SAMPLE,         /* sample: candidates of a row */
-    QP_N_SCRATCH
-} qp_cpu_scratch_slot_t;
+/**
+ * Scratch blocks, of which reserve() makes each as large as the largest pass needs. An op uses only
+ * its own.
+ */
+#define QP_CPU_SCRATCH_SLOTS(SLOT)                                               \
+    SLOT(ROWS, "input, linear: one row in fp32 per thread")                      \
+    SLOT(ACTIVATION, "linear: rows of x or dy in the type of the product")       \
+    SLOT(ROW_SCALE, "linear: scales of those rows")                              \
+    SLOT(OUTLIER, "linear: outlier columns of x and their numbers")              \
+    SLOT(TILE, "linear, matmul: panel and result tile of each thread")           \
+    SLOT(CAST_A, "matmul: a in the type of the product")                         \
+    SLOT(CAST_B, "matmul: b in the type of the product")                         \
+    SLOT(ATTENTION, "attention: plan, blocks of keys and values")                \
+    SLOT(ATTENTION_TASK, "attention: one piece per thread")                      \
+    SLOT(ATTENTION_SUM, "attention: partial results that are summed at the end") \
+    SLOT(HEAD, "lm_head: slices of the head, logits of each thread")             \
+    SLOT(HEAD_ROWS, "lm_head, lm_logits: rows, their statistics and sums")       \
+    SLOT(KL, "lm_kl: logits of a few rows")                                      \
+    SLOT(SAMPLE, "sample: candidates of a row")
+
+#define QP_CPU_SCRATCH_ID(id, what) QP_SCRATCH_##id,
+typedef enum { QP_CPU_SCRATCH_SLOTS(QP_CPU_SCRATCH_ID) QP_N_SCRATCH } qp_cpu_scratch_slot_t;
+#undef QP_CPU_SCRATCH_ID
+
+/** Bytes of each slot. */
+typedef struct {
+    size_t bytes[QP_N_SCRATCH];
+} qp_cpu_scratch_need_t;
 
 typedef struct qp_cpu_gemm_cache qp_cpu_gemm_cache_t;
 struct qp_cpu_int8_product; /* int8.h */
@@ -68,10 +77,9 @@ typedef struct {
     void (*float_product[QP_N_DTYPE])(const struct qp_cpu_float *p);
     bool dnnl_bf16; /* for rows times a matrix in bf16 oneDNN is asked: there is AMX */
     qp_cpu_gemm_cache_t *gemm;
-    struct {
-        void *data;
-        size_t bytes;
-    } scratch[QP_N_SCRATCH];
+    void *scratch[QP_N_SCRATCH];
+    qp_cpu_scratch_need_t reserved; /* bytes of these */
+    const char *op;                 /* which is being done, for messages; NULL: not known */
 } qp_cpu_device_t;
 
 /** Opens the CPU device; see qp_device_open(). */
@@ -98,11 +106,26 @@ static inline int qp_cpu_threads(qp_queue_t *q, int64_t n)
     return n < QP_CPU_SERIAL ? 1 : qp_cpu_device(q)->n_thread;
 }
 
+/* --- scratch (core/scratch.c) ------------------------------------------------------------------
+ */
+
 /**
- * At least \a bytes of 64-aligned memory that stays valid until the same slot is asked for again;
- * contents undefined. Counted under "scratch". Not inside a parallel region.
+ * \a bytes of the slot's 64-aligned memory, valid until the same slot is asked for again; contents
+ * undefined. More than reserve() was told of is a fault of the caller's caller: it ends the program
+ * with a message. Not inside a parallel region.
  */
 void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes);
+
+/** Makes each slot at least so large; contents are not kept. Counted under "scratch". */
+void qp_cpu_scratch_grow(qp_cpu_device_t *device, const qp_cpu_scratch_need_t *need);
+
+/** The slot is to have \a bytes at least. */
+static inline void qp_cpu_need(qp_cpu_scratch_need_t *need, qp_cpu_scratch_slot_t slot,
+                               size_t bytes)
+{
+    if (bytes > need->bytes[slot])
+        need->bytes[slot] = bytes;
+}
 
 /** Sizes of pieces that one scratch block is cut into. */
 static inline size_t qp_cpu_round64(size_t bytes)
@@ -242,19 +265,32 @@ qp_error_t qp_cpu_gemm_get(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *sp
 qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a, const void *b,
                            void *c);
 
-/* --- parts of qp_cpu_scratch_bytes() ---------------------------------------------------------- */
+/* --- what ops need for passes up to a size: from the same computations that they use ------------
+ */
 
-/* dtype is that of products. */
-size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
-size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread);
-size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
-                              qp_dtype_t dtype);
+void qp_cpu_input_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                          qp_cpu_scratch_need_t *need);
+void qp_cpu_matmul_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need);
+void qp_cpu_linear_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need);
+void qp_cpu_attention_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_cpu_scratch_need_t *need);
+void qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                            qp_cpu_scratch_need_t *need);
+void qp_cpu_lm_logits_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_cpu_scratch_need_t *need);
+void qp_cpu_lm_kl_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                          qp_cpu_scratch_need_t *need);
+void qp_cpu_sample_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need);
 
 /* --- the functions behind qp_ops_cpu; contracts in ops.h. All work is done on return. ----------
  */
 
 qp_error_t qp_cpu_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
-size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size);
+size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n);
+qp_error_t qp_cpu_reserve(qp_device_t *device, const qp_pass_size_t *size);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);
 void qp_cpu_release(qp_device_t *device, qp_dptr_t *p);
 qp_error_t qp_cpu_host_alloc(qp_device_t *device, const char *label, size_t bytes, void **out);

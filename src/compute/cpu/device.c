@@ -30,7 +30,7 @@ static void device_close(qp_device_t *base)
     qp_cpu_device_t *device = (qp_cpu_device_t *)base;
     qp_cpu_gemm_cache_destroy(device);
     for (int i = 0; i < QP_N_SCRATCH; i++)
-        qp_free(device->scratch[i].data);
+        qp_free(device->scratch[i]);
     qp_free(device);
 }
 
@@ -97,36 +97,37 @@ qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, i
     return error;
 }
 
-void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes)
+/* --- scratch ---------------------------------------------------------------------------------- */
+
+static void add_need(const qp_device_t *base, const qp_pass_size_t *size,
+                     qp_cpu_scratch_need_t *need)
 {
-    if (bytes > device->scratch[slot].bytes) {
-        qp_free(device->scratch[slot].data); /* contents are not kept: no copy */
-        device->scratch[slot].data = qp_alloc("scratch", bytes);
-        device->scratch[slot].bytes = bytes;
-    }
-    return device->scratch[slot].data;
+    static void (*const part[])(const qp_cpu_device_t *, const qp_pass_size_t *,
+                                qp_cpu_scratch_need_t *) = {
+        qp_cpu_input_scratch,   qp_cpu_matmul_scratch,    qp_cpu_linear_scratch,
+        qp_cpu_lm_head_scratch, qp_cpu_lm_logits_scratch, qp_cpu_attention_scratch,
+        qp_cpu_lm_kl_scratch,   qp_cpu_sample_scratch};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+        part[i]((const qp_cpu_device_t *)base, size, need);
 }
 
-size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size)
+size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n)
 {
-    const qp_dtype_t dtype = qp_device_dtype(device);
-    const int n_thread = (int)device->config.threads;
-    return qp_cpu_linear_scratch(size, dtype, n_thread) +
-           qp_cpu_attention_scratch(size, dtype, n_thread) +
-           qp_cpu_lm_head_scratch((const qp_cpu_device_t *)device, size, dtype);
+    qp_cpu_scratch_need_t need = {0};
+    size_t bytes = 0;
+    for (int i = 0; i < n; i++)
+        add_need(device, &size[i], &need);
+    for (int i = 0; i < QP_N_SCRATCH; i++)
+        bytes += need.bytes[i];
+    return bytes;
 }
 
-void qp_cpu_keep_error(qp_error_t *first, qp_error_t error)
+qp_error_t qp_cpu_reserve(qp_device_t *device, const qp_pass_size_t *size)
 {
-    if (error == NULL)
-        return;
-#pragma omp critical(qp_cpu_keep_error)
-    {
-        if (*first == NULL)
-            *first = error;
-        else
-            qp_error_destroy(&error);
-    }
+    qp_cpu_scratch_need_t need = {0};
+    add_need(device, size, &need);
+    qp_cpu_scratch_grow((qp_cpu_device_t *)device, &need);
+    return NULL;
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */

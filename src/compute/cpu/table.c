@@ -5,7 +5,7 @@
 const qp_ops_t qp_ops_cpu = {
     .name = "cpu",
 
-    SLOT(memory_info) SLOT(scratch_bytes) SLOT(alloc) SLOT(release) SLOT(host_alloc)
+    SLOT(memory_info) SLOT(scratch_bytes) SLOT(reserve) SLOT(alloc) SLOT(release) SLOT(host_alloc)
         SLOT(host_release) SLOT(host_register) SLOT(host_unregister)
 
             SLOT(queue_create) SLOT(queue_destroy) SLOT(synchronize) SLOT(event_create)

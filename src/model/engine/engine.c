@@ -21,13 +21,15 @@ static void lay_out_cache(qp_engine_t *engine, const qp_base_shape_t *shape, qp_
     }
 }
 
-/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid */
+/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid, and
+ * rows, three numbers each */
 static size_t descriptor_bytes(const qp_engine_t *engine)
 {
     return 3 * qp_descriptor_bytes(engine->max_token) + qp_descriptor_bytes(engine->max_seq + 1) +
            qp_descriptor_bytes(engine->max_seq) +
            qp_descriptor_bytes(engine->max_seq * engine->table_ld) +
-           3 * qp_descriptor_bytes(engine->config.max_active);
+           3 * qp_descriptor_bytes(engine->config.max_active) +
+           qp_descriptor_bytes(3 * engine->config.max_active);
 }
 
 static size_t lay_out(qp_engine_t *engine, const qp_base_shape_t *shape,
@@ -66,6 +68,7 @@ static void allocate_host(qp_engine_t *engine)
     engine->draw_sample = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_forbid = QP_NEW("engine", uint32_t, n_seq);
+    engine->host_rows = QP_NEW("engine", qp_kv_rows_t, n_seq);
     engine->host_result = QP_NEW("engine", int32_t, 2 * n_seq);
     qp_descriptor_init(&engine->descriptor, engine->descriptor.device, descriptor_bytes(engine));
     engine->map.n_past = engine->host_past;
@@ -103,10 +106,28 @@ size_t qp_engine_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lor
     return bytes;
 }
 
-/* The cache gets its pages now, not token by token. */
-static qp_error_t allocate(qp_engine_t *engine, size_t bytes)
+qp_pass_size_t qp_engine_pass_size(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                                   const qp_generate_config_t *config, int64_t max_length)
+{
+    qp_pass_size_t size =
+        qp_workspace_pass_size(shape, lora, qp_engine_max_token(config, max_length));
+    size.backward = false;
+    size.n_key = max_length;
+    size.n_decode = config->max_active;
+    return size;
+}
+
+/* Memory of its own, unless the workspace has enough. The cache gets its pages now, not token by
+ * token. */
+static qp_error_t allocate(qp_engine_t *engine, const qp_workspace_t *ws, size_t bytes)
 {
     qp_device_t *device = engine->base->device;
+    engine->storage_bytes = bytes;
+    engine->borrowed = ws != NULL && ws->storage_bytes >= bytes;
+    if (engine->borrowed) {
+        engine->storage = ws->storage;
+        return NULL;
+    }
     QP_TRY(device->ops->alloc(device, "engine", bytes, &engine->storage));
     return device->ops->zero(qp_device_queue(device), engine->storage, bytes);
 }
@@ -122,17 +143,13 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
                         "answers of up to %lld tokens with their prompts, but the base "
                         "was loaded for %lld positions",
                         (long long)max_length, (long long)base->rope.n_row);
+    const qp_pass_size_t size = qp_engine_pass_size(&shape, lora, config, max_length);
+    QP_TRY(base->device->ops->reserve(base->device, &size));
     const size_t bytes = qp_engine_bytes(&shape, lora, config, max_length);
     *engine = new_engine(&shape, config, max_length);
     (*engine)->base = base;
     (*engine)->flow = qp_flow(base);
-    qp_error_t error = NULL;
-    (*engine)->storage_bytes = bytes;
-    (*engine)->borrowed = ws != NULL && ws->storage_bytes >= bytes;
-    if ((*engine)->borrowed)
-        (*engine)->storage = ws->storage;
-    else
-        error = allocate(*engine, bytes);
+    qp_error_t error = allocate(*engine, ws, bytes);
     if (error != NULL) {
         qp_engine_destroy(engine);
         return error;
@@ -151,11 +168,11 @@ void qp_engine_destroy(qp_engine_t **out)
         engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
-    void *host[] = {engine->slot,        engine->free_block,      engine->n_holder,
-                    engine->draw_slot,   engine->host_token,      engine->host_position,
-                    engine->host_sample, engine->host_cu_seqlens, engine->host_past,
-                    engine->host_table,  engine->draw_sample,     engine->draw_position,
-                    engine->draw_forbid, engine->host_result,     engine->kv};
+    void *host[] = {
+        engine->slot,        engine->free_block,    engine->n_holder,    engine->draw_slot,
+        engine->host_token,  engine->host_position, engine->host_sample, engine->host_cu_seqlens,
+        engine->host_past,   engine->host_table,    engine->draw_sample, engine->draw_position,
+        engine->draw_forbid, engine->host_result,   engine->host_rows,   engine->kv};
     qp_descriptor_fini(&engine->descriptor);
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         qp_free(host[i]);

@@ -38,6 +38,9 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
 void qp_engine_destroy(qp_engine_t **engine);
 size_t qp_engine_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
                        const qp_generate_config_t *config, int64_t max_length);
+/** The largest pass, for which qp_engine_create() reserves scratch. */
+qp_pass_size_t qp_engine_pass_size(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                                   const qp_generate_config_t *config, int64_t max_length);
 /** Most tokens of one batch. */
 int64_t qp_engine_max_token(const qp_generate_config_t *config, int64_t max_length);
 

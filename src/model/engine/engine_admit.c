@@ -29,12 +29,17 @@ int64_t qp_engine_longest_answer(const qp_engine_t *engine, const qp_request_t *
     return request->max_new_tokens > 0 ? request->max_new_tokens : engine->config.max_new_tokens;
 }
 
-qp_request_t **qp_engine_turns(qp_request_t *request, int64_t n_request)
+qp_turn_t *qp_engine_turns(qp_request_t *request, int64_t n_request)
 {
-    qp_request_t **turn = QP_NEW("engine", qp_request_t *, n_request);
+    qp_request_t **sorted = QP_NEW("engine", qp_request_t *, n_request);
+    qp_turn_t *turn = QP_NEW("engine", qp_turn_t, n_request);
     for (int64_t i = 0; i < n_request; i++)
-        turn[i] = &request[i];
-    qsort(turn, (size_t)n_request, sizeof(qp_request_t *), compare_prompts);
+        sorted[i] = &request[i];
+    qsort(sorted, (size_t)n_request, sizeof(qp_request_t *), compare_prompts);
+    for (int64_t i = 0; i < n_request; i++)
+        turn[i] = (qp_turn_t){.request = sorted[i],
+                              .n_common = i > 0 ? common_prefix(sorted[i - 1], sorted[i]) : 0};
+    qp_free(sorted);
     return turn;
 }
 
@@ -56,37 +61,70 @@ typedef struct {
     int64_t n_soon;        /* tokens that any slot has there after the batch being built */
 } prefix_t;
 
-/* The slot that the request will have comes first: nothing needs copying there. */
-static prefix_t find_prefix(const qp_engine_t *engine, const qp_request_t *request,
-                            const qp_slot_t *slot)
+/* A slot whose prompt starts with the same n_common tokens. */
+static void consider(prefix_t *prefix, const qp_request_t *request, const qp_slot_t *slot,
+                     int64_t n_common)
+{
+    /* The last token's logits are wanted, so it is computed in any case. And that of the other
+     * prompt was computed as one that is drawn from: its rows have not the bits of one inside. */
+    const int64_t most = qp_min_i64(request->n_prompt, slot->request->n_prompt) - 1;
+    const int64_t n = qp_min_i64(n_common, most), n_now = qp_min_i64(n, slot->n_past);
+    if (n_now > prefix->n) {
+        prefix->from = slot;
+        prefix->n = n_now;
+    }
+    prefix->n_soon = qp_max_i64(prefix->n_soon, n);
+}
+
+/*
+ * What a prompt has in common with another is the least of what those between them have with their
+ * neighbours. So the search goes from neighbour to neighbour, until no more can be found.
+ */
+static void search(const qp_engine_run_t *run, int64_t turn, int step, prefix_t *prefix)
+{
+    int64_t n_common = run->turn[turn].request->n_prompt;
+    const int64_t end = step < 0 ? -1 : run->end;
+    for (int64_t t = turn + step; t * step < end * step && n_common > prefix->n; t += step) {
+        n_common = qp_min_i64(n_common, run->turn[step < 0 ? t + 1 : t].n_common);
+        if (run->turn[t].slot != NULL)
+            consider(prefix, run->turn[turn].request, run->turn[t].slot, n_common);
+    }
+}
+
+/* If the slot that the request will have holds as much as any, nothing needs copying. */
+static bool holds_as_much(const qp_engine_run_t *run, int64_t turn, const qp_slot_t *slot,
+                          int64_t n)
+{
+    prefix_t own = {0};
+    int64_t n_common = n;
+    if (slot->request == NULL)
+        return false;
+    for (int64_t t = qp_min_i64(turn, slot->turn) + 1; t <= qp_max_i64(turn, slot->turn); t++)
+        n_common = qp_min_i64(n_common, run->turn[t].n_common);
+    consider(&own, run->turn[turn].request, slot, n_common);
+    return own.n == n;
+}
+
+static prefix_t find_prefix(const qp_engine_run_t *run, int64_t turn, const qp_slot_t *slot)
 {
     prefix_t prefix = {.from = slot};
-    for (int64_t s = 0; s < engine->config.max_active; s++) {
-        const qp_slot_t *other = &engine->slot[s];
-        if (other->request == NULL)
-            continue;
-        /* The last token's logits are wanted, so it is computed in any case. And that of the other
-         * prompt was computed as one that is drawn from: its rows have not the bits of one inside.
-         */
-        int64_t n = qp_min_i64(common_prefix(request, other->request),
-                               qp_min_i64(request->n_prompt, other->request->n_prompt) - 1);
-        int64_t n_now = qp_min_i64(n, other->n_past);
-        if (n_now > prefix.n || (n_now == prefix.n && other == slot)) {
-            prefix.from = other;
-            prefix.n = n_now;
-        }
-        if (n > prefix.n_soon)
-            prefix.n_soon = n;
-    }
+    search(run, turn, -1, &prefix);
+    search(run, turn, 1, &prefix);
+    if (holds_as_much(run, turn, slot, prefix.n))
+        prefix.from = slot;
     return prefix;
 }
 
 static void begin(qp_engine_run_t *run, int64_t turn, qp_slot_t *slot, const prefix_t *prefix)
 {
     qp_engine_t *engine = run->engine;
-    qp_request_t *request = run->turn[turn];
+    qp_request_t *request = run->turn[turn].request;
     int64_t n_new = qp_engine_longest_answer(engine, request);
-    run->turn[turn] = NULL;
+    if (slot->request != NULL)
+        run->turn[slot->turn].slot = NULL;
+    run->turn[turn].request = NULL;
+    run->turn[turn].slot = slot;
+    run->end = qp_max_i64(run->end, turn + 1);
     run->n_active++;
     request->token = QP_NEW("answers", int32_t, n_new);
     request->logprob = QP_NEW("answers", float, n_new);
@@ -109,19 +147,19 @@ void qp_engine_admit(qp_engine_run_t *run)
         qp_slot_t *slot = free_slot(engine);
         if (slot == NULL)
             break;
-        if (run->turn[i] == NULL)
+        if (run->turn[i].request == NULL)
             continue;
-        prefix_t prefix = find_prefix(engine, run->turn[i], slot);
+        prefix_t prefix = find_prefix(run, i, slot);
         if (prefix.n_soon >= prefix.n + QP_KV_BLOCK_LEN) {
             n_wait++;
             continue;
         }
-        int64_t n_new = run->turn[i]->n_prompt - prefix.n;
+        int64_t n_new = run->turn[i].request->n_prompt - prefix.n;
         if (n_prefill > 0 && n_prefill + n_new > engine->config.max_prefill)
             break;
         n_prefill += n_new;
         begin(run, i, slot, &prefix);
     }
-    while (run->next < run->n_request && run->turn[run->next] == NULL)
+    while (run->next < run->n_request && run->turn[run->next].request == NULL)
         run->next++;
 }

@@ -47,34 +47,16 @@ void qp_engine_share(qp_engine_t *engine, qp_slot_t *slot, const qp_slot_t *from
     slot->n_past = n;
 }
 
-/* The first n rows of a block, in all layers. */
-static qp_error_t copy_rows(qp_engine_t *engine, int32_t to, int32_t from, int64_t n)
-{
-    const int64_t to_row = (int64_t)to * QP_KV_BLOCK_LEN,
-                  from_row = (int64_t)from * QP_KV_BLOCK_LEN;
-    for (int64_t l = 0; l < engine->base->config.n_layer; l++) {
-        const qp_kv_t *kv = &engine->kv[l];
-        const qp_mat_t mat[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
-        for (size_t m = 0; m < sizeof mat / sizeof *mat; m++)
-            if (!qp_dptr_is_null(mat[m].data))
-                QP_TRY(
-                    engine->flow.ops->copy(engine->flow.q, qp_mat_rows(mat[m], to_row, n).data,
-                                           qp_mat_rows(mat[m], from_row, n).data,
-                                           qp_bytes(n * mat[m].ld, qp_dtype_bytes(mat[m].dtype))));
-    }
-    return NULL;
-}
-
-qp_error_t qp_engine_reserve(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token)
+void qp_engine_take_blocks(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token)
 {
     int64_t n_row = slot->n_past % QP_KV_BLOCK_LEN, last = slot->n_past / QP_KV_BLOCK_LEN;
     if (n_row > 0 && engine->n_holder[slot->block[last]] > 1) {
-        int32_t shared = slot->block[last];
+        const int32_t shared = slot->block[last];
         slot->block[last] = take_block(engine);
         drop_block(engine, shared);
-        QP_TRY(copy_rows(engine, slot->block[last], shared, n_row));
+        engine->host_rows[engine->n_copy++] =
+            (qp_kv_rows_t){slot->block[last], shared, (int32_t)n_row};
     }
     while (slot->n_block < blocks_of(n_token))
         slot->block[slot->n_block++] = take_block(engine);
-    return NULL;
 }

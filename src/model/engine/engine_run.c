@@ -58,16 +58,16 @@ static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from,
  * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
  * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
  */
-static qp_error_t build_batch(qp_engine_t *engine)
+static void build_batch(qp_engine_t *engine)
 {
     qp_slot_t *end = engine->slot + engine->config.max_active;
-    engine->n_token = engine->n_seq = engine->n_draw = 0;
+    engine->n_token = engine->n_seq = engine->n_draw = engine->n_copy = 0;
     engine->host_cu_seqlens[0] = 0;
     for (qp_slot_t *slot = engine->slot; slot < end; slot++) {
         if (!slot->active)
             continue;
         int64_t n = n_known(slot), draw = engine->n_draw++;
-        QP_TRY(qp_engine_reserve(engine, slot, n));
+        qp_engine_take_blocks(engine, slot, n);
         engine->draw_slot[draw] = slot;
         engine->draw_sample[draw] = slot->request->sample;
         engine->draw_position[draw] = (uint32_t)n;
@@ -83,10 +83,11 @@ static qp_error_t build_batch(qp_engine_t *engine)
         }
     engine->map.n_seq = engine->n_seq;
     engine->map.n_decode = engine->n_draw;
-    return NULL;
 }
 
 /* --- one batch through the model -------------------------------------------------------------- */
+
+enum { ROW_INTS = sizeof(qp_kv_rows_t) / sizeof(int32_t) };
 
 static qp_error_t upload_batch(qp_engine_t *engine)
 {
@@ -107,7 +108,19 @@ static qp_error_t upload_batch(qp_engine_t *engine)
     engine->draw_sample_at = qp_descriptor_put(d, engine->draw_sample, n_draw);
     engine->draw_position_at = qp_descriptor_put(d, engine->draw_position, n_draw);
     engine->draw_forbid_at = qp_descriptor_put(d, engine->draw_forbid, n_draw);
+    engine->rows = qp_descriptor_put(d, engine->host_rows, ROW_INTS * engine->n_copy);
     return qp_descriptor_send(d, engine->flow.q);
+}
+
+/* Gives slots that go on in a shared block one of their own. */
+static qp_error_t copy_rows(const qp_engine_t *engine)
+{
+    const qp_kv_copy_t copies = {.layer = engine->kv,
+                                 .n_layer = engine->base->config.n_layer,
+                                 .n_copy = engine->n_copy,
+                                 .rows = engine->host_rows,
+                                 .rows_device = engine->rows};
+    return engine->n_copy > 0 ? engine->flow.ops->kv_copy(engine->flow.q, &copies) : NULL;
 }
 
 /* Logits of the last token of every active sequence. */
@@ -117,6 +130,7 @@ static qp_error_t forward(qp_engine_t *engine)
     const qp_ops_t *ops = flow->ops;
     const qp_base_t *base = engine->base;
     QP_TRY(upload_batch(engine));
+    QP_TRY(copy_rows(engine));
     qp_mat_t residual = qp_flow_mat(flow, engine->residual, base->config.d_model);
     QP_TRY(ops->embed(flow->q, residual, base->embedding, engine->token));
     for (int64_t l = 0; l < base->config.n_layer; l++)
@@ -179,7 +193,7 @@ static qp_error_t answer_all(qp_engine_run_t *run)
     qp_engine_t *engine = run->engine;
     while (run->next < run->n_request || run->n_active > 0) {
         qp_engine_admit(run);
-        QP_TRY(build_batch(engine));
+        build_batch(engine);
         QP_TRY(forward(engine));
         QP_TRY(draw(run));
         QP_TRY(accept(run));

@@ -41,6 +41,7 @@ struct qp_engine {
     qp_dptr_t rstd;             /**< [max_active] */
     qp_descriptor_t descriptor; /**< of the batch: what follows, and flow.batch and map */
     qp_dptr_t token;            /**< [n_token] */
+    qp_dptr_t rows;             /**< [n_copy] */
     qp_dptr_t draw_sample_at, draw_position_at, draw_forbid_at; /**< [n_draw] */
     qp_dptr_t result;    /**< [2 max_active]: n_draw drawn tokens, then their log-probabilities */
     qp_slot_t *slot;     /**< [max_active] */
@@ -48,7 +49,7 @@ struct qp_engine {
     int64_t n_free_block;
     int32_t *n_holder; /**< [n_block] slots that a block is part of */
     /* the batch, host: first the last token of every active slot, then what else is new */
-    int64_t n_token, n_seq, n_draw;
+    int64_t n_token, n_seq, n_draw, n_copy;
     qp_slot_t **draw_slot;                 /**< [max_active] */
     int32_t *host_token, *host_position;   /**< [max_token] */
     uint32_t *host_sample;                 /**< [max_token] */
@@ -56,6 +57,7 @@ struct qp_engine {
     int32_t *host_past, *host_table;       /**< [max_seq], [max_seq, table_ld] */
     uint32_t *draw_sample, *draw_position; /**< [max_active] */
     uint32_t *draw_forbid;                 /**< [max_active] 1: EOS would come too early */
+    qp_kv_rows_t *host_rows;               /**< [max_active] of shared blocks, [n_copy] used */
     int32_t *host_result;                  /**< [2 max_active] the result */
 };
 
@@ -69,25 +71,35 @@ void qp_engine_clear(qp_engine_t *engine);
  * its own blocks are given up.
  */
 void qp_engine_share(qp_engine_t *engine, qp_slot_t *slot, const qp_slot_t *from, int64_t n);
-/** Blocks for n_token tokens in all: the rows from token n_past on are the slot's alone. */
-qp_error_t qp_engine_reserve(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token);
+/** Blocks for n_token tokens in all: the rows from token n_past on are the slot's alone. What is to
+ * be copied for that, before the batch, is noted in host_rows: of blocks that keep other holders.
+ */
+void qp_engine_take_blocks(qp_engine_t *engine, qp_slot_t *slot, int64_t n_token);
 
 /* --- engine_admit.c: whose turn it is --------------------------------------------------------- */
+
+/** A request in the order of their prompts. */
+typedef struct {
+    qp_request_t *request; /**< NULL: has had its turn */
+    int64_t n_common; /**< tokens that its prompt starts with as that of the turn before does */
+    qp_slot_t *slot;  /**< whose blocks hold its sequence, or NULL */
+} qp_turn_t;
 
 /** One run: the requests and how far they are. */
 typedef struct {
     qp_engine_t *engine;
     qp_request_t *request;
     int64_t n_request;
-    qp_request_t **turn; /**< [n_request] in the order of their prompts; NULL: has had its turn */
-    int64_t next;        /**< first that has not */
+    qp_turn_t *turn; /**< [n_request] */
+    int64_t next;    /**< first that has not had its turn */
+    int64_t end;     /**< none from here on has */
     int64_t n_active;
     const qp_eos_t *eos;
     qp_philox_key_t key;
 } qp_engine_run_t;
 
 /** Requests in the order in which they get their turns; free it. */
-qp_request_t **qp_engine_turns(qp_request_t *request, int64_t n_request);
+qp_turn_t *qp_engine_turns(qp_request_t *request, int64_t n_request);
 /** Gives free slots to the requests that come next, as many as fit into a batch. */
 void qp_engine_admit(qp_engine_run_t *run);
 /** Tokens that the request may get. */

@@ -26,6 +26,9 @@ size_t qp_workspace_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *
 qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
                                int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws);
 void qp_workspace_destroy(qp_workspace_t **ws);
+/** The largest pass in such a workspace, for which qp_workspace_create() reserves scratch. */
+qp_pass_size_t qp_workspace_pass_size(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                                      int64_t max_token);
 
 /** A ragged batch of host arrays; see qp_batch_t of the data module for the meaning. */
 typedef struct {

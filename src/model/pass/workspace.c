@@ -1,6 +1,9 @@
 #include "model/pass/workspace.h"
 
 #include "base/mem.h"
+#include "base/minmax.h"
+
+enum { MAX_INNER = 3 }; /* targets of a group: q, k, v */
 
 qp_layer_state_t qp_layer_state_take(qp_arena_t *arena, const qp_base_shape_t *shape,
                                      const bool masked[QP_N_LINEAR], int64_t max_token)
@@ -41,10 +44,10 @@ qp_layer_scratch_t qp_layer_scratch_take(qp_arena_t *arena, const qp_base_shape_
     }
     qp_layer_scratch_t scratch = {0};
     scratch.adapter_input = qp_arena_mat(arena, dtype, max_token, n_target_in);
-    scratch.inner = qp_arena_mat(arena, dtype, max_token, 3 * r);
+    scratch.inner = qp_arena_mat(arena, dtype, max_token, MAX_INNER * r);
     if (!backward)
         return scratch;
-    scratch.dinner = qp_arena_mat(arena, dtype, max_token, 3 * r);
+    scratch.dinner = qp_arena_mat(arena, dtype, max_token, MAX_INNER * r);
     scratch.dresidual = qp_arena_mat(arena, QP_F32, max_token, config->d_model);
     scratch.dout = qp_arena_mat(arena, dtype, max_token, config->d_model);
     scratch.din = qp_arena_mat(arena, dtype, max_token + 1, n_din);
@@ -122,15 +125,38 @@ size_t qp_workspace_bytes(const qp_base_shape_t *shape, const qp_lora_config_t *
     return bytes;
 }
 
+qp_pass_size_t qp_workspace_pass_size(const qp_base_shape_t *shape, const qp_lora_config_t *lora,
+                                      int64_t max_token)
+{
+    const qp_llama_config_t *c = shape->config;
+    qp_pass_size_t size = {
+        .n_token = max_token,
+        .d_model = c->d_model,
+        .n_vocab = c->n_vocab,
+        .n_inner = lora != NULL ? MAX_INNER * lora->r : 0,
+        .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
+        .weight = shape->kinds.linear,
+        .lm_head = shape->kinds.lm_head,
+        .backward = lora != NULL};
+    for (int g = 0; g < QP_N_GROUP; g++) {
+        size.widest = qp_max_i64(size.widest, qp_group_n_in(c, (qp_group_t)g));
+        size.widest = qp_max_i64(size.widest, qp_group_n_out(c, (qp_group_t)g));
+    }
+    return size;
+}
+
 qp_error_t qp_workspace_create(const qp_base_t *base, const qp_lora_config_t *lora,
                                int64_t max_token, qp_recompute_t recompute, qp_workspace_t **ws)
 {
     const qp_base_shape_t shape = qp_base_shape(base);
     const size_t bytes = qp_workspace_bytes(&shape, lora, max_token, recompute);
+    const qp_pass_size_t size = qp_workspace_pass_size(&shape, lora, max_token);
     *ws = new_workspace(&shape, lora, max_token, recompute);
     (*ws)->base = base;
     (*ws)->flow = qp_flow(base);
-    qp_error_t error = base->device->ops->alloc(base->device, "workspace", bytes, &(*ws)->storage);
+    qp_error_t error = base->device->ops->reserve(base->device, &size);
+    if (error == NULL)
+        error = base->device->ops->alloc(base->device, "workspace", bytes, &(*ws)->storage);
     if (error != NULL) {
         qp_workspace_destroy(ws);
         return error;

@@ -98,6 +98,15 @@ static int64_t n_param(const qp_scorer_t *s, const qp_llama_config_t *config)
     return qp_lora_n_param(config, &s->lora) + qp_head_n_param(QP_HEAD_SCORE, config->d_model);
 }
 
+qp_pass_size_t qp_scorer_pass_size(const qp_scorer_t *s, const qp_device_t *device,
+                                   int64_t max_token)
+{
+    const qp_base_shape_t shape = qp_base_info_shape(&s->info, device);
+    if (!s->own_base)
+        return (qp_pass_size_t){0};
+    return qp_workspace_pass_size(&shape, s->has_lora ? &s->lora : NULL, max_token);
+}
+
 qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, const qp_device_t *device,
                                   int64_t n_position, int64_t max_token)
 {

@@ -34,6 +34,10 @@ typedef struct {
 qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *scorer, const qp_device_t *device,
                                   int64_t n_position, int64_t max_token);
 
+/** The largest pass of a base of its own; no pass if there is none. */
+qp_pass_size_t qp_scorer_pass_size(const qp_scorer_t *scorer, const qp_device_t *device,
+                                   int64_t max_token);
+
 /** What a scorer works with of its run; all of it outlives the scorer. */
 typedef struct {
     qp_comm_t *comm;

@@ -114,23 +114,20 @@ qp_lora_config_t qp_run_widest_lora(const qp_run_t *run)
     return widest;
 }
 
-/* What the backend keeps besides what it is given. */
-static size_t scratch_bytes(const qp_run_t *run, int64_t n_token)
+/* What the backend keeps for the passes of the workspace, of the engine and of a reward model's own
+ * base. */
+static size_t scratch_bytes(const qp_run_t *run, const qp_base_shape_t *shape,
+                            const qp_lora_config_t *lora, int64_t max_token)
 {
-    const qp_llama_config_t *c = &run->given.info.config;
-    qp_pass_size_t size = {
-        .n_token = n_token,
-        .d_model = c->d_model,
-        .n_vocab = c->n_vocab,
-        .attention = {.n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim},
-        .backward = qp_method_trains(run->settings->job.method),
-        .outliers = run->given.info.kinds.linear == QP_WEIGHT_LLM_INT8};
-    for (int g = 0; g < QP_N_GROUP; g++) {
-        int64_t n_in = qp_group_n_in(c, (qp_group_t)g), n_out = qp_group_n_out(c, (qp_group_t)g);
-        int64_t n = n_in > n_out ? n_in : n_out;
-        size.widest = n > size.widest ? n : size.widest;
-    }
-    return run->device->ops->scratch_bytes(run->device, &size);
+    qp_pass_size_t size[3];
+    int n = 0;
+    if (max_token > 0)
+        size[n++] = qp_workspace_pass_size(shape, lora, max_token);
+    if (run->size.n_generate > 0)
+        size[n++] = qp_engine_pass_size(shape, lora, &run->size.generate, run->size.n_generate);
+    if (run->given.scorer != NULL)
+        size[n++] = qp_scorer_pass_size(run->given.scorer, run->device, max_token);
+    return run->device->ops->scratch_bytes(run->device, size, n);
 }
 
 /* Chooses what to recompute; returns the bytes of the workspace. An engine that does not fit into
@@ -192,10 +189,7 @@ void qp_run_plan(qp_run_t *run)
     }
     if (run->given.scorer != NULL)
         plan_scorer(run, max_token);
-    const int64_t n_engine = run->size.n_generate > 0
-                                 ? qp_engine_max_token(&run->size.generate, run->size.n_generate)
-                                 : 0;
-    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, qp_max_i64(max_token, n_engine)),
+    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, &shape, &widest, max_token),
                        QP_PLACE_DEVICE);
     const size_t engine =
         run->size.n_generate > 0

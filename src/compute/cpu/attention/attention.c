@@ -1,17 +1,18 @@
 /* Attention: sequences as blocks, keys and values copied into them. */
+#include "base/minmax.h"
 #include "compute/cpu/attention/attention_bf16.h"
+#include "compute/cpu/attention/attention_decode.h"
 #include "compute/cpu/attention/kv.h"
 #include "compute/cpu/gemm/pack.h"
 #include "compute/cpu/gemm/transpose.h"
 
 /* Counts spans and blocks; writes the tables too once they have their memory. */
-static void plan_spans(qp_blocks_t *b, const qp_ragged_t *batch, const int32_t *n_past,
-                       int64_t min_query)
+static void plan_spans(qp_blocks_t *b, const qp_ragged_t *batch, const int32_t *n_past)
 {
     b->n_span = b->n_key_block = b->n_query_block = b->max_query_block = 0;
     for (int64_t s = 0; s < batch->n_seq; s++) {
         int64_t first = batch->cu_seqlens_host[s], n = batch->cu_seqlens_host[s + 1] - first;
-        if (n < min_query)
+        if (n == 0)
             continue;
         int64_t n_key = n + (n_past != NULL ? n_past[s] : 0);
         qp_span_t span = {.seq = s,
@@ -44,35 +45,60 @@ static const bool fused_forms[][QP_N_KEY_FORM] = {
     [QP_FOR_BACKWARD] = {[QP_K] = true, [QP_K_TRANS] = true, [QP_V_TRANS] = true},
 };
 
+/* Lays out tables and blocks, whose numbers are set; returns their bytes. */
+static size_t carve_blocks(qp_blocks_t *b, const qp_cpu_device_t *device, qp_blocks_use_t use,
+                           char *memory)
+{
+    const bool *form = b->fused != NULL ? fused_forms[use] : general_forms;
+    const size_t key_bytes = qp_key_block_bytes(b);
+    char *at = memory;
+    b->span = qp_cpu_carve(&at, qp_bytes(b->n_span, sizeof *b->span));
+    b->query_block_span = qp_cpu_carve(&at, qp_bytes(b->n_query_block, sizeof(int32_t)));
+    b->key_block_span = qp_cpu_carve(&at, qp_bytes(b->n_key_block, sizeof(int32_t)));
+    b->rows = qp_cpu_carve(&at, b->fused != NULL ? qp_bytes(device->n_thread, key_bytes) : 0);
+    for (int i = 0; i < QP_N_KEY_FORM; i++)
+        if (form[i])
+            b->key[i] = qp_cpu_carve(&at, qp_bytes(b->n_key_block * b->a.n_kv_head, key_bytes));
+    return (size_t)(at - memory);
+}
+
+static qp_blocks_t no_blocks(const qp_cpu_device_t *device, const qp_attention_t *a,
+                             qp_dtype_t dtype)
+{
+    return (qp_blocks_t){.a = *a,
+                         .group = a->n_head / a->n_kv_head,
+                         .dtype = dtype,
+                         .fused = qp_bf16_attention(device, dtype, a->head_dim)};
+}
+
 void qp_blocks_init(qp_blocks_t *b, qp_cpu_device_t *device, qp_blocks_use_t use,
                     const qp_attention_t *a, qp_dtype_t dtype, const qp_ragged_t *batch,
-                    const int32_t *n_past, int64_t min_query)
+                    const int32_t *n_past)
 {
     QP_ASSERT(a->n_head % a->n_kv_head == 0 && a->head_dim <= QP_CPU_CHUNK);
     QP_ASSERT(batch->cu_seqlens_host[batch->n_seq] == batch->n_token);
-    *b = (qp_blocks_t){.a = *a, .group = a->n_head / a->n_kv_head, .dtype = dtype};
-    b->fused = qp_bf16_attention(device, dtype, a->head_dim);
-    plan_spans(b, batch, n_past, min_query);
-    const bool *form = b->fused != NULL ? fused_forms[use] : general_forms;
-    const size_t span_bytes = qp_bytes(b->n_span, sizeof *b->span);
-    const size_t query_bytes = qp_bytes(b->n_query_block, sizeof *b->query_block_span);
-    const size_t index_bytes = qp_bytes(b->n_key_block, sizeof *b->key_block_span);
-    const size_t key_bytes = qp_bytes(b->n_key_block * a->n_kv_head, qp_key_block_bytes(b));
-    const size_t rows_bytes =
-        b->fused != NULL ? qp_bytes(device->n_thread, qp_key_block_bytes(b)) : 0;
-    size_t bytes = qp_cpu_round64(span_bytes) + qp_cpu_round64(query_bytes) +
-                   qp_cpu_round64(index_bytes) + qp_cpu_round64(rows_bytes);
-    for (int i = 0; i < QP_N_KEY_FORM; i++)
-        bytes += form[i] ? qp_cpu_round64(key_bytes) : 0;
-    char *at = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION, bytes);
-    b->span = qp_cpu_carve(&at, span_bytes);
-    b->query_block_span = qp_cpu_carve(&at, query_bytes);
-    b->key_block_span = qp_cpu_carve(&at, index_bytes);
-    b->rows = qp_cpu_carve(&at, rows_bytes);
-    for (int i = 0; i < QP_N_KEY_FORM; i++)
-        if (form[i])
-            b->key[i] = qp_cpu_carve(&at, key_bytes);
-    plan_spans(b, batch, n_past, min_query);
+    *b = no_blocks(device, a, dtype);
+    plan_spans(b, batch, n_past);
+    qp_blocks_t measure = *b;
+    const size_t bytes = carve_blocks(&measure, device, use, NULL);
+    carve_blocks(b, device, use, qp_cpu_scratch(device, QP_SCRATCH_ATTENTION, bytes));
+    plan_spans(b, batch, n_past);
+}
+
+qp_ragged_t qp_blocks_part(const qp_ragged_t *batch, const int32_t *n_past, int64_t first,
+                           int64_t max_block)
+{
+    const int32_t *start = batch->cu_seqlens_host;
+    int64_t end = first, n_block = 0;
+    while (end < batch->n_seq) {
+        const int64_t n_key = start[end + 1] - start[end] + (n_past != NULL ? n_past[end] : 0);
+        n_block += (n_key + QP_KB - 1) / QP_KB;
+        if (n_block > max_block && end > first) /* at least one */
+            break;
+        end++;
+    }
+    return (qp_ragged_t){
+        .n_token = start[end], .n_seq = end - first, .cu_seqlens_host = start + first};
 }
 
 void qp_block_load(const qp_block_t *to, const qp_mat_t *from, int64_t first_col, int64_t first_row,
@@ -181,19 +207,48 @@ void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
         }
 }
 
-/* Sequences of half a block's length or more on average; the longest may be the whole batch. */
-size_t qp_cpu_attention_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread)
+/* --- scratch ---------------------------------------------------------------------------------- */
+
+/* Parts of up to n_key_block blocks of keys; a block of them has at most two of queries. */
+static size_t blocks_bytes(const qp_cpu_device_t *device, const qp_attention_t *a, qp_dtype_t dtype,
+                           qp_blocks_use_t use, int64_t n_key_block)
+{
+    qp_blocks_t b = no_blocks(device, a, dtype);
+    b.n_span = b.n_key_block = n_key_block;
+    b.n_query_block = n_key_block * (QP_KB / QP_QB);
+    return carve_blocks(&b, device, use, NULL);
+}
+
+static void need_for(const qp_cpu_device_t *device, const qp_pass_size_t *size, qp_dtype_t dtype,
+                     qp_cpu_scratch_need_t *need)
 {
     const qp_attention_t *a = &size->attention;
-    const size_t width = qp_dtype_bytes(dtype);
-    const int64_t e = a->head_dim, n_block = 2 * (size->n_token / QP_KB + 1);
-    const int64_t n_form = size->backward && dtype == QP_BF16 ? 3 : 2;
-    const size_t kv = qp_bytes(n_form * n_block * a->n_kv_head * QP_KB * e, width);
-    const size_t row = qp_bytes(e, 4 * width + sizeof(float)) + 2 * sizeof(float);
-    const size_t tile = (size_t)(QP_QB * QP_KB) * (2 * sizeof(float) + 3 * width) +
-                        qp_bytes(QP_KB * e, 2 * sizeof(float) + 3 * width);
-    const size_t task = size->backward ? qp_bytes(size->n_token, row) + tile : tile;
-    const bool sums = size->backward && a->n_head > a->n_kv_head;
-    const size_t sum = sums ? qp_bytes(2 * a->n_head * size->n_token * e, sizeof(float)) : 0;
-    return kv + (size_t)n_thread * task + sum;
+    const int64_t n_block = qp_blocks_of_batch(size->n_token);
+    qp_blocks_t b = no_blocks(device, a, dtype);
+    b.max_query_block = (size->n_token + QP_QB - 1) / QP_QB;
+    qp_cpu_need(need, QP_SCRATCH_ATTENTION,
+                blocks_bytes(device, a, dtype, QP_FOR_FORWARD, n_block));
+    qp_blocks_forward_scratch(&b, device, need);
+    if (size->backward) {
+        qp_cpu_need(need, QP_SCRATCH_ATTENTION,
+                    blocks_bytes(device, a, dtype, QP_FOR_BACKWARD, n_block));
+        qp_blocks_backward_scratch(&b, device, size->n_token, need);
+    }
+    if (size->n_key > 0) {
+        const int64_t longest = (size->n_key + QP_KB - 1) / QP_KB;
+        qp_cpu_need(need, QP_SCRATCH_ATTENTION,
+                    blocks_bytes(device, a, dtype, QP_FOR_FORWARD,
+                                 qp_max_i64(longest, QP_BLOCKS_OF_CACHE)));
+        qp_cpu_attention_decode_scratch(device, size, need);
+    }
+}
+
+void qp_cpu_attention_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_cpu_scratch_need_t *need)
+{
+    if (size->attention.n_head == 0)
+        return;
+    need_for(device, size, qp_device_dtype(&device->base), need);
+    if (size->mixed)
+        need_for(device, size, QP_F32, need);
 }

@@ -104,12 +104,30 @@ static inline char *qp_key_block(const qp_blocks_t *b, qp_key_form_t form, int64
 typedef enum { QP_FOR_FORWARD, QP_FOR_BACKWARD } qp_blocks_use_t;
 
 /**
- * Plans the sequences of \a batch that have at least \a min_query rows; n_past (host, [n_seq]) adds
- * keys before the batch's own, NULL: none. The plan stays valid until the next one.
+ * Blocks that are there together: of a batch of so many tokens as many as sequences of half a
+ * block's length fill, or one long one; of a cache, whose pasts may be long and many, so few that
+ * they are no second cache, or those of its longest sequence.
+ */
+static inline int64_t qp_blocks_of_batch(int64_t n_token)
+{
+    return 2 * (n_token / QP_KB + 1);
+}
+enum { QP_BLOCKS_OF_CACHE = 16 };
+
+/**
+ * The sequences of \a batch from \a first on whose keys (n_past as below) fill at most so many
+ * blocks; at least one. Results do not depend on how a batch is cut.
+ */
+qp_ragged_t qp_blocks_part(const qp_ragged_t *batch, const int32_t *n_past, int64_t first,
+                           int64_t max_block);
+
+/**
+ * Plans the sequences of \a batch; n_past (host, [n_seq]) adds keys before the batch's own, NULL:
+ * none. The plan stays valid until the next one.
  */
 void qp_blocks_init(qp_blocks_t *b, qp_cpu_device_t *device, qp_blocks_use_t use,
                     const qp_attention_t *a, qp_dtype_t dtype, const qp_ragged_t *batch,
-                    const int32_t *n_past, int64_t min_query);
+                    const int32_t *n_past);
 
 /** Copies all keys and values into their blocks; in parallel. */
 void qp_blocks_load_keys(const qp_blocks_t *b, qp_cpu_device_t *device,
@@ -130,5 +148,11 @@ void qp_block_store_trans(const qp_mat_t *to, int64_t first_row, int64_t first_c
 /** All query blocks against the loaded keys; q heads stand first in qkv. lse [H, T] or NULL. */
 qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,
                              float *lse, const qp_mat_t *qkv);
+
+/** What threads need for blocks of this kind (a, dtype, fused, max_query_block are set). */
+void qp_blocks_forward_scratch(const qp_blocks_t *b, const qp_cpu_device_t *device,
+                               qp_cpu_scratch_need_t *need);
+void qp_blocks_backward_scratch(const qp_blocks_t *b, const qp_cpu_device_t *device,
+                                int64_t n_token, qp_cpu_scratch_need_t *need);
 
 #endif

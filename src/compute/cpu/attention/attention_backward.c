@@ -76,6 +76,7 @@ struct backward {
     bool by_group;
     float *left;            /* [2 (dK, dV), n_slot, n_row, E]: by group [thread, row of a span], */
     int64_t n_slot, n_left; /* else [H, n_token] */
+    int64_t first_row, end_row; /* of the part */
 };
 
 /*
@@ -359,13 +360,20 @@ static qp_error_t prepare_products(backward_t *f, qp_cpu_device_t *device)
     return NULL;
 }
 
+/* Of all threads; *bytes gets those of one. */
+static size_t task_bytes(const qp_blocks_t *b, const qp_cpu_device_t *device, size_t *bytes)
+{
+    task_t measure;
+    *bytes = carve_task(&measure, b, device, NULL);
+    return *bytes * (size_t)device->n_thread;
+}
+
 static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)
 {
     const qp_blocks_t *b = f->b;
-    task_t measure;
-    size_t bytes = carve_task(&measure, b, device, NULL);
-    char *memory =
-        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, bytes * (size_t)device->n_thread);
+    size_t bytes;
+    const size_t all = task_bytes(b, device, &bytes);
+    char *memory = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, all);
     qp_error_t error = NULL;
 #pragma omp parallel num_threads(device->n_thread)
     {
@@ -386,12 +394,17 @@ static qp_error_t run_backward(const backward_t *f, qp_cpu_device_t *device)
 #pragma omp for collapse(3)
                 for (int part = 0; part < 2; part++)
                     for (int64_t g = 0; g < b->a.n_kv_head; g++)
-                        for (int64_t t = 0; t < f->qkv.n_row; t++)
+                        for (int64_t t = f->first_row; t < f->end_row; t++)
                             sum_group_row(f, part, g, t);
             }
         }
     }
     return error;
+}
+
+static size_t left_bytes(int64_t n_row, int64_t head_dim)
+{
+    return qp_bytes(2 * n_row * head_dim, sizeof(float));
 }
 
 /* Heads of a group are one task where that still leaves tasks enough to go round; the results are
@@ -411,7 +424,38 @@ static void plan_groups(backward_t *f, qp_cpu_device_t *device)
     f->n_slot = f->by_group ? device->n_thread : b->a.n_head;
     f->n_left = f->by_group ? b->max_query_block * QP_QB : f->qkv.n_row;
     f->left = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM,
-                             qp_bytes(2 * f->n_slot * f->n_left * b->a.head_dim, sizeof(float)));
+                             left_bytes(f->n_slot * f->n_left, b->a.head_dim));
+}
+
+/* By groups the longest sequence has at most n_kv_head / (4 n_thread) of all rows, as its part of
+ * the work tells. */
+void qp_blocks_backward_scratch(const qp_blocks_t *b, const qp_cpu_device_t *device,
+                                int64_t n_token, qp_cpu_scratch_need_t *need)
+{
+    const int64_t n_row = b->a.n_head * n_token + (int64_t)device->n_thread * QP_QB;
+    size_t bytes;
+    qp_cpu_need(need, QP_SCRATCH_ATTENTION_TASK, task_bytes(b, device, &bytes));
+    if (b->group > 1)
+        qp_cpu_need(need, QP_SCRATCH_ATTENTION_SUM, left_bytes(n_row, b->a.head_dim));
+}
+
+static qp_error_t backward_part(backward_t *f, qp_cpu_device_t *device, const qp_ragged_t *part,
+                                const qp_attention_t *a)
+{
+    const int64_t e = a->head_dim, n_kv = a->n_kv_head * e;
+    const qp_key_source_t source = {.k = qp_mat_cols(f->qkv, a->n_head * e, n_kv),
+                                    .v = qp_mat_cols(f->qkv, a->n_head * e + n_kv, n_kv)};
+    qp_blocks_t b;
+    qp_blocks_init(&b, device, QP_FOR_BACKWARD, a, f->qkv.dtype, part, NULL);
+    qp_blocks_load_keys(&b, device, &source);
+    f->b = &b;
+    f->run = b.fused != NULL ? run_fused : run_general;
+    f->first_row = part->cu_seqlens_host[0];
+    f->end_row = part->n_token;
+    plan_groups(f, device);
+    if (b.fused == NULL)
+        QP_TRY(prepare_products(f, device));
+    return run_backward(f, device);
 }
 
 qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout, qp_mat_t out,
@@ -424,21 +468,16 @@ qp_error_t qp_cpu_attention_backward(qp_queue_t *q, qp_mat_t dqkv, qp_mat_t dout
     QP_ASSERT(dqkv.n_row == n_token && dqkv.n_col == qkv.n_col);
     QP_ASSERT(out.n_row == n_token && out.n_col == a->n_head * e);
     QP_ASSERT(dout.n_row == n_token && dout.n_col == out.n_col);
-    qp_blocks_t b;
-    qp_blocks_init(&b, device, QP_FOR_BACKWARD, a, qkv.dtype, batch, NULL, 1);
-    qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
-                              .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
-    qp_blocks_load_keys(&b, device, &source);
-    backward_t f = {.b = &b,
-                    .device = device,
+    backward_t f = {.device = device,
                     .qkv = qkv,
                     .out = out,
                     .dout = dout,
                     .dqkv = dqkv,
                     .lse = qp_cpu_f32(lse)};
-    f.run = b.fused != NULL ? run_fused : run_general;
-    plan_groups(&f, device);
-    if (b.fused == NULL)
-        QP_TRY(prepare_products(&f, device));
-    return run_backward(&f, device);
+    qp_ragged_t part;
+    for (int64_t first = 0; first < batch->n_seq; first += part.n_seq) {
+        part = qp_blocks_part(batch, NULL, first, qp_blocks_of_batch(n_token));
+        QP_TRY(backward_part(&f, device, &part, a));
+    }
+    return NULL;
 }

@@ -4,34 +4,15 @@
  */
 #include "compute/cpu/attention/attention_decode.h"
 
-/* Keys whose blocks are there together, of one sequence or more. */
-enum { MANY = 2048 };
-
-/* End of the sequences from first on that are done together. */
-static int64_t end_of_part(const qp_ragged_t *batch, const qp_kv_map_t *map, int64_t first)
-{
-    int64_t s = first, n_key = 0;
-    while (s < batch->n_seq) {
-        n_key += batch->cu_seqlens_host[s + 1] - batch->cu_seqlens_host[s] + map->n_past[s];
-        if (n_key > MANY && s > first) /* at least one */
-            break;
-        s++;
-    }
-    return s;
-}
-
-/* Pasts may be long and many: blocks of all of them at once would be a second cache. */
 static qp_error_t attend_blocks(qp_cpu_device_t *device, const qp_mat_t *out, const qp_mat_t *qkv,
                                 const qp_kv_t *kv, const qp_attention_t *a,
                                 const qp_ragged_t *batch, const qp_kv_map_t *map)
 {
-    for (int64_t first = map->n_decode, end; first < batch->n_seq; first = end) {
-        end = end_of_part(batch, map, first);
-        const qp_ragged_t part = {.n_token = batch->cu_seqlens_host[end],
-                                  .n_seq = end - first,
-                                  .cu_seqlens_host = batch->cu_seqlens_host + first};
+    qp_ragged_t part;
+    for (int64_t first = map->n_decode; first < batch->n_seq; first += part.n_seq) {
         qp_blocks_t b;
-        qp_blocks_init(&b, device, QP_FOR_FORWARD, a, qkv->dtype, &part, map->n_past + first, 1);
+        part = qp_blocks_part(batch, map->n_past, first, QP_BLOCKS_OF_CACHE);
+        qp_blocks_init(&b, device, QP_FOR_FORWARD, a, qkv->dtype, &part, map->n_past + first);
         const qp_key_source_t source = {.k = kv->k,
                                         .v = kv->v,
                                         .k_scale = kv->k_scale,

@@ -148,6 +148,25 @@ static size_t carve_lane(lane_t *lane, const decode_t *d, char *memory)
     return (size_t)(at - memory);
 }
 
+/* Of all threads; *bytes gets those of one. */
+static size_t lanes_bytes(const decode_t *d, const qp_cpu_device_t *device, size_t *bytes)
+{
+    lane_t measure;
+    *bytes = carve_lane(&measure, d, NULL);
+    return *bytes * (size_t)device->n_thread;
+}
+
+void qp_cpu_attention_decode_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                                     qp_cpu_scratch_need_t *need)
+{
+    decode_t d = {.a = size->attention,
+                  .n_row = size->n_decode,
+                  .n_piece = size->n_decode * ((size->n_key + PIECE - 1) / PIECE)};
+    size_t bytes;
+    qp_cpu_need(need, QP_SCRATCH_ATTENTION_TASK, lanes_bytes(&d, device, &bytes));
+    qp_cpu_need(need, QP_SCRATCH_ATTENTION_SUM, carve_tables(&d, NULL));
+}
+
 /* --- a piece ---------------------------------------------------------------------------------- */
 
 /* x *= scales of the rows, if they have any */
@@ -295,10 +314,9 @@ void qp_cpu_attention_decode(qp_cpu_device_t *device, const qp_mat_t *out, const
         return;
     carve_tables(&d, qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_SUM, carve_tables(&d, NULL)));
     plan_decode(&d, batch);
-    lane_t measure;
-    const size_t lane_bytes = carve_lane(&measure, &d, NULL);
-    char *memory =
-        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, lane_bytes * (size_t)device->n_thread);
+    size_t lane_bytes;
+    const size_t all = lanes_bytes(&d, device, &lane_bytes);
+    char *memory = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, all);
 #pragma omp parallel num_threads(device->n_thread)
     {
         lane_t lane;

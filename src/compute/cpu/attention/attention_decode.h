@@ -41,4 +41,7 @@ void qp_cpu_attention_decode(qp_cpu_device_t *device, const qp_mat_t *out, const
                              const qp_kv_t *kv, const qp_attention_t *a, const qp_ragged_t *batch,
                              const qp_kv_map_t *map);
 
+void qp_cpu_attention_decode_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                                     qp_cpu_scratch_need_t *need);
+
 #endif

@@ -219,16 +219,30 @@ static qp_error_t prepare_products(forward_t *f, qp_cpu_device_t *device)
     return NULL;
 }
 
+/* Of all threads; *bytes gets those of one. */
+static size_t task_bytes(const qp_blocks_t *b, const qp_cpu_device_t *device, size_t *bytes)
+{
+    task_t measure;
+    *bytes = carve_task(&measure, b, NULL);
+    return *bytes * (size_t)device->n_thread;
+}
+
+void qp_blocks_forward_scratch(const qp_blocks_t *b, const qp_cpu_device_t *device,
+                               qp_cpu_scratch_need_t *need)
+{
+    size_t bytes;
+    qp_cpu_need(need, QP_SCRATCH_ATTENTION_TASK, task_bytes(b, device, &bytes));
+}
+
 qp_error_t qp_blocks_forward(const qp_blocks_t *b, qp_cpu_device_t *device, const qp_mat_t *out,
                              float *lse, const qp_mat_t *qkv)
 {
     forward_t f = {.b = b, .device = device, .qkv = *qkv, .o = *out, .lse = lse};
     if (b->fused == NULL)
         QP_TRY(prepare_products(&f, device));
-    task_t measure;
-    size_t bytes = carve_task(&measure, b, NULL);
-    char *memory =
-        qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, bytes * (size_t)device->n_thread);
+    size_t bytes;
+    const size_t all = task_bytes(b, device, &bytes);
+    char *memory = qp_cpu_scratch(device, QP_SCRATCH_ATTENTION_TASK, all);
     qp_error_t error = NULL;
 #pragma omp parallel num_threads(device->n_thread)
     {
@@ -251,10 +265,15 @@ qp_error_t qp_cpu_attention_forward(qp_queue_t *q, qp_mat_t out, qp_dptr_t lse, 
     int64_t e = a->head_dim, n_kv = a->n_kv_head * e;
     QP_ASSERT(qkv.n_row == batch->n_token && qkv.n_col == a->n_head * e + 2 * n_kv);
     QP_ASSERT(out.n_row == batch->n_token && out.n_col == a->n_head * e);
-    qp_blocks_t b;
-    qp_blocks_init(&b, device, QP_FOR_FORWARD, a, qkv.dtype, batch, NULL, 1);
-    qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
-                              .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
-    qp_blocks_load_keys(&b, device, &source);
-    return qp_blocks_forward(&b, device, &out, qp_cpu_f32(lse), &qkv);
+    const qp_key_source_t source = {.k = qp_mat_cols(qkv, a->n_head * e, n_kv),
+                                    .v = qp_mat_cols(qkv, a->n_head * e + n_kv, n_kv)};
+    qp_ragged_t part;
+    for (int64_t first = 0; first < batch->n_seq; first += part.n_seq) {
+        qp_blocks_t b;
+        part = qp_blocks_part(batch, NULL, first, qp_blocks_of_batch(batch->n_token));
+        qp_blocks_init(&b, device, QP_FOR_FORWARD, a, qkv.dtype, &part, NULL);
+        qp_blocks_load_keys(&b, device, &source);
+        QP_TRY(qp_blocks_forward(&b, device, &out, qp_cpu_f32(lse), &qkv));
+    }
+    return NULL;
 }

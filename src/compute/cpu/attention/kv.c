@@ -57,3 +57,25 @@ qp_error_t qp_cpu_kv_append(qp_queue_t *q, const qp_kv_t *kv, qp_mat_t qkv, cons
     }
     return NULL;
 }
+
+static void copy_block(const qp_mat_t *m, int64_t block_len, const qp_kv_rows_t *c)
+{
+    QP_ASSERT(c->n_row >= 0 && c->n_row <= block_len && (c->to + 1) * block_len <= m->n_row &&
+              (c->from + 1) * block_len <= m->n_row);
+    for (int64_t r = 0; r < c->n_row; r++)
+        memcpy(qp_cpu_at(m, c->to * block_len + r, 0), qp_cpu_at(m, c->from * block_len + r, 0),
+               qp_bytes(m->n_col, qp_dtype_bytes(m->dtype)));
+}
+
+qp_error_t qp_cpu_kv_copy(qp_queue_t *q, const qp_kv_copy_t *copies)
+{
+#pragma omp parallel for num_threads(qp_cpu_device(q)->n_thread) if (copies->n_copy > 1)
+    for (int64_t l = 0; l < copies->n_layer; l++) {
+        const qp_kv_t *kv = &copies->layer[l];
+        const qp_mat_t *const mat[] = {&kv->k, &kv->v, &kv->k_scale, &kv->v_scale};
+        for (size_t m = 0; m < sizeof mat / sizeof *mat; m++)
+            for (int64_t i = 0; i < copies->n_copy && !qp_dptr_is_null(mat[m]->data); i++)
+                copy_block(mat[m], kv->block_len, &copies->rows[i]);
+    }
+    return NULL;
+}

@@ -26,7 +26,8 @@ struct qp_cpu_gemm_cache {
     dnnl_stream_t *stream; /* [n_thread] */
     qp_cpu_gemm_t **slot;
     int64_t n_gemm, capacity;
-    size_t pad_bytes; /* scratchpad of one thread */
+    char *pads; /* [n_thread] of pad_bytes: oneDNN's own scratch, as large as its products want */
+    size_t pad_bytes;
 };
 
 static const struct {
@@ -180,6 +181,17 @@ static void gemm_destroy(qp_cpu_gemm_t *gemm)
     qp_free(gemm);
 }
 
+/* Contents are not kept. */
+static void grow_pads(const qp_cpu_device_t *device, size_t bytes)
+{
+    qp_cpu_gemm_cache_t *cache = device->gemm;
+    if (bytes <= cache->pad_bytes)
+        return;
+    cache->pad_bytes = (bytes + 4095) / 4096 * 4096;
+    qp_free(cache->pads);
+    cache->pads = qp_alloc("products", cache->pad_bytes * (size_t)device->n_thread);
+}
+
 static qp_error_t gemm_create(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t *spec,
                               qp_cpu_gemm_t **out)
 {
@@ -203,9 +215,7 @@ static qp_error_t gemm_create(qp_cpu_device_t *device, const qp_cpu_gemm_spec_t 
     if (error == NULL) {
         const size_t bytes = dnnl_memory_desc_get_size(
             dnnl_primitive_desc_query_md(descriptor, dnnl_query_scratchpad_md, 0));
-        if (bytes > cache->pad_bytes)
-            cache->pad_bytes = (bytes + 4095) / 4096 * 4096;
-        qp_cpu_scratch(device, QP_SCRATCH_GEMM, cache->pad_bytes * (size_t)device->n_thread);
+        grow_pads(device, bytes);
         *out = gemm;
     } else {
         gemm_destroy(gemm);
@@ -238,6 +248,7 @@ void qp_cpu_gemm_cache_destroy(qp_cpu_device_t *device)
     for (int t = 0; t < device->n_thread; t++)
         destroyed(dnnl_stream_destroy(cache->stream[t]));
     destroyed(dnnl_engine_destroy(cache->engine));
+    qp_free(cache->pads);
     qp_free(cache->stream);
     qp_free(cache->slot);
     QP_FREE(device->gemm);
@@ -307,9 +318,8 @@ qp_error_t qp_cpu_gemm_run(const qp_cpu_gemm_t *gemm, int thread, const void *a,
                            void *c)
 {
     const qp_cpu_device_t *device = gemm->device;
-    char *pads = device->scratch[QP_SCRATCH_GEMM].data;
-    void *const pointer[N_ARGUMENT] = {(void *)a, (void *)b, c,
-                                       pads + (size_t)thread * device->gemm->pad_bytes};
+    void *const pointer[N_ARGUMENT] = {
+        (void *)a, (void *)b, c, device->gemm->pads + (size_t)thread * device->gemm->pad_bytes};
     dnnl_exec_arg_t arguments[N_ARGUMENT];
     for (int i = 0; i < N_ARGUMENT; i++) {
         dnnl_memory_t memory = gemm->lane[thread].memory[i];

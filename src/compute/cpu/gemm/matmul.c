@@ -1,5 +1,6 @@
 #include "compute/cpu/gemm/matmul.h"
 
+#include "base/minmax.h"
 #include "compute/cpu/gemm/tile.h"
 
 /* With fewer tiles than that, narrower ones. */
@@ -120,7 +121,7 @@ static qp_error_t sum_over_rows(const qp_cpu_matmul_t *p)
     s.p.b = qp_cpu_matmul_cast(p, QP_SCRATCH_CAST_B, p->b);
     s.direct = is_direct(&s);
     s.tiles = qp_cpu_scratch(device, QP_SCRATCH_TILE,
-                             s.direct ? 0 : (size_t)device->n_thread * TILE * sizeof(float));
+                             s.direct ? 0 : (size_t)device->n_thread * sizeof(float[TILE]));
     QP_TRY(get_products(&s));
     qp_error_t error = NULL;
 #pragma omp parallel for num_threads(device->n_thread) schedule(dynamic)
@@ -128,6 +129,28 @@ static qp_error_t sum_over_rows(const qp_cpu_matmul_t *p)
         qp_cpu_keep_error(&error, run_tile(&s, omp_get_thread_num(), task / s.cols.n_piece,
                                            task % s.cols.n_piece));
     return error;
+}
+
+/* --- scratch ---------------------------------------------------------------------------------- */
+
+/*
+ * Rows are tokens; columns and depth those of linears, heads and adapters. Operands are copied
+ * where one is not of the product's type, and where oneDNN wants them dense.
+ */
+void qp_cpu_matmul_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need)
+{
+    const qp_dtype_t dtype = qp_device_dtype(&device->base);
+    const int64_t widest = qp_max_i64(size->widest, qp_max_i64(size->d_model, size->n_inner));
+    const size_t n_thread = (size_t)device->n_thread;
+    qp_cpu_need(need, QP_SCRATCH_TILE, n_thread * sizeof(float[TILE]));
+    qp_cpu_need(need, QP_SCRATCH_TILE, n_thread * qp_cpu_matmul_lane_bytes(device, QP_F32, widest));
+    qp_cpu_need(need, QP_SCRATCH_TILE, n_thread * qp_cpu_matmul_lane_bytes(device, dtype, widest));
+    if (size->mixed || qp_cpu_by_dnnl(device, dtype)) {
+        const size_t copy = qp_cpu_matmul_cast_bytes(dtype, size->n_token, widest);
+        qp_cpu_need(need, QP_SCRATCH_CAST_A, copy);
+        qp_cpu_need(need, QP_SCRATCH_CAST_B, copy);
+    }
 }
 
 /* --- the slot --------------------------------------------------------------------------------- */

@@ -39,14 +39,21 @@ typedef struct {
 } tile_t;
 
 /* Lays out a thread's memory; returns its bytes. */
-static size_t carve_lane(lane_t *lane, const plan_t *plan, char *memory)
+static size_t carve_lane(lane_t *lane, const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t k,
+                         char *memory)
 {
-    const bool by_dnnl = qp_cpu_by_dnnl(plan->p->device, plan->p->dtype);
+    const bool by_dnnl = qp_cpu_by_dnnl(device, dtype);
     char *at = memory;
-    lane->strip = qp_cpu_carve(&at, qp_cpu_strip_bytes(plan->p->dtype, plan->p->k));
+    lane->strip = qp_cpu_carve(&at, qp_cpu_strip_bytes(dtype, k));
     lane->tile = qp_cpu_carve(&at, sizeof(float[QP_CPU_ROWS][STRIP]));
-    lane->rows = qp_cpu_carve(&at, by_dnnl ? QP_CPU_ROUND * plan->row_bytes : 0);
+    lane->rows = qp_cpu_carve(&at, by_dnnl ? QP_CPU_ROUND * qp_bytes(k, qp_dtype_bytes(dtype)) : 0);
     return (size_t)(at - memory);
+}
+
+size_t qp_cpu_matmul_lane_bytes(const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t k)
+{
+    lane_t measure;
+    return carve_lane(&measure, device, dtype, k, NULL);
 }
 
 static qp_error_t get_products(plan_t *plan)
@@ -184,8 +191,7 @@ qp_error_t qp_cpu_matmul_rows(const qp_cpu_matmul_t *p)
     plan.n_group = (plan.rows.n_piece + plan.group - 1) / plan.group;
     if (by_dnnl)
         QP_TRY(get_products(&plan));
-    lane_t measure;
-    plan.lane_bytes = carve_lane(&measure, &plan, NULL);
+    plan.lane_bytes = qp_cpu_matmul_lane_bytes(device, p->dtype, p->k);
     plan.lanes =
         qp_cpu_scratch(device, QP_SCRATCH_TILE, (size_t)device->n_thread * plan.lane_bytes);
     const int64_t n_task = plan.n_group * plan.strips.n_piece;
@@ -194,7 +200,7 @@ qp_error_t qp_cpu_matmul_rows(const qp_cpu_matmul_t *p)
     {
         const int thread = omp_get_thread_num();
         lane_t lane;
-        carve_lane(&lane, &plan, plan.lanes + (size_t)thread * plan.lane_bytes);
+        carve_lane(&lane, device, p->dtype, p->k, plan.lanes + (size_t)thread * plan.lane_bytes);
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < n_task; task++)
             qp_cpu_keep_error(&error, run_task(&plan, thread, &lane, task % plan.strips.n_piece,

@@ -6,13 +6,17 @@
 
 enum { USUAL = 64 }; /* columns of most tiles */
 
+size_t qp_cpu_matmul_cast_bytes(qp_dtype_t dtype, int64_t n_row, int64_t n_col)
+{
+    return qp_bytes(n_row * n_col, qp_dtype_bytes(dtype));
+}
+
 qp_mat_t qp_cpu_matmul_cast(const qp_cpu_matmul_t *p, qp_cpu_scratch_slot_t slot, qp_mat_t m)
 {
     qp_cpu_device_t *device = p->device;
     if (m.dtype == p->dtype && (p->trans_a || m.ld == m.n_col || !qp_cpu_by_dnnl(device, m.dtype)))
         return m;
-    const size_t bytes = qp_bytes(m.n_row * m.n_col, qp_dtype_bytes(p->dtype));
-    void *copy = qp_cpu_scratch(device, slot, bytes);
+    void *copy = qp_cpu_scratch(device, slot, qp_cpu_matmul_cast_bytes(p->dtype, m.n_row, m.n_col));
     const qp_mat_t to = qp_mat((qp_dptr_t){(uintptr_t)copy}, p->dtype, m.n_row, m.n_col);
 #pragma omp parallel for num_threads(device->n_thread) if (m.n_row * m.n_col > QP_CPU_SERIAL)
     for (int64_t r = 0; r < m.n_row; r++)

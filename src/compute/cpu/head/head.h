@@ -48,6 +48,7 @@ void qp_cpu_head_write(const qp_cpu_head_result_t *to, int64_t r, const qp_cpu_h
 /** Slot lm_head with an int8 head. */
 qp_error_t qp_cpu_lm_head_int8(qp_queue_t *q, const qp_cpu_head_result_t *to, qp_mat_t hidden,
                                const qp_weight_t *head, const int32_t *target);
-size_t qp_cpu_lm_head_int8_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size);
+void qp_cpu_lm_head_int8_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                                 qp_cpu_scratch_need_t *need);
 
 #endif

@@ -86,28 +86,49 @@ static bytes_t bytes_of(const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t
     };
 }
 
-size_t qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
-                              qp_dtype_t dtype)
+static size_t rows_bytes(const bytes_t *bytes)
+{
+    return bytes->a + bytes->row + bytes->out;
+}
+
+static size_t slices_bytes(const bytes_t *bytes, const qp_cpu_device_t *device)
+{
+    return bytes->slices + (size_t)device->n_thread * bytes->lane;
+}
+
+static void need_for(const qp_cpu_device_t *device, const qp_pass_size_t *size, qp_dtype_t dtype,
+                     qp_cpu_scratch_need_t *need)
 {
     const bytes_t bytes = bytes_of(device, dtype, size->n_token, size->d_model);
-    const size_t floats =
-        bytes.a + bytes.row + bytes.out + bytes.slices + (size_t)device->n_thread * bytes.lane;
-    const size_t int8 = qp_cpu_lm_head_int8_scratch(device, size);
-    return floats > int8 ? floats : int8;
+    qp_cpu_need(need, QP_SCRATCH_HEAD_ROWS, rows_bytes(&bytes));
+    qp_cpu_need(need, QP_SCRATCH_HEAD, slices_bytes(&bytes, device));
+}
+
+void qp_cpu_lm_head_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                            qp_cpu_scratch_need_t *need)
+{
+    if (size->n_vocab == 0)
+        return;
+    if (size->lm_head == QP_WEIGHT_INT8) {
+        qp_cpu_lm_head_int8_scratch(device, size, need);
+        return;
+    }
+    need_for(device, size, qp_device_dtype(&device->base), need);
+    if (size->mixed)
+        need_for(device, size, QP_F32, need);
 }
 
 static void take_scratch(head_t *h)
 {
     const int64_t d = h->hidden.n_col;
     const bytes_t bytes = bytes_of(h->device, h->dtype, h->hidden.n_row, d);
-    char *rows = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD_ROWS, bytes.a + bytes.row + bytes.out);
+    char *rows = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD_ROWS, rows_bytes(&bytes));
     h->row = qp_cpu_carve(&rows, bytes.row);
     h->out = qp_cpu_carve(&rows, bytes.out);
     h->a = rows;
     h->to_logits = qp_cpu_operand_bytes(h->device, h->dtype, d, SLICE);
     h->to_out = qp_cpu_operand_bytes(h->device, h->dtype, SLICE, d);
-    h->packed = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD,
-                               bytes.slices + (size_t)h->device->n_thread * bytes.lane);
+    h->packed = qp_cpu_scratch(h->device, QP_SCRATCH_HEAD, slices_bytes(&bytes, h->device));
     h->lane = h->packed + bytes.slices;
     h->lane_bytes = bytes.lane;
     h->logit_bytes = qp_bytes(ROWS * SLICE, sizeof(float));

@@ -45,10 +45,16 @@ static size_t carve(head_t *h, char *memory, int64_t n, int64_t d, int n_thread)
     return (size_t)(at - memory);
 }
 
-size_t qp_cpu_lm_head_int8_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size)
+/* With that of the linears, backward over the tokens. */
+void qp_cpu_lm_head_int8_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                                 qp_cpu_scratch_need_t *need)
 {
     head_t h;
-    return carve(&h, NULL, qp_cpu_min(size->n_token, ROWS), size->d_model, device->n_thread);
+    const int64_t n = qp_cpu_min(size->n_token, ROWS), d = size->d_model;
+    const qp_pass_size_t linear = {
+        .n_token = n, .widest = d > TOKENS ? d : TOKENS, .weight = QP_WEIGHT_INT8};
+    qp_cpu_need(need, QP_SCRATCH_HEAD, carve(&h, NULL, n, d, device->n_thread));
+    qp_cpu_linear_scratch(device, &linear, need);
 }
 
 /* Eight bits without a sign; returns the scale. */

@@ -37,14 +37,25 @@ QP_CPU_CLONES static float kl_row(const float *restrict p, const float *restrict
     return weighted / sum_p - logf(sum_p) + logf(sum_q);
 }
 
+static size_t logit_bytes(int64_t n_vocab)
+{
+    return qp_bytes(2 * ROWS * n_vocab, sizeof(float));
+}
+
+void qp_cpu_lm_kl_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                          qp_cpu_scratch_need_t *need)
+{
+    (void)device; /* one call's, whatever the threads */
+    qp_cpu_need(need, QP_SCRATCH_KL, logit_bytes(size->n_vocab));
+}
+
 qp_error_t qp_cpu_lm_kl(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t hidden_q,
                         const qp_weight_t *head)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     const int64_t n_vocab = head->n_out;
     float *out = qp_cpu_f32(kl);
-    float *logits =
-        qp_cpu_scratch(device, QP_SCRATCH_KL, qp_bytes(2 * ROWS * n_vocab, sizeof *out));
+    float *logits = qp_cpu_scratch(device, QP_SCRATCH_KL, logit_bytes(n_vocab));
     QP_ASSERT(hidden_p.n_row == hidden_q.n_row);
     for (int64_t first = 0; first < hidden_p.n_row; first += ROWS) {
         const int64_t n = qp_cpu_min(hidden_p.n_row - first, ROWS);

@@ -11,11 +11,25 @@
 
 enum { FEW_ROWS = 64, STEP = 16, BLOCK = 256 };
 
+static size_t hidden_bytes(int64_t n_row, int64_t d, qp_dtype_t dtype)
+{
+    return qp_bytes((n_row + STEP - 1) / STEP * STEP * d, qp_dtype_bytes(dtype));
+}
+
+void qp_cpu_lm_logits_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                              qp_cpu_scratch_need_t *need)
+{
+    (void)device; /* rows in fp32 are possible on all */
+    const int64_t n = size->n_vocab > 0 ? qp_cpu_min(size->n_token, FEW_ROWS) : 0;
+    qp_cpu_need(need, QP_SCRATCH_HEAD_ROWS, hidden_bytes(n, size->d_model, QP_F32));
+}
+
 /* Rows of hidden in \a dtype, filled up to a multiple of STEP. */
 static void *copy_hidden(qp_cpu_device_t *device, const qp_mat_t *hidden, qp_dtype_t dtype)
 {
-    const int64_t d = hidden->n_col, n_pad = (hidden->n_row + STEP - 1) / STEP * STEP;
-    const size_t row_bytes = qp_bytes(d, qp_dtype_bytes(dtype)), bytes = (size_t)n_pad * row_bytes;
+    const int64_t d = hidden->n_col;
+    const size_t row_bytes = qp_bytes(d, qp_dtype_bytes(dtype));
+    const size_t bytes = hidden_bytes(hidden->n_row, d, dtype);
     char *rows = qp_cpu_scratch(device, QP_SCRATCH_HEAD_ROWS, bytes);
     memset(rows, 0, bytes);
     for (int64_t r = 0; r < hidden->n_row; r++)

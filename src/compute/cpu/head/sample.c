@@ -180,14 +180,25 @@ static int64_t choose(const row_t *row, const qp_sampling_t *sampling, const qp_
     return draw(row, (double)qp_philox_uniform(key, 0));
 }
 
+static size_t weight_bytes(const qp_cpu_device_t *device, int64_t n_vocab)
+{
+    return qp_bytes(n_vocab * device->n_thread, sizeof(float));
+}
+
+void qp_cpu_sample_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need)
+{
+    if (size->n_decode > 0)
+        qp_cpu_need(need, QP_SCRATCH_SAMPLE, weight_bytes(device, size->n_vocab));
+}
+
 qp_error_t qp_cpu_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                          const qp_sampling_t *sampling, const qp_philox_key_t *key,
                          qp_dptr_t sample, qp_dptr_t position, qp_dptr_t forbid)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     QP_ASSERT(logits.dtype == QP_F32 && sampling->temperature >= 0.0f);
-    float *weight = qp_cpu_scratch(device, QP_SCRATCH_SAMPLE,
-                                   qp_bytes(logits.n_col * device->n_thread, sizeof(float)));
+    float *weight = qp_cpu_scratch(device, QP_SCRATCH_SAMPLE, weight_bytes(device, logits.n_col));
     const uint32_t *no = qp_dptr_is_null(forbid) ? NULL : qp_cpu_u32(forbid);
 #pragma omp parallel for schedule(dynamic) num_threads(device->n_thread)
     for (int64_t i = 0; i < logits.n_row; i++) {

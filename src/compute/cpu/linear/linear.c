@@ -14,16 +14,29 @@ QP_CPU_CLONES static void mark_outliers(uint8_t *restrict mark, const float *res
         mark[i] |= (uint8_t)(x[i] >= threshold || x[i] <= -threshold);
 }
 
+static size_t list_bytes(int64_t k)
+{
+    return qp_cpu_round64(qp_bytes(k, sizeof(int32_t)));
+}
+
+/* Room for all columns: how many there are changes from batch to batch. */
+static size_t outlier_bytes(int64_t n_row, int64_t k, qp_dtype_t dtype)
+{
+    return list_bytes(k) + qp_cpu_round64(qp_bytes(n_row * k, qp_dtype_bytes(dtype)));
+}
+
+static size_t mark_bytes_of(int64_t k)
+{
+    return qp_cpu_round64((size_t)k);
+}
+
 /* Lists the marked columns and makes room for the thin matrix. */
 static void list_outliers(qp_cpu_linear_t *l, const uint8_t *marks, size_t mark_bytes)
 {
-    /* Room for all columns: how many there are changes from batch to batch. */
     l->thin_dtype = qp_device_dtype(&l->device->base);
-    const size_t list_bytes = qp_bytes(l->k, sizeof(int32_t));
-    const size_t thin_bytes = qp_bytes(l->n_row * l->k, qp_dtype_bytes(l->thin_dtype));
-    char *at = qp_cpu_scratch(l->device, QP_SCRATCH_OUTLIER,
-                              qp_cpu_round64(list_bytes) + qp_cpu_round64(thin_bytes));
-    int32_t *outlier = qp_cpu_carve(&at, list_bytes);
+    char *at =
+        qp_cpu_scratch(l->device, QP_SCRATCH_OUTLIER, outlier_bytes(l->n_row, l->k, l->thin_dtype));
+    int32_t *outlier = qp_cpu_carve(&at, list_bytes(l->k));
     for (int64_t i = 0; i < l->k; i++) {
         bool any = false;
         for (int t = 0; t < l->device->n_thread; t++)
@@ -43,7 +56,7 @@ static void find_outliers(qp_cpu_linear_t *l)
 {
     const int64_t n_thread = l->device->n_thread;
     const float threshold = l->w->mode.outlier_threshold;
-    const size_t mark_bytes = qp_cpu_round64((size_t)l->k);
+    const size_t mark_bytes = mark_bytes_of(l->k);
     char *marks = qp_cpu_scratch(l->device, QP_SCRATCH_TILE, (size_t)n_thread * mark_bytes);
     memset(marks, 0, (size_t)n_thread * mark_bytes);
     qp_input_t x = *l->x;
@@ -104,6 +117,16 @@ void qp_cpu_linear_prepare_all(qp_cpu_linear_t *l)
     l->prepared = false;
 }
 
+static size_t activation_bytes(int64_t n_row, int64_t k, qp_dtype_t dtype)
+{
+    return qp_bytes(qp_cpu_round_rows(n_row) * k, qp_dtype_bytes(dtype));
+}
+
+static size_t row_scale_bytes(int64_t n_row)
+{
+    return qp_bytes(n_row, sizeof(float));
+}
+
 /* Memory for the prepared rows. */
 static void take_scratch(qp_cpu_linear_t *l)
 {
@@ -111,12 +134,32 @@ static void take_scratch(qp_cpu_linear_t *l)
     l->lda = l->k;
     l->zero_point = 128;
     l->a = qp_cpu_scratch(l->device, QP_SCRATCH_ACTIVATION,
-                          qp_bytes(qp_cpu_round_rows(l->n_row) * l->k, qp_dtype_bytes(l->dtype)));
-    l->row_scale =
-        qp_cpu_scratch(l->device, QP_SCRATCH_ROW_SCALE, qp_bytes(l->n_row, sizeof(float)));
-    l->row_bytes = qp_cpu_round64(qp_bytes(l->k, sizeof(float)));
+                          activation_bytes(l->n_row, l->k, l->dtype));
+    l->row_scale = qp_cpu_scratch(l->device, QP_SCRATCH_ROW_SCALE, row_scale_bytes(l->n_row));
+    l->row_bytes = qp_cpu_row_bytes(l->k);
     l->rows =
         qp_cpu_scratch(l->device, QP_SCRATCH_ROWS, (size_t)l->device->n_thread * l->row_bytes);
+}
+
+/* Weights in fp32 are multiplied in fp32, others in what the device computes or in whole numbers.
+ */
+void qp_cpu_linear_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                           qp_cpu_scratch_need_t *need)
+{
+    const qp_dtype_t thin = qp_device_dtype(&device->base);
+    const qp_dtype_t dtype = size->weight == QP_WEIGHT_F32 ? QP_F32 : thin;
+    const int64_t n = size->n_token, k = size->widest;
+    const size_t n_thread = (size_t)device->n_thread;
+    const bool outliers = size->weight == QP_WEIGHT_LLM_INT8;
+    qp_cpu_need(need, QP_SCRATCH_ACTIVATION, activation_bytes(n, k, dtype));
+    qp_cpu_need(need, QP_SCRATCH_ROW_SCALE, row_scale_bytes(n));
+    qp_cpu_need(need, QP_SCRATCH_ROWS, n_thread * qp_cpu_row_bytes(k));
+    qp_cpu_need(need, QP_SCRATCH_TILE,
+                n_thread * qp_cpu_linear_lane_bytes(dtype, k, thin, outliers ? k : 0));
+    if (outliers) {
+        qp_cpu_need(need, QP_SCRATCH_OUTLIER, outlier_bytes(n, k, thin));
+        qp_cpu_need(need, QP_SCRATCH_TILE, n_thread * mark_bytes_of(k));
+    }
 }
 
 /* --- the slots -------------------------------------------------------------------------------- */

@@ -48,6 +48,10 @@ void qp_cpu_linear_prepare_all(qp_cpu_linear_t *l);
 /** Row r of x becomes row r of a. In the calling thread. */
 void qp_cpu_linear_prepare(const qp_cpu_linear_t *l, int thread, int64_t r);
 
+/** Most bytes of a thread's memory in a product of depth \a k with copied panels of \a dtype (or
+ * int8), and \a n_outlier columns of type \a thin apart. */
+size_t qp_cpu_linear_lane_bytes(qp_dtype_t dtype, int64_t k, qp_dtype_t thin, int64_t n_outlier);
+
 qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l);
 
 #endif

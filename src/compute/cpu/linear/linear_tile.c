@@ -93,6 +93,17 @@ static size_t carve_lane(lane_t *lane, const plan_t *p, char *memory)
     return (size_t)(at - memory);
 }
 
+size_t qp_cpu_linear_lane_bytes(qp_dtype_t dtype, int64_t k, qp_dtype_t thin, int64_t n_outlier)
+{
+    const qp_cpu_linear_t l = {.thin_dtype = thin, .n_outlier = n_outlier};
+    const size_t int8 = qp_cpu_int8_strip_bytes(k), strip = qp_cpu_strip_bytes(dtype, k);
+    const plan_t p = {.l = &l,
+                      .panel = {.copied = true, .strip_bytes = strip > int8 ? strip : int8},
+                      .thin_strip_bytes = qp_cpu_strip_bytes(thin, n_outlier)};
+    lane_t measure;
+    return carve_lane(&measure, &p, NULL);
+}
+
 /* --- products to y ---------------------------------------------------------------------------- */
 
 /* A part of a tile: rows [row, row + m) and columns [col, col + n) of y. */
@@ -408,16 +419,4 @@ qp_error_t qp_cpu_linear_product(const qp_cpu_linear_t *l)
                                                task / plan.cols.n_piece));
     }
     return error;
-}
-
-/* Activations in the type of the product (those with outliers once more), their scales, and for
- * each thread a row in fp32, a panel of weights and a tile. */
-size_t qp_cpu_linear_scratch(const qp_pass_size_t *size, qp_dtype_t dtype, int n_thread)
-{
-    const int64_t n_copy = size->outliers ? 2 : 1;
-    const size_t row = qp_bytes(n_copy * size->widest, qp_dtype_bytes(dtype)) + sizeof(float);
-    const size_t panel = qp_bytes(size->widest * QP_CPU_COLS, qp_dtype_bytes(dtype));
-    const size_t tile = (size_t)(QP_CPU_ROWS * QP_CPU_COLS) * sizeof(float);
-    const size_t lane = qp_bytes(size->widest, sizeof(float)) + panel + tile;
-    return qp_bytes(size->n_token, row) + (size_t)n_thread * lane;
 }

@@ -291,7 +291,8 @@ qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_wei
                             .dtype = dtype,
                             .packed = int8 && is_packed(device, w),
                             .copied = backward || dtype != qp_weight_dtype(w->kind),
-                            .strip_bytes = int8 ? qp_bytes(k, PACK) : qp_cpu_strip_bytes(dtype, k)};
+                            .strip_bytes =
+                                int8 ? qp_cpu_int8_strip_bytes(k) : qp_cpu_strip_bytes(dtype, k)};
 }
 
 /* Packed blocks of int8: those of the transposed matrix. */

@@ -56,6 +56,12 @@ typedef struct {
     size_t strip_bytes; /**< of 64 columns: one after the other */
 } qp_cpu_panel_t;
 
+/** Bytes of 64 columns of int8 of depth \a k. */
+static inline size_t qp_cpu_int8_strip_bytes(int64_t k)
+{
+    return qp_bytes(k, QP_CPU_PACK);
+}
+
 /** What panels of \a w look like in a product of \a dtype. */
 qp_cpu_panel_t qp_cpu_panel_plan(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
                                  qp_dtype_t dtype, bool backward);

@@ -1,5 +1,6 @@
 #include "compute/cpu/rows/input.h"
 
+#include "base/minmax.h"
 #include "compute/cpu/rows/math.h"
 
 #include <math.h>
@@ -99,12 +100,20 @@ void qp_cpu_input_row(const qp_input_t *input, int64_t r, float *row)
         copy_row(input, r, row);
 }
 
+void qp_cpu_input_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *size,
+                          qp_cpu_scratch_need_t *need)
+{
+    qp_cpu_need(need, QP_SCRATCH_ROWS,
+                (size_t)device->n_thread *
+                    qp_cpu_row_bytes(qp_max_i64(size->widest, size->d_model)));
+}
+
 qp_error_t qp_cpu_input(qp_queue_t *q, const qp_input_t *x)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
     const int64_t n_row = x->x.n_row, n_col = qp_input_n_col(x);
     QP_ASSERT(x->copy.n_row == n_row && x->copy.n_col == n_col);
-    const size_t row_bytes = qp_cpu_round64(qp_bytes(n_col, sizeof(float)));
+    const size_t row_bytes = qp_cpu_row_bytes(n_col);
     char *rows = qp_cpu_scratch(device, QP_SCRATCH_ROWS, (size_t)device->n_thread * row_bytes);
 #pragma omp parallel for num_threads(qp_cpu_threads(q, n_row *n_col))
     for (int64_t r = 0; r < n_row; r++)

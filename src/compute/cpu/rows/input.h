@@ -20,6 +20,12 @@ static inline float qp_cpu_keep(float x, uint32_t bit)
     return x;
 }
 
+/** Bytes of a row in fp32, of which each thread has one. */
+static inline size_t qp_cpu_row_bytes(int64_t n_col)
+{
+    return qp_cpu_round64(qp_bytes(n_col, sizeof(float)));
+}
+
 /**
  * x = mask(x) for columns [first, first + n) of row r of [T, n_col]. Inlined, so that it vectorises
  * in QP_CPU_CLONES.
