@@ -81,6 +81,8 @@ typedef struct qp_device {
     qp_device_config_t config;      /**< resolved: backend, compute and threads are definite */
     const struct qp_ops *timed_ops; /**< the backend's own table where ops are timed, or NULL */
     qp_timers_t timers;             /**< of the ops */
+    bool queued; /**< work may be done later than an op returns: it pays to queue more before
+                    looking */
     bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in
                                 node-shared memory, qp_device_from_host() works */
 } qp_device_t;

@@ -299,9 +299,11 @@ typedef struct qp_ops {
                          bool trans_b, float beta, qp_mat_t c, qp_mask_t mask);
 
     /* --- elementwise and rows ----------------------------------------------------------------- */
-    /** out [T, D] = rows of table [V, D] (fp32 or bf16) named by token [T] int32. */
+    /** out [T, D] = rows of table [V, D] (fp32 or bf16) named by token [T] int32; of
+     * a negative one (sample() could not draw) zeros. */
     qp_error_t (*embed)(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token);
-    /** out row i = in row index[i] (int32) ; index may repeat. */
+    /** out row i = in row index[i] (int32); index may repeat. In the same type all bits are kept.
+     */
     qp_error_t (*gather_rows)(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index);
     /**
      * x row i = scale[i] (x row i) + shift[i] w: how the gradients of heads come together. x [N,

@@ -489,6 +489,31 @@ static void test_modes(const tiny_t *tiny)
     }
 }
 
+/* An adapter that has diverged: the first draw is refused, also where the next batch is queued
+ * already. Leaves the adapter so. */
+static void test_nothing_to_draw(const tiny_setup_t *s, const qp_lora_config_t *lora)
+{
+    static const int32_t prompt[] = {3, 14, 15};
+    qp_engine_t *engine;
+    qp_role_t role = {s->base, s->adapter};
+    qp_philox_key_t key = {.seed = 4};
+    qp_generate_config_t config = {.max_new_tokens = 8, .max_active = 2, .max_prefill = 8};
+    qp_request_t request = {.prompt = prompt, .n_prompt = 3};
+    const int64_t n_param = s->adapter->n_param;
+    float *param = QP_NEW("test", float, n_param);
+    for (int64_t i = 0; i < n_param; i++)
+        param[i] = NAN;
+    CHECK_OK(s->device->ops->upload(qp_device_queue(s->device), s->adapter->param, param,
+                                    qp_bytes(n_param, sizeof *param)));
+    CHECK_OK(qp_engine_create(s->base, lora, &config, 20, NULL, &engine));
+    CHECK_FAILS(qp_engine_run(engine, &role, &request, 1, &NONE, &key), QP_INPUT,
+                "answer 0, position 3: the model gives a logit that is NaN");
+    qp_free(request.token);
+    qp_free(request.logprob);
+    qp_free(param);
+    qp_engine_destroy(&engine);
+}
+
 int main(void)
 {
     tiny_t tiny;
@@ -504,6 +529,7 @@ int main(void)
     test_int8_cache_is_small(&s, &tiny.lora);
     test_min_new_tokens(&s);
     test_bad_requests_are_refused(&s);
+    test_nothing_to_draw(&s, &tiny.lora);
     tiny_teardown(&s);
     test_modes(&tiny);
     tiny_close(&tiny);

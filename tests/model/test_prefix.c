@@ -1,4 +1,5 @@
-/* What prompts have in common is computed once, and nobody can tell from the answers. */
+/* QP_TEST: check=1
+ * What prompts have in common is computed once, and nobody can tell from the answers. */
 #include <math.h>
 
 #include "model/engine/engine.h"

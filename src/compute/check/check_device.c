@@ -47,7 +47,7 @@ qp_error_t qp_check_device_open(const qp_device_config_t *config, int node_rank,
                                 qp_device_t **out)
 {
     qp_check_device_t *device = QP_NEW("device", qp_check_device_t, 1);
-    device->base = (qp_device_t){.ops = &qp_ops_check, .close = device_close};
+    device->base = (qp_device_t){.ops = &qp_ops_check, .close = device_close, .queued = true};
     pthread_mutex_init(&device->lock, NULL);
     qp_error_t error = start(device, config, node_rank, node_size);
     if (error != NULL)

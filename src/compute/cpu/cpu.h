@@ -79,7 +79,7 @@ typedef struct {
     qp_cpu_gemm_cache_t *gemm;
     void *scratch[QP_N_SCRATCH];
     qp_cpu_scratch_need_t reserved; /* bytes of these */
-    const char *op;                 /* which is being done, for messages; NULL: not known */
+    const char *op;                 /* of "check", which is being done; else NULL */
 } qp_cpu_device_t;
 
 /** Opens the CPU device; see qp_device_open(). */
@@ -111,8 +111,8 @@ static inline int qp_cpu_threads(qp_queue_t *q, int64_t n)
 
 /**
  * \a bytes of the slot's 64-aligned memory, valid until the same slot is asked for again; contents
- * undefined. More than reserve() was told of is a fault of the caller's caller: it ends the program
- * with a message. Not inside a parallel region.
+ * undefined. More than reserve() was told of is allocated now; inside an op of the backend "check"
+ * it ends the program with a message. Not inside a parallel region.
  */
 void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes);
 

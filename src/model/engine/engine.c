@@ -21,14 +21,14 @@ static void lay_out_cache(qp_engine_t *engine, const qp_base_shape_t *shape, qp_
     }
 }
 
-/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid, and
- * rows, three numbers each */
+/* token, position, sample; cu_seqlens, past, table; draw_sample, draw_position, draw_forbid,
+ * unread, and rows, three numbers each */
 static size_t descriptor_bytes(const qp_engine_t *engine)
 {
     return 3 * qp_descriptor_bytes(engine->max_token) + qp_descriptor_bytes(engine->max_seq + 1) +
            qp_descriptor_bytes(engine->max_seq) +
            qp_descriptor_bytes(engine->max_seq * engine->table_ld) +
-           3 * qp_descriptor_bytes(engine->config.max_active) +
+           4 * qp_descriptor_bytes(engine->config.max_active) +
            qp_descriptor_bytes(3 * engine->config.max_active);
 }
 
@@ -58,7 +58,7 @@ static void allocate_host(qp_engine_t *engine)
         engine->slot[s].block = QP_NEW("engine", int32_t, engine->table_ld);
     engine->free_block = QP_NEW("engine", int32_t, engine->n_block);
     engine->n_holder = QP_NEW("engine", int32_t, engine->n_block);
-    engine->draw_slot = QP_NEW("engine", qp_slot_t *, n_seq);
+    engine->host_unread = QP_NEW("engine", int32_t, n_seq);
     engine->host_token = QP_NEW("engine", int32_t, n);
     engine->host_position = QP_NEW("engine", int32_t, n);
     engine->host_sample = QP_NEW("engine", uint32_t, n);
@@ -69,11 +69,43 @@ static void allocate_host(qp_engine_t *engine)
     engine->draw_position = QP_NEW("engine", uint32_t, n_seq);
     engine->draw_forbid = QP_NEW("engine", uint32_t, n_seq);
     engine->host_rows = QP_NEW("engine", qp_kv_rows_t, n_seq);
-    engine->host_result = QP_NEW("engine", int32_t, 2 * n_seq);
     qp_descriptor_init(&engine->descriptor, engine->descriptor.device, descriptor_bytes(engine));
     engine->map.n_past = engine->host_past;
     engine->map.block_table = engine->host_table;
     engine->map.table_ld = engine->table_ld;
+}
+
+static qp_error_t allocate_draws(qp_engine_t *engine)
+{
+    qp_device_t *device = engine->base->device;
+    const int64_t n_seq = engine->config.max_active;
+    for (int i = 0; i < 2; i++) {
+        qp_draws_t *draws = &engine->draws[i];
+        void *result = NULL;
+        draws->slot = QP_NEW("engine", qp_slot_t *, n_seq);
+        draws->request = QP_NEW("engine", qp_request_t *, n_seq);
+        QP_TRY(device->ops->host_alloc(device, "engine", qp_bytes(2 * n_seq, sizeof(int32_t)),
+                                       &result));
+        draws->result = result;
+        QP_TRY(device->ops->event_create(device, &draws->read));
+    }
+    return NULL;
+}
+
+static void free_draws(qp_engine_t *engine)
+{
+    if (engine->base == NULL) /* only its sizes were wanted */
+        return;
+    qp_device_t *device = engine->base->device;
+    for (int i = 0; i < 2; i++) {
+        qp_draws_t *draws = &engine->draws[i];
+        qp_free(draws->slot);
+        qp_free(draws->request);
+        if (draws->result != NULL)
+            device->ops->host_release(device, draws->result);
+        if (draws->read != NULL)
+            device->ops->event_destroy(&draws->read);
+    }
 }
 
 /* A prompt that is longer than max_prefill is computed alone; the rest is decoding. */
@@ -150,6 +182,8 @@ qp_error_t qp_engine_create(const qp_base_t *base, const qp_lora_config_t *lora,
     (*engine)->base = base;
     (*engine)->flow = qp_flow(base);
     qp_error_t error = allocate(*engine, ws, bytes);
+    if (error == NULL)
+        error = allocate_draws(*engine);
     if (error != NULL) {
         qp_engine_destroy(engine);
         return error;
@@ -168,11 +202,12 @@ void qp_engine_destroy(qp_engine_t **out)
         engine->base->device->ops->release(engine->base->device, &engine->storage);
     for (int64_t s = 0; engine->slot != NULL && s < engine->config.max_active; s++)
         qp_free(engine->slot[s].block);
-    void *host[] = {
-        engine->slot,        engine->free_block,    engine->n_holder,    engine->draw_slot,
-        engine->host_token,  engine->host_position, engine->host_sample, engine->host_cu_seqlens,
-        engine->host_past,   engine->host_table,    engine->draw_sample, engine->draw_position,
-        engine->draw_forbid, engine->host_result,   engine->host_rows,   engine->kv};
+    void *host[] = {engine->slot,        engine->free_block,      engine->n_holder,
+                    engine->host_unread, engine->host_token,      engine->host_position,
+                    engine->host_sample, engine->host_cu_seqlens, engine->host_past,
+                    engine->host_table,  engine->draw_sample,     engine->draw_position,
+                    engine->draw_forbid, engine->host_rows,       engine->kv};
+    free_draws(engine);
     qp_descriptor_fini(&engine->descriptor);
     for (size_t i = 0; i < sizeof host / sizeof *host; i++)
         qp_free(host[i]);

@@ -53,15 +53,19 @@ typedef struct {
     int32_t *token;
     float *logprob; /**< of each generated token, unwarped distribution */
     int64_t n_token;
-    int64_t n_shared; /**< prompt tokens that another prompt's computation gave */
-    bool stopped;     /**< ended by EOS (kept as the last token) rather than by length */
+    /** Prompt tokens that another prompt's computation gave; like max_active, it matters here that
+     *  an EOS is seen one batch late where the device queues its work. */
+    int64_t n_shared;
+    bool stopped; /**< ended by EOS (kept as the last token) rather than by length */
 } qp_request_t;
 
 /**
  * Answers all requests; results do not depend on what else is in the batch nor on max_active, bit
  * for bit, as far as rows of products stand alone (ops.h). The token at position p of a sequence is
  * drawn with {seed, step} of \a key, the request's sample and p. Each id of \a eos ends an answer.
- * Prompts are taken in lexicographic order, so that those with a common prefix meet. Rank-local.
+ * Prompts are taken in lexicographic order, so that those with a common prefix meet. Where the
+ * device queues its work, the next batch is queued before a draw is read: the token is put into it
+ * on the device, and what follows an EOS is thrown away. Rank-local.
  */
 qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_t *request,
                          int64_t n_request, const qp_eos_t *eos, const qp_philox_key_t *key);

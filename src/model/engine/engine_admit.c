@@ -132,6 +132,7 @@ static void begin(qp_engine_run_t *run, int64_t turn, qp_slot_t *slot, const pre
     qp_engine_share(engine, slot, prefix->from, prefix->n);
     slot->request = request;
     slot->turn = turn;
+    slot->unread = NULL;
     slot->active = true;
 }
 

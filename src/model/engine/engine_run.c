@@ -28,14 +28,24 @@ static qp_error_t check_requests(const qp_engine_run_t *run)
 
 /* --- building a batch ------------------------------------------------------------------------- */
 
-static int64_t n_known(const qp_slot_t *slot)
+/* With the one that is drawn but not read. */
+static int64_t n_answered(const qp_slot_t *slot)
 {
-    return slot->request->n_prompt + slot->request->n_token;
+    return slot->request->n_token + (slot->unread != NULL);
 }
 
+static int64_t n_known(const qp_slot_t *slot)
+{
+    return slot->request->n_prompt + n_answered(slot);
+}
+
+/* Of one that is not read anything: it is put there on the device. */
 static int32_t token_at(const qp_request_t *request, int64_t t)
 {
-    return t < request->n_prompt ? request->prompt[t] : request->token[t - request->n_prompt];
+    const int64_t n = t - request->n_prompt;
+    if (n < 0)
+        return request->prompt[t];
+    return n < request->n_token ? request->token[n] : 0;
 }
 
 /* Tokens [from, end) of the slot as a sequence of the batch. */
@@ -54,26 +64,53 @@ static void add_tokens(qp_engine_t *engine, const qp_slot_t *slot, int64_t from,
            qp_bytes(slot->n_block, sizeof *slot->block));
 }
 
-/*
- * The last tokens, which the draws follow from, stand together in front. The last one of a prompt
- * too: so it is computed in one way, whether the rest of the prompt is in the cache or comes along.
- */
-static void build_batch(qp_engine_t *engine)
+/* The last token of a slot, which a draw follows from. */
+static void add_draw(qp_engine_t *engine, qp_draws_t *draws, qp_slot_t *slot)
 {
+    const int64_t n = n_known(slot), draw = engine->n_draw++;
+    qp_engine_take_blocks(engine, slot, n);
+    draws->slot[draw] = slot;
+    draws->request[draw] = slot->request;
+    engine->draw_sample[draw] = slot->request->sample;
+    engine->draw_position[draw] = (uint32_t)n;
+    engine->draw_forbid[draw] = n_answered(slot) < engine->config.min_new_tokens;
+    if (slot->unread != NULL)
+        engine->host_unread[engine->n_unread++] = (int32_t)slot->at;
+    add_tokens(engine, slot, n - 1, n);
+}
+
+static void end_answer(qp_engine_run_t *run, qp_slot_t *slot)
+{
+    slot->active = false;
+    run->n_active--;
+}
+
+/* The draw is the slot's next token; nothing follows from one that ends its answer by length. */
+static void expect_draw(qp_engine_run_t *run, const qp_draws_t *draws, int64_t at)
+{
+    qp_slot_t *slot = draws->slot[at];
+    const int64_t n = n_answered(slot) + 1;
+    slot->unread = draws;
+    slot->at = at;
+    if (n >= qp_engine_longest_answer(run->engine, slot->request))
+        end_answer(run, slot);
+}
+
+/*
+ * The last tokens, which the draws follow from, stand together in front, those that are not read
+ * yet before all. The last one of a prompt is among them too: so it is computed in one way, whether
+ * the rest of the prompt is in the cache or comes along.
+ */
+static void build_batch(qp_engine_run_t *run, qp_draws_t *draws)
+{
+    qp_engine_t *engine = run->engine;
     qp_slot_t *end = engine->slot + engine->config.max_active;
-    engine->n_token = engine->n_seq = engine->n_draw = engine->n_copy = 0;
+    engine->n_token = engine->n_seq = engine->n_draw = engine->n_unread = engine->n_copy = 0;
     engine->host_cu_seqlens[0] = 0;
-    for (qp_slot_t *slot = engine->slot; slot < end; slot++) {
-        if (!slot->active)
-            continue;
-        int64_t n = n_known(slot), draw = engine->n_draw++;
-        qp_engine_take_blocks(engine, slot, n);
-        engine->draw_slot[draw] = slot;
-        engine->draw_sample[draw] = slot->request->sample;
-        engine->draw_position[draw] = (uint32_t)n;
-        engine->draw_forbid[draw] = slot->request->n_token < engine->config.min_new_tokens;
-        add_tokens(engine, slot, n - 1, n);
-    }
+    for (int is_read = 0; is_read < 2; is_read++)
+        for (qp_slot_t *slot = engine->slot; slot < end; slot++)
+            if (slot->active && (slot->unread == NULL) == is_read)
+                add_draw(engine, draws, slot);
     for (qp_slot_t *slot = engine->slot; slot < end; slot++)
         if (slot->active) {
             int64_t n = n_known(slot);
@@ -81,6 +118,9 @@ static void build_batch(qp_engine_t *engine)
                 add_tokens(engine, slot, slot->n_past, n - 1);
             slot->n_past = n;
         }
+    draws->n = engine->n_draw;
+    for (int64_t i = 0; i < draws->n; i++)
+        expect_draw(run, draws, i);
     engine->map.n_seq = engine->n_seq;
     engine->map.n_decode = engine->n_draw;
 }
@@ -108,6 +148,7 @@ static qp_error_t upload_batch(qp_engine_t *engine)
     engine->draw_sample_at = qp_descriptor_put(d, engine->draw_sample, n_draw);
     engine->draw_position_at = qp_descriptor_put(d, engine->draw_position, n_draw);
     engine->draw_forbid_at = qp_descriptor_put(d, engine->draw_forbid, n_draw);
+    engine->unread = qp_descriptor_put(d, engine->host_unread, engine->n_unread);
     engine->rows = qp_descriptor_put(d, engine->host_rows, ROW_INTS * engine->n_copy);
     return qp_descriptor_send(d, engine->flow.q);
 }
@@ -123,6 +164,17 @@ static qp_error_t copy_rows(const qp_engine_t *engine)
     return engine->n_copy > 0 ? engine->flow.ops->kv_copy(engine->flow.q, &copies) : NULL;
 }
 
+/* Tokens that were drawn from the batch before, of which the host knows nothing yet. */
+static qp_error_t take_unread(const qp_engine_t *engine)
+{
+    const int64_t n = engine->n_unread;
+    if (n == 0)
+        return NULL;
+    return engine->flow.ops->gather_rows(
+        engine->flow.q, qp_mat(engine->token, QP_F32, n, 1),
+        qp_mat(engine->result, QP_F32, engine->config.max_active, 1), engine->unread);
+}
+
 /* Logits of the last token of every active sequence. */
 static qp_error_t forward(qp_engine_t *engine)
 {
@@ -131,6 +183,7 @@ static qp_error_t forward(qp_engine_t *engine)
     const qp_base_t *base = engine->base;
     QP_TRY(upload_batch(engine));
     QP_TRY(copy_rows(engine));
+    QP_TRY(take_unread(engine));
     qp_mat_t residual = qp_flow_mat(flow, engine->residual, base->config.d_model);
     QP_TRY(ops->embed(flow->q, residual, base->embedding, engine->token));
     for (int64_t l = 0; l < base->config.n_layer; l++)
@@ -144,7 +197,7 @@ static qp_error_t forward(qp_engine_t *engine)
                           &base->lm_head);
 }
 
-static qp_error_t draw(qp_engine_run_t *run)
+static qp_error_t draw(qp_engine_run_t *run, const qp_draws_t *draws)
 {
     qp_engine_t *engine = run->engine;
     const qp_ops_t *ops = engine->flow.ops;
@@ -158,46 +211,64 @@ static qp_error_t draw(qp_engine_run_t *run)
     QP_TRY(ops->sample(q, engine->result, qp_dptr_at(engine->result, bytes),
                        qp_mat_rows(engine->logits, 0, engine->n_draw), &sampling, &run->key,
                        engine->draw_sample_at, engine->draw_position_at, engine->draw_forbid_at));
-    return ops->download(q, engine->host_result, engine->result, 2 * bytes);
+    QP_TRY(ops->download_async(q, draws->result, engine->result, 2 * bytes));
+    return ops->event_record(q, draws->read);
 }
 
-/* Hands the drawn tokens to their requests. */
-static qp_error_t accept(qp_engine_run_t *run)
+static qp_error_t accept_draw(qp_engine_run_t *run, const qp_draws_t *draws, int64_t at)
 {
-    qp_engine_t *engine = run->engine;
-    for (int64_t s = 0; s < engine->n_draw; s++) {
-        qp_slot_t *slot = engine->draw_slot[s];
-        qp_request_t *request = slot->request;
-        const int32_t drawn = engine->host_result[s];
-        if (drawn < 0)
-            return QP_ERROR(QP_INPUT,
-                            "answer %u, position %u: the model gives a logit that is NaN or "
-                            "infinite (weights that are broken, or training that has diverged: a "
-                            "smaller optim.lr may help)",
-                            engine->draw_sample[s], engine->draw_position[s]);
-        request->token[request->n_token] = drawn;
-        memcpy(&request->logprob[request->n_token], &engine->host_result[engine->n_draw + s],
-               sizeof(float));
-        request->n_token++;
-        request->stopped = qp_eos_has(run->eos, drawn);
-        slot->active =
-            !request->stopped && request->n_token < qp_engine_longest_answer(engine, request);
-        if (!slot->active)
-            run->n_active--;
-    }
+    qp_request_t *request = draws->request[at];
+    qp_slot_t *slot = draws->slot[at];
+    const int32_t drawn = draws->result[at];
+    const bool goes_on = slot->request == request; /* else the slot has another one by now */
+    if (request->stopped) /* by the draw before, which was read too late to leave this one out */
+        return NULL;
+    if (drawn < 0)
+        return QP_ERROR(QP_INPUT,
+                        "answer %u, position %lld: the model gives a logit that is NaN or "
+                        "infinite (weights that are broken, or training that has diverged: a "
+                        "smaller optim.lr may help)",
+                        request->sample, (long long)(request->n_prompt + request->n_token));
+    request->token[request->n_token] = drawn;
+    memcpy(&request->logprob[request->n_token], &draws->result[draws->n + at], sizeof(float));
+    request->n_token++;
+    request->stopped = qp_eos_has(run->eos, drawn);
+    if (goes_on && slot->unread == draws)
+        slot->unread = NULL;
+    if (goes_on && slot->active && request->stopped)
+        end_answer(run, slot);
     return NULL;
 }
 
+/* Hands the drawn tokens to their requests. */
+static qp_error_t accept(qp_engine_run_t *run, const qp_draws_t *draws)
+{
+    QP_TRY(run->engine->flow.ops->event_synchronize(draws->read));
+    for (int64_t i = 0; i < draws->n; i++)
+        QP_TRY(accept_draw(run, draws, i));
+    return NULL;
+}
+
+/* Where work is queued, a batch is read when the next one is in the queue. */
 static qp_error_t answer_all(qp_engine_run_t *run)
 {
     qp_engine_t *engine = run->engine;
-    while (run->next < run->n_request || run->n_active > 0) {
+    const bool queued = engine->base->device->queued;
+    const qp_draws_t *before = NULL;
+    do {
+        qp_draws_t *draws = NULL;
         qp_engine_admit(run);
-        build_batch(engine);
-        QP_TRY(forward(engine));
-        QP_TRY(draw(run));
-        QP_TRY(accept(run));
-    }
+        if (run->n_active > 0) {
+            draws = &engine->draws[before == &engine->draws[0]];
+            build_batch(run, draws);
+            QP_TRY(forward(engine));
+            QP_TRY(draw(run, draws));
+        }
+        const qp_draws_t *ready = queued ? before : draws;
+        if (ready != NULL)
+            QP_TRY(accept(run, ready));
+        before = queued ? draws : NULL;
+    } while (run->next < run->n_request || run->n_active > 0 || before != NULL);
     return NULL;
 }
 
@@ -229,6 +300,8 @@ qp_error_t qp_engine_run(qp_engine_t *engine, const qp_role_t *role, qp_request_
     run.turn = qp_engine_turns(request, n_request);
     qp_error_t error = answer_all(&run);
     qp_free(run.turn);
+    if (error != NULL) /* draws may be on their way */
+        error = qp_error_first(error, engine->flow.ops->synchronize(engine->flow.q));
     if (error == NULL && engine->borrowed)
         error = discard_storage(engine);
     return error;

@@ -17,9 +17,21 @@ typedef struct {
     bool active;           /**< the request is not finished */
     int64_t turn;          /**< of the request; -1: none yet */
     int64_t n_past;        /**< tokens in the cache */
+    /** The draws that its last token is among, the host having not read them; or NULL. */
+    const struct qp_draws *unread;
+    int64_t at; /**< its place there */
     int64_t n_block;
     int32_t *block; /**< [table_ld] cache blocks of this sequence */
 } qp_slot_t;
+
+/** What is drawn from one batch. */
+typedef struct qp_draws {
+    int64_t n;
+    qp_slot_t **slot; /**< [max_active] */
+    qp_request_t **request;
+    int32_t *result;  /**< [2 max_active] pinned: n tokens, then their log-probabilities */
+    qp_event_t *read; /**< result is there */
+} qp_draws_t;
 
 struct qp_engine {
     const qp_base_t *base;
@@ -41,7 +53,7 @@ struct qp_engine {
     qp_dptr_t rstd;             /**< [max_active] */
     qp_descriptor_t descriptor; /**< of the batch: what follows, and flow.batch and map */
     qp_dptr_t token;            /**< [n_token] */
-    qp_dptr_t rows;             /**< [n_copy] */
+    qp_dptr_t rows, unread;     /**< [n_copy], [n_unread] */
     qp_dptr_t draw_sample_at, draw_position_at, draw_forbid_at; /**< [n_draw] */
     qp_dptr_t result;    /**< [2 max_active]: n_draw drawn tokens, then their log-probabilities */
     qp_slot_t *slot;     /**< [max_active] */
@@ -49,8 +61,9 @@ struct qp_engine {
     int64_t n_free_block;
     int32_t *n_holder; /**< [n_block] slots that a block is part of */
     /* the batch, host: first the last token of every active slot, then what else is new */
-    int64_t n_token, n_seq, n_draw, n_copy;
-    qp_slot_t **draw_slot;                 /**< [max_active] */
+    int64_t n_token, n_seq, n_draw, n_unread, n_copy;
+    qp_draws_t draws[2];                   /**< of this batch and the one before, by turns */
+    int32_t *host_unread;                  /**< [max_active] places of unread tokens, [n_unread] */
     int32_t *host_token, *host_position;   /**< [max_token] */
     uint32_t *host_sample;                 /**< [max_token] */
     int32_t *host_cu_seqlens;              /**< [max_seq + 1] */
@@ -58,7 +71,6 @@ struct qp_engine {
     uint32_t *draw_sample, *draw_position; /**< [max_active] */
     uint32_t *draw_forbid;                 /**< [max_active] 1: EOS would come too early */
     qp_kv_rows_t *host_rows;               /**< [max_active] of shared blocks, [n_copy] used */
-    int32_t *host_result;                  /**< [2 max_active] the result */
 };
 
 /* --- engine_blocks.c: a block is part of several slots where no slot writes to it any more -----

@@ -248,7 +248,7 @@ void qp_cpu_attention_scratch(const qp_cpu_device_t *device, const qp_pass_size_
 {
     if (size->attention.n_head == 0)
         return;
-    need_for(device, size, qp_device_dtype(&device->base), need);
-    if (size->mixed)
-        need_for(device, size, QP_F32, need);
+    for (int dtype = QP_F32; dtype <= QP_BF16; dtype++)
+        if (size->mixed || dtype == (int)qp_device_dtype(&device->base))
+            need_for(device, size, (qp_dtype_t)dtype, need);
 }

@@ -73,7 +73,7 @@ qp_error_t qp_cpu_kv_copy(qp_queue_t *q, const qp_kv_copy_t *copies)
     for (int64_t l = 0; l < copies->n_layer; l++) {
         const qp_kv_t *kv = &copies->layer[l];
         const qp_mat_t *const mat[] = {&kv->k, &kv->v, &kv->k_scale, &kv->v_scale};
-        for (size_t m = 0; m < sizeof mat / sizeof *mat; m++)
+        for (int m = 0; m < 4; m++)
             for (int64_t i = 0; i < copies->n_copy && !qp_dptr_is_null(mat[m]->data); i++)
                 copy_block(mat[m], kv->block_len, &copies->rows[i]);
     }

@@ -3,23 +3,30 @@
 
 #include "compute/cpu/cpu.h"
 
-/* The caller did not reserve, or for smaller passes: no state of the program to go on from. */
+/* The caller did not reserve, or for smaller passes: on a device that cannot allocate inside an op
+ * this would be the end. */
 static _Noreturn void complain(const qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot,
                                size_t bytes)
 {
 #define WHAT(id, what) [QP_SCRATCH_##id] = (what),
     static const char *const name[QP_N_SCRATCH] = {QP_CPU_SCRATCH_SLOTS(WHAT)};
 #undef WHAT
-    fprintf(
-        stderr, "%s wants %zu bytes of scratch (%s), but reserve() was told of no such pass: %zu\n",
-        device->op == NULL ? "an op" : device->op, bytes, name[slot], device->reserved.bytes[slot]);
+    fprintf(stderr,
+            "%s wants %zu bytes of scratch (%s), but reserve() was told of no such pass: %zu\n",
+            device->op, bytes, name[slot], device->reserved.bytes[slot]);
     abort();
 }
 
+/* By itself the CPU makes good what was not reserved; the backend "check" does not let it. */
 void *qp_cpu_scratch(qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot, size_t bytes)
 {
-    if (bytes > device->reserved.bytes[slot])
-        complain(device, slot, bytes);
+    if (bytes > device->reserved.bytes[slot]) {
+        if (device->op != NULL)
+            complain(device, slot, bytes);
+        qp_cpu_scratch_need_t need = {0};
+        qp_cpu_need(&need, slot, bytes);
+        qp_cpu_scratch_grow(device, &need);
+    }
     return device->scratch[slot];
 }
 

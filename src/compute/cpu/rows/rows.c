@@ -19,16 +19,25 @@ QP_CPU_CLONES void qp_cpu_convert(void *to, qp_dtype_t to_dtype, const void *fro
     }
 }
 
-qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index)
+/* Rows of negative numbers are zero if that is allowed. */
+static void gather(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index, bool none_allowed)
 {
     QP_ASSERT(out.n_col == in.n_col);
     const int32_t *row = qp_cpu_i32(index);
 #pragma omp parallel for num_threads(qp_cpu_threads(q, out.n_row *out.n_col))
     for (int64_t i = 0; i < out.n_row; i++) {
-        QP_ASSERT(row[i] >= 0 && row[i] < in.n_row);
-        qp_cpu_convert(qp_cpu_at(&out, i, 0), out.dtype, qp_cpu_at(&in, row[i], 0), in.dtype,
-                       out.n_col);
+        QP_ASSERT((none_allowed || row[i] >= 0) && row[i] < in.n_row);
+        void *to = qp_cpu_at(&out, i, 0);
+        if (row[i] >= 0)
+            qp_cpu_convert(to, out.dtype, qp_cpu_at(&in, row[i], 0), in.dtype, out.n_col);
+        else
+            memset(to, 0, qp_bytes(out.n_col, qp_dtype_bytes(out.dtype)));
     }
+}
+
+qp_error_t qp_cpu_gather_rows(qp_queue_t *q, qp_mat_t out, qp_mat_t in, qp_dptr_t index)
+{
+    gather(q, out, in, index, false);
     return NULL;
 }
 
@@ -60,7 +69,8 @@ qp_error_t qp_cpu_combine_rows(qp_queue_t *q, qp_mat_t x, qp_dptr_t scale, qp_dp
 
 qp_error_t qp_cpu_embed(qp_queue_t *q, qp_mat_t out, qp_mat_t table, qp_dptr_t token)
 {
-    return qp_cpu_gather_rows(q, out, table, token);
+    gather(q, out, table, token, true);
+    return NULL;
 }
 
 /* --- gradient of RMS norm --------------------------------------------------------------------- */
