@@ -8,6 +8,8 @@
 
 #include "tiny.h"
 
+static const qp_base_kinds_t int8_all = {QP_WEIGHT_INT8, QP_WEIGHT_INT8};
+
 static qp_error_t load(qp_comm_t *comm, qp_device_t *device, const char *path)
 {
     qp_base_t *base = NULL;
@@ -79,11 +81,12 @@ static void test_once_per_node(qp_comm_t *comm, qp_device_t *device, const tiny_
     for (int precision = QP_WEIGHT_F32; precision <= QP_WEIGHT_LLM_INT8; precision++) {
         int64_t n_byte = 0, n_read = 0;
         qp_base_t *base = NULL;
-        qp_base_kinds_t kinds = qp_base_kinds((qp_weight_kind_t)precision);
-        kinds.lm_head = precision == QP_WEIGHT_INT8 ? QP_WEIGHT_INT8 : kinds.lm_head;
         const qp_base_config_t config = {.file = path};
         if (qp_comm_rank(comm) == 0)
-            tiny_write_base(tiny, kinds, path);
+            tiny_write_base(
+                tiny,
+                precision == QP_WEIGHT_INT8 ? int8_all : qp_base_kinds((qp_weight_kind_t)precision),
+                path);
         qp_comm_barrier(comm);
         hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
         hid_t tensors = H5Gopen2(file, "/tensors", H5P_DEFAULT);
@@ -108,56 +111,72 @@ static void test_once_per_node(qp_comm_t *comm, qp_device_t *device, const tiny_
 
 /* --- tensors of several pieces ---------------------------------------------------------------- */
 
-/* All rows of the linears of a group on the device, and of what each row has besides. */
-static qp_dptr_t stack(qp_device_t *device, const qp_h5_t *file, const qp_weight_t *w,
-                       qp_group_t group, const char *suffix, qp_dtype_t dtype)
+/* Tensors of the file that are one weight, one below the other. */
+typedef struct {
+    int n;
+    char name[3][96];
+} tensors_t;
+
+/* All their rows on the device, or what each row has besides. */
+static qp_dptr_t stack(qp_device_t *device, const qp_h5_t *file, const tensors_t *tensors,
+                       const char *suffix, qp_mat_t all)
 {
-    const qp_group_linears_t linears = qp_group_linears(group);
-    const int64_t n_col = strcmp(suffix, "weight") == 0 ? w->n_in : 1;
-    const size_t n_byte = qp_bytes(w->n_out * n_col, qp_dtype_bytes(dtype));
-    char *all = qp_alloc("test", n_byte), *to = all, name[128];
+    const size_t n_byte = qp_bytes(all.n_row * all.n_col, qp_dtype_bytes(all.dtype));
+    char *host = qp_alloc("test", n_byte), *to = host, name[128];
     qp_dptr_t p = {0};
-    for (int l = (int)linears.first; l < (int)linears.first + linears.n; l++) {
+    for (int t = 0; t < tensors->n; t++) {
         qp_h5_shape_t shape;
-        snprintf(name, sizeof name, "/tensors/model.layers.0.%s.%s", qp_linear_name((qp_linear_t)l),
-                 suffix);
+        snprintf(name, sizeof name, "/tensors/%s.%s", tensors->name[t], suffix);
         CHECK_OK(qp_h5_dataset_shape(file, name, &shape));
-        CHECK_OK(qp_h5_read(file, name, dtype, 0, shape.dim[0], to));
-        to += qp_bytes(shape.dim[0] * n_col, qp_dtype_bytes(dtype));
+        CHECK_OK(qp_h5_read(file, name, all.dtype, 0, shape.dim[0], to));
+        to += qp_bytes(shape.dim[0] * all.n_col, qp_dtype_bytes(all.dtype));
     }
+    CHECK(to == host + n_byte);
     CHECK_OK(device->ops->alloc(device, "test", n_byte, &p));
-    CHECK_OK(device->ops->upload(qp_device_queue(device), p, all, n_byte));
-    qp_free(all);
+    CHECK_OK(device->ops->upload(qp_device_queue(device), p, host, n_byte));
+    qp_free(host);
     return p;
 }
 
-/* A group of the base is what packing all its rows at once gives. */
-static void check_group(const qp_base_t *base, const qp_h5_t *file, qp_group_t group)
+/* An int8 weight of the base is what packing all its rows at once gives. */
+static void check_weight(qp_device_t *device, const qp_h5_t *file, const qp_weight_t *w,
+                         const tensors_t *tensors)
 {
-    qp_device_t *device = base->device;
     qp_queue_t *q = qp_device_queue(device);
-    const qp_weight_t *w = &base->layer[0].group[group];
-    const qp_dtype_t dtype = qp_weight_dtype(w->kind);
     const size_t n_byte = device->ops->weight_bytes(device, w);
+    const qp_mat_t vector = qp_mat((qp_dptr_t){0}, QP_F32, w->n_out, 1);
     qp_weight_t whole = *w;
-    qp_dptr_t rows = stack(device, file, w, group, "weight", dtype), scale = {0}, bias = {0};
-    if (dtype == QP_I8)
-        scale = stack(device, file, w, group, "weight_scale", QP_F32);
+    qp_mat_t rows = qp_mat((qp_dptr_t){0}, QP_I8, w->n_out, w->n_in);
+    qp_dptr_t scale = stack(device, file, tensors, "weight_scale", vector), bias = {0};
+    rows.data = stack(device, file, tensors, "weight", rows);
     if (w->has_bias)
-        bias = stack(device, file, w, group, "bias", QP_F32);
+        bias = stack(device, file, tensors, "bias", vector);
     CHECK_OK(device->ops->alloc(device, "test", n_byte, &whole.storage));
-    CHECK_OK(device->ops->weight_pack(q, &whole, 0, qp_mat(rows, dtype, w->n_out, w->n_in), scale,
-                                      bias));
+    CHECK_OK(device->ops->weight_pack(q, &whole, 0, rows, scale, bias));
     char *found = qp_alloc("test", n_byte), *expected = qp_alloc("test", n_byte);
     CHECK_OK(device->ops->download(q, found, w->storage, n_byte));
     CHECK_OK(device->ops->download(q, expected, whole.storage, n_byte));
-    CHECK_MSG(memcmp(found, expected, n_byte) == 0, "group %d", (int)group);
+    CHECK_MSG(memcmp(found, expected, n_byte) == 0, "%s", tensors->name[0]);
     qp_free(found);
     qp_free(expected);
-    device->ops->release(device, &rows);
+    device->ops->release(device, &rows.data);
     device->ops->release(device, &scale);
     device->ops->release(device, &bias);
     device->ops->release(device, &whole.storage);
+}
+
+static void check_weights(const qp_base_t *base, const qp_h5_t *file)
+{
+    const tensors_t head = {.n = 1, .name = {"lm_head"}};
+    for (int g = 0; g < QP_N_GROUP; g++) {
+        const qp_group_linears_t linears = qp_group_linears((qp_group_t)g);
+        tensors_t tensors = {.n = linears.n};
+        for (int i = 0; i < linears.n; i++)
+            snprintf(tensors.name[i], sizeof tensors.name[i], "model.layers.0.%s",
+                     qp_linear_name((qp_linear_t)((int)linears.first + i)));
+        check_weight(base->device, file, &base->layer[0].group[g], &tensors);
+    }
+    check_weight(base->device, file, &base->lm_head, &head);
 }
 
 static void check_embedding(const qp_base_t *base, const qp_h5_t *file)
@@ -185,25 +204,21 @@ static tiny_t wide_model(const tiny_t *tiny)
 /* Pieces of a tensor, and a piece that has rows of two tensors. Leaves a wide int8 base behind. */
 static void test_pieces(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny, const char *path)
 {
-    const qp_weight_kind_t precision[] = {QP_WEIGHT_BF16, QP_WEIGHT_INT8};
     const tiny_t wide = wide_model(tiny);
-    for (int p = 0; p < 2; p++) {
-        qp_base_t *base = NULL;
-        qp_h5_t *file = NULL;
-        const qp_base_config_t config = {.file = path};
-        if (qp_comm_rank(comm) == 0)
-            tiny_write_base(&wide, (qp_base_kinds_t){precision[p], QP_WEIGHT_INT8}, path);
-        qp_comm_barrier(comm);
-        if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)) &&
-            CHECK_OK(qp_h5_open(path, NULL, &file))) {
-            for (int g = 0; g < QP_N_GROUP; g++)
-                check_group(base, file, (qp_group_t)g);
-            check_embedding(base, file);
-            CHECK_OK(qp_h5_close(&file));
-        }
-        qp_base_destroy(comm, &base);
-        qp_comm_barrier(comm);
+    qp_base_t *base = NULL;
+    qp_h5_t *file = NULL;
+    const qp_base_config_t config = {.file = path};
+    if (qp_comm_rank(comm) == 0)
+        tiny_write_base(&wide, int8_all, path);
+    qp_comm_barrier(comm);
+    if (CHECK_OK(qp_base_load(comm, device, &config, 128, &base)) &&
+        CHECK_OK(qp_h5_open(path, NULL, &file))) {
+        check_weights(base, file);
+        check_embedding(base, file);
+        CHECK_OK(qp_h5_close(&file));
     }
+    qp_base_destroy(comm, &base);
+    qp_comm_barrier(comm);
 }
 
 /* --- damage ----------------------------------------------------------------------------------- */
@@ -289,9 +304,9 @@ static void test_damage_is_named(qp_comm_t *comm, qp_device_t *device, const tin
  * and all ranks say the same. */
 static void test_late_damage(qp_comm_t *comm, qp_device_t *device, const char *path)
 {
-    const char *const tensor[] = {"/tensors/model.embed_tokens.weight",
-                                  "/tensors/model.layers.0.mlp.up_proj.weight",
-                                  "/tensors/model.layers.0.mlp.down_proj.weight"};
+    const char *const tensor[] = {
+        "/tensors/model.embed_tokens.weight", "/tensors/model.layers.0.mlp.up_proj.weight",
+        "/tensors/model.layers.0.mlp.down_proj.weight", "/tensors/lm_head.weight_scale"};
     for (size_t t = 0; t < sizeof tensor / sizeof *tensor; t++) {
         char message[512] = "", same[512];
         if (qp_comm_rank(comm) == 0) {
