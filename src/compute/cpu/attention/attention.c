@@ -118,7 +118,7 @@ static inline void transpose_rows(float *restrict to, const float *restrict from
     for (int64_t c = 0; c < n_col; c += QP_WORDS) {
         qp_words_t v[QP_WORDS];
         for (int64_t i = 0; i < QP_WORDS; i++) /* the last ones again where there are no more */
-            memcpy(&v[i], from + qp_cpu_min(c + i, n_col - 1) * QP_QB, sizeof v[i]);
+            memcpy(&v[i], from + qp_min_i64(c + i, n_col - 1) * QP_QB, sizeof v[i]);
         qp_cpu_transpose(v);
         for (int64_t i = 0; i < QP_WORDS; i++)
             memcpy(to + i * QP_QB + c, &v[i], sizeof v[i]);
@@ -132,11 +132,11 @@ QP_CPU_CLONES void qp_block_store_trans(const qp_mat_t *to, int64_t first_row, i
     float rows[QP_WORDS * QP_QB];
     for (int64_t r = 0; r < n_row; r += QP_WORDS)
         for (int64_t c = 0; c < n_col; c += QP_QB) {
-            const int64_t width = qp_cpu_min(n_col - c, QP_QB);
+            const int64_t width = qp_min_i64(n_col - c, QP_QB);
             transpose_rows(rows, from + c * QP_QB + r, width);
             for (int64_t i = 0; i < QP_WORDS * QP_QB; i++)
                 rows[i] *= scale;
-            for (int64_t i = 0; i < qp_cpu_min(n_row - r, QP_WORDS); i++)
+            for (int64_t i = 0; i < qp_min_i64(n_row - r, QP_WORDS); i++)
                 qp_cpu_store(qp_cpu_at(to, first_row + r + i, first_col + c), to->dtype,
                              rows + i * QP_QB, width);
         }
@@ -147,7 +147,7 @@ static void load_key_block(const qp_blocks_t *b, const qp_key_source_t *source,
                            const qp_mat_t *from, const qp_mat_t *scale, const qp_span_t *s,
                            int64_t block, int64_t kv_head, void *data)
 {
-    int64_t first = block * QP_KB, n = qp_cpu_min(s->n_key - first, QP_KB), e = b->a.head_dim;
+    int64_t first = block * QP_KB, n = qp_min_i64(s->n_key - first, QP_KB), e = b->a.head_dim;
     qp_block_t to = {data, b->dtype, QP_KB, e};
     if (source->block_table == NULL) {
         qp_block_load(&to, from, kv_head * e, s->first_row + first, n);

@@ -97,7 +97,7 @@ QP_CPU_CLONES static void probability_block(const task_t *t, int64_t j, int64_t 
             p[c] = prob;
             d[c] = prob * (d[c] - delta[c]);
         }
-        for (int64_t c = 0; c < qp_cpu_min(ahead + r, QP_QB); c++)
+        for (int64_t c = 0; c < qp_min_i64(ahead + r, QP_QB); c++)
             p[c] = d[c] = 0.0f;
         qp_store_operand((char *)t->prob + (size_t)(r * QP_QB) * width, dtype, p, QP_QB);
         qp_store_operand((char *)t->dprob + (size_t)(r * QP_QB) * width, dtype, d, QP_QB);
@@ -149,7 +149,7 @@ QP_CPU_CLONES static void load_statistics(const backward_t *f, const task_t *t, 
                                           int64_t head, int64_t block)
 {
     const int64_t e = f->b->a.head_dim, first = s->first_row + block * QP_QB;
-    const int64_t n = qp_cpu_min(s->n_query - block * QP_QB, QP_QB);
+    const int64_t n = qp_min_i64(s->n_query - block * QP_QB, QP_QB);
     float *restrict lse = t->lse + block * QP_QB, *restrict delta = t->delta + block * QP_QB;
     memcpy(lse, f->lse + head * f->qkv.n_row + first, (size_t)n * sizeof *lse);
     for (int64_t r = 0; r < n; r++) {
@@ -204,7 +204,7 @@ static void store_key_block(const backward_t *f, const task_t *t, int thread, co
                             int64_t head, int64_t block)
 {
     const int64_t e = f->b->a.head_dim, first = block * QP_KB;
-    const int64_t n = qp_cpu_min(s->n_key - first, QP_KB);
+    const int64_t n = qp_min_i64(s->n_key - first, QP_KB);
     for (int64_t i = 0; i < n * e; i++)
         t->dk[i] *= f->b->a.scale;
     for (int part = 0; part < 2; part++) {
@@ -227,7 +227,7 @@ static qp_error_t backward_block(const backward_t *f, task_t *t, int thread, con
 {
     const int64_t e = f->b->a.head_dim;
     const size_t plain = (size_t)i * t->plain_bytes, trans = (size_t)i * t->trans_bytes;
-    const int64_t seen = qp_cpu_min(s->n_key, (i + 1) * QP_QB) - j * QP_KB;
+    const int64_t seen = qp_min_i64(s->n_key, (i + 1) * QP_QB) - j * QP_KB;
     const qp_block_size_t size = qp_block_size(seen);
     const void *dprob = t->dprob;
     QP_TRY(qp_cpu_gemm_run(f->score[size], thread, k, t->query.trans + trans, t->score));
@@ -268,14 +268,14 @@ static qp_error_t run_fused(const backward_t *f, task_t *t, int thread, const qp
                             .packed = t->packed};
     for (int64_t h = 0, first = j * QP_KB; h < 2 && first < s->n_key; h++, first += QP_SUB) {
         const size_t half = (size_t)h * qp_key_block_bytes(b) / 2;
-        w.block.n_key = qp_cpu_min(s->n_key - first, QP_SUB);
+        w.block.n_key = qp_min_i64(s->n_key - first, QP_SUB);
         w.key = qp_key_block(b, QP_K, block, kv_head) + half;
         w.key_trans = qp_key_block(b, QP_K_TRANS, block, kv_head) + half;
         w.value_trans = qp_key_block(b, QP_V_TRANS, block, kv_head) + half;
         w.dkey = t->dk + h * QP_SUB * e;
         w.dvalue = t->dv + h * QP_SUB * e;
         for (int64_t i = first / QP_QB; i < s->n_query_block; i++) {
-            w.block.n_query = qp_cpu_min(s->n_query - i * QP_QB, QP_QB);
+            w.block.n_query = qp_min_i64(s->n_query - i * QP_QB, QP_QB);
             w.block.ahead = i * QP_QB - first;
             w.query = t->query.plain + (size_t)i * t->plain_bytes;
             w.query_trans = t->query.trans + (size_t)i * t->trans_bytes;
@@ -304,7 +304,7 @@ static qp_error_t backward_head(const backward_t *f, task_t *t, int thread, cons
     }
     for (int64_t i = 0; i < s->n_query_block; i++)
         qp_block_store_trans(&f->dqkv, s->first_row + i * QP_QB, head * e,
-                             t->dquery + i * QP_QB * e, qp_cpu_min(s->n_query - i * QP_QB, QP_QB),
+                             t->dquery + i * QP_QB * e, qp_min_i64(s->n_query - i * QP_QB, QP_QB),
                              e, b->a.scale);
     return NULL;
 }

@@ -56,7 +56,7 @@ static inline int64_t qp_bf16_first_vector(const qp_bf16_block_t *b, int64_t gro
 
 static inline int64_t qp_bf16_groups_seen(const qp_bf16_block_t *b, int64_t vector)
 {
-    const int64_t n = qp_cpu_min(b->ahead + 16 * (vector + 1), b->n_key);
+    const int64_t n = qp_min_i64(b->ahead + 16 * (vector + 1), b->n_key);
     return n <= 0 ? 0 : qp_bf16_groups(n);
 }
 

@@ -77,7 +77,7 @@ QP_TILE_ISA static void add_tile(float *out, const float *weight, const qp_decod
     for (int64_t c = 0; c < tile->e; c += QP_SUB) {
         pack_values(packed, tile, c);
         for (int64_t h = 0; h < tile->group; h += MAX_HEADS) {
-            const int64_t n = qp_cpu_min(tile->group - h, MAX_HEADS);
+            const int64_t n = qp_min_i64(tile->group - h, MAX_HEADS);
             __m256i half[MAX_HEADS];
             for (int64_t i = 0; i < n; i++)
                 half[i] = (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(weight + (h + i) * PIECE));

@@ -109,7 +109,7 @@ static void plan_decode(decode_t *d, const qp_ragged_t *batch)
                 d->row_first[d->n_row] = d->n_piece;
             for (int64_t k = 0; k < n_key; k += PIECE, d->n_piece++)
                 if (d->piece != NULL)
-                    d->piece[d->n_piece] = (piece_t){s, row, k, qp_cpu_min(n_key - k, PIECE)};
+                    d->piece[d->n_piece] = (piece_t){s, row, k, qp_min_i64(n_key - k, PIECE)};
         }
     }
     if (d->piece != NULL)
@@ -225,7 +225,7 @@ static int64_t find_rows(const decode_t *d, const piece_t *p, lane_t *lane)
     const int64_t n = (p->n + TILE - 1) / TILE * TILE;
     qp_cpu_kv_rows(lane->key, d->kv, d->map, p->seq, p->first, p->n);
     for (int64_t i = 0; i < n; i++) {
-        const int64_t row = lane->key[qp_cpu_min(i, p->n - 1)];
+        const int64_t row = lane->key[qp_min_i64(i, p->n - 1)];
         lane->row[i] = qp_cpu_at(&d->kv->k, row, 0);
         lane->row[n + i] = qp_cpu_at(&d->kv->v, row, 0);
     }

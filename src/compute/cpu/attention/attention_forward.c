@@ -168,7 +168,7 @@ static void attend_fused(const forward_t *f, const task_t *t, const work_t *w)
         block.key = qp_key_block(b, QP_K_TRANS, j, w->kv_head) + half;
         block.value = qp_key_block(b, QP_V, j, w->kv_head) + half;
         block.block.ahead = w->position - first;
-        block.block.n_key = qp_cpu_min(w->position + w->n_row - first, QP_SUB);
+        block.block.n_key = qp_min_i64(w->position + w->n_row - first, QP_SUB);
         b->fused->forward(&block);
     }
     finish_fused(t, &f->o, row, w->head * e, w->n_row);
@@ -184,7 +184,7 @@ static qp_error_t forward_block(const forward_t *f, const task_t *t, int thread,
                       .head = head,
                       .kv_head = head / b->group,
                       .first = first,
-                      .n_row = qp_cpu_min(s->n_query - first, QP_QB),
+                      .n_row = qp_min_i64(s->n_query - first, QP_QB),
                       .position = s->n_key - s->n_query + first};
     memset(t->out, 0, (size_t)(QP_QB * e) * sizeof(float));
     for (int64_t r = 0; r < QP_QB; r++) {

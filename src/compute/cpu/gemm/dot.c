@@ -59,7 +59,7 @@ enum { GROUP = 4, MAX_SUMS = 16, AHEAD = 2 };
         _Pragma("GCC unroll 16") for (int i = 0; i < (n_sum); i++) sum[i] = (vector){0};           \
         _Pragma("GCC unroll 16") for (int i = 0; i < n_a; i++)                                     \
         {                                                                                          \
-            a[i] = (const a_t *)d->a + qp_cpu_min(first_a + i, d->n_a - 1) * d->n;                 \
+            a[i] = (const a_t *)d->a + qp_min_i64(first_a + i, d->n_a - 1) * d->n;                 \
             ahead[i] = i % n_turn == turn ? a[i] + AHEAD * n_a * d->n : a[i];                      \
         }                                                                                          \
         for (int64_t at = 0; at + (WIDTH) <= d->n; at += (WIDTH))                                  \
@@ -73,7 +73,7 @@ enum { GROUP = 4, MAX_SUMS = 16, AHEAD = 2 };
         for (int64_t i = 0; i < d->n_a; i += (n_sum)) {                                            \
             float product[n_sum];                                                                  \
             block_##name(product, d, i, d->b, n_sum, 1, 0, 1);                                     \
-            memcpy(d->c + i, product, (size_t)qp_cpu_min(d->n_a - i, n_sum) * sizeof *product);    \
+            memcpy(d->c + i, product, (size_t)qp_min_i64(d->n_a - i, n_sum) * sizeof *product);    \
         }                                                                                          \
     }                                                                                              \
     __attribute__((target(isa))) static void groups_##name(const qp_cpu_dots_t *d)                 \
@@ -85,8 +85,8 @@ enum { GROUP = 4, MAX_SUMS = 16, AHEAD = 2 };
                 const int64_t j = g * GROUP;                                                       \
                 float product[n_sum];                                                              \
                 block_##name(product, d, i, (const b_t *)d->b + j * d->n, N_A, GROUP, g, n_group); \
-                const size_t n = (size_t)qp_cpu_min(d->n_a - i, N_A);                              \
-                for (int64_t k = 0; k < qp_cpu_min(d->n_b - j, GROUP); k++)                        \
+                const size_t n = (size_t)qp_min_i64(d->n_a - i, N_A);                              \
+                for (int64_t k = 0; k < qp_min_i64(d->n_b - j, GROUP); k++)                        \
                     memcpy(d->c + (j + k) * d->ldc + i, product + k * N_A, n * sizeof *product);   \
             }                                                                                      \
     }                                                                                              \

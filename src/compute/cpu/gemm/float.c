@@ -104,7 +104,7 @@ static void run(const kernel_t *kernel, const qp_cpu_float_t *p)
     block_t t = first_block(p, kernel->dtype);
     for (int64_t j = 0; j < p->n; j += width, t.b += width * WORD_BYTES) {
         const int64_t n_vector =
-            (qp_cpu_min(p->n - j, width) + kernel->n_lane - 1) / kernel->n_lane;
+            (qp_min_i64(p->n - j, width) + kernel->n_lane - 1) / kernel->n_lane;
         const height_t *height = kernel->height[n_vector - 1];
         t.a = p->a;
         t.c = p->c + j;

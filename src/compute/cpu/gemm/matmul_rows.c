@@ -118,7 +118,7 @@ static void run_few(const plan_t *plan, const lane_t *lane, const tile_t *t)
 {
     const int64_t depth = SHALLOW / (int64_t)qp_dtype_bytes(plan->p->dtype) * 4;
     for (int64_t first = 0; first < plan->p->k; first += depth) {
-        const int64_t k = qp_cpu_min(depth, plan->p->k - first);
+        const int64_t k = qp_min_i64(depth, plan->p->k - first);
         pack(plan->p, lane, t, first, k);
         multiply(plan, lane, t, 0, t->m, first, k);
     }
@@ -128,7 +128,7 @@ static void run_few(const plan_t *plan, const lane_t *lane, const tile_t *t)
 static void run_parts(const plan_t *plan, const lane_t *lane, const tile_t *t)
 {
     for (int64_t i = 0; i < t->m; i += PART) {
-        const int64_t m = qp_cpu_min(PART, t->m - i);
+        const int64_t m = qp_min_i64(PART, t->m - i);
         multiply(plan, lane, t, i, m, 0, plan->p->k);
         write_rows(plan->p, lane, t, i, m, STRIP);
     }
@@ -162,7 +162,7 @@ static qp_error_t run_task(const plan_t *plan, int thread, const lane_t *lane, i
     const bool few = p->c.n_row <= PART && !qp_cpu_by_dnnl(p->device, p->dtype);
     if (!few)
         pack(p, lane, &t, 0, p->k);
-    const int64_t end = qp_cpu_min((group + 1) * plan->group, plan->rows.n_piece);
+    const int64_t end = qp_min_i64((group + 1) * plan->group, plan->rows.n_piece);
     for (int64_t piece = group * plan->group; piece < end; piece++) {
         t.row_kind = qp_cpu_cut_kind(&plan->rows, piece);
         t.row = qp_cpu_cut_first(&plan->rows, piece);
@@ -185,7 +185,7 @@ qp_error_t qp_cpu_matmul_rows(const qp_cpu_matmul_t *p)
     const bool by_dnnl = qp_cpu_by_dnnl(device, p->dtype);
     plan.rows =
         by_dnnl ? qp_cpu_cut(p->c.n_row, QP_CPU_ROWS) : qp_cpu_cut_coarse(p->c.n_row, QP_CPU_ROWS);
-    plan.group = qp_cpu_min(GROUP, plan.rows.n_piece * plan.strips.n_piece /
+    plan.group = qp_min_i64(GROUP, plan.rows.n_piece * plan.strips.n_piece /
                                        ((int64_t)TASKS * device->n_thread));
     plan.group = plan.group > 0 ? plan.group : 1;
     plan.n_group = (plan.rows.n_piece + plan.group - 1) / plan.group;

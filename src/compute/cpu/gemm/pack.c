@@ -41,6 +41,6 @@ void qp_cpu_operand_pack(const qp_cpu_device_t *device, void *to, qp_dtype_t dty
         if (n - j < QP_CPU_STRIP)
             memset(strip, 0, strip_bytes);
         qp_cpu_strip_pack(strip, dtype, first, from_dtype, ld, trans, k,
-                          qp_cpu_min(n - j, QP_CPU_STRIP));
+                          qp_min_i64(n - j, QP_CPU_STRIP));
     }
 }

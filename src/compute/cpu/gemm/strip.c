@@ -86,13 +86,13 @@ void qp_cpu_strip_pack(void *to, qp_dtype_t dtype, const void *from, qp_dtype_t 
     const int64_t width = (int64_t)qp_dtype_bytes(from_dtype);
     char *block = to;
     for (int64_t i = 0; i < k; i += depth, block += QP_CPU_STRIP_BLOCK) {
-        const int64_t n_row = qp_cpu_min(k - i, depth);
+        const int64_t n_row = qp_min_i64(k - i, depth);
         if (!trans)
             pack_block(block, dtype, (const char *)from + i * ld * width, from_dtype, ld, n_row, n);
         for (int64_t j = 0; trans && j < n; j += QP_WORDS)
             pack_transposed(block + j * WORD_BYTES, dtype,
                             (const char *)from + (j * ld + i) * width, from_dtype, ld, n_row,
-                            qp_cpu_min(n - j, QP_WORDS));
+                            qp_min_i64(n - j, QP_WORDS));
     }
 }
 

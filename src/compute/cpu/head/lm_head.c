@@ -74,7 +74,7 @@ typedef struct {
 
 static bytes_t bytes_of(const qp_cpu_device_t *device, qp_dtype_t dtype, int64_t n_row, int64_t d)
 {
-    const int64_t n = qp_cpu_min(n_row, MAX_ROW);
+    const int64_t n = qp_min_i64(n_row, MAX_ROW);
     const size_t width = qp_dtype_bytes(dtype);
     return (bytes_t){
         .a = qp_cpu_round64(qp_bytes(n * d, width)),
@@ -200,7 +200,7 @@ static qp_error_t run_rows(const head_t *h)
 {
     qp_error_t error = NULL;
     for (int64_t done = 0; done < h->slices.n_piece; done += SLICES) {
-        const int64_t end = qp_cpu_min(done + SLICES, h->slices.n_piece);
+        const int64_t end = qp_min_i64(done + SLICES, h->slices.n_piece);
 #pragma omp parallel num_threads(h->device->n_thread)
         {
 #pragma omp for schedule(dynamic)
@@ -245,7 +245,7 @@ static qp_error_t lm_head(qp_queue_t *q, const qp_cpu_head_result_t *to, qp_mat_
     QP_ASSERT(hidden.n_col <= ROWS * SLICE);
     take_scratch(&h);
     for (int64_t first = 0; first < hidden.n_row; first += MAX_ROW) {
-        const int64_t n = qp_cpu_min(hidden.n_row - first, MAX_ROW);
+        const int64_t n = qp_min_i64(hidden.n_row - first, MAX_ROW);
         h.rows = qp_cpu_cut(n, ROWS);
         h.target = target + first;
         QP_TRY(get_products(&h));

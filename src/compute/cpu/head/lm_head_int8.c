@@ -50,9 +50,9 @@ void qp_cpu_lm_head_int8_scratch(const qp_cpu_device_t *device, const qp_pass_si
                                  qp_cpu_scratch_need_t *need)
 {
     head_t h;
-    const int64_t n = qp_cpu_min(size->n_token, ROWS), d = size->d_model;
+    const int64_t n = qp_min_i64(size->n_token, ROWS), d = size->d_model;
     const qp_pass_size_t linear = {
-        .n_token = n, .widest = d > TOKENS ? d : TOKENS, .weight = QP_WEIGHT_INT8};
+        .n_token = n, .widest = qp_max_i64(d, TOKENS), .weight = QP_WEIGHT_INT8};
     qp_cpu_need(need, QP_SCRATCH_HEAD, carve(&h, NULL, n, d, device->n_thread));
     qp_cpu_linear_scratch(device, &linear, need);
 }
@@ -167,19 +167,19 @@ qp_error_t qp_cpu_lm_head_int8(qp_queue_t *q, const qp_cpu_head_result_t *to, qp
                                const qp_weight_t *head, const int32_t *target)
 {
     qp_cpu_device_t *device = qp_cpu_device(q);
-    const int64_t n_max = qp_cpu_min(hidden.n_row, ROWS), d = head->n_in;
+    const int64_t n_max = qp_min_i64(hidden.n_row, ROWS), d = head->n_in;
     head_t h = {
         .device = device, .w = qp_cpu_weight(head), .gradient = !qp_dptr_is_null(to->dhidden.data)};
     const size_t bytes = carve(&h, NULL, n_max, d, device->n_thread);
     carve(&h, qp_cpu_scratch(device, QP_SCRATCH_HEAD, bytes), n_max, d, device->n_thread);
     for (int64_t first = 0; first < hidden.n_row; first += ROWS) {
         const qp_input_t rows =
-            qp_input(qp_mat_rows(hidden, first, qp_cpu_min(hidden.n_row - first, ROWS)));
+            qp_input(qp_mat_rows(hidden, first, qp_min_i64(hidden.n_row - first, ROWS)));
         qp_cpu_linear_init(&h.forward, device, &h.w, &rows, false);
         h.target = target + first;
         start_rows(&h);
         for (int64_t token = 0; token < h.w.n_out; token += TOKENS)
-            QP_TRY(run_tokens(&h, token, qp_cpu_min(h.w.n_out - token, TOKENS)));
+            QP_TRY(run_tokens(&h, token, qp_min_i64(h.w.n_out - token, TOKENS)));
         write_rows(&h, first, to);
     }
     return NULL;

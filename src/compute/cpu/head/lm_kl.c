@@ -58,7 +58,7 @@ qp_error_t qp_cpu_lm_kl(qp_queue_t *q, qp_dptr_t kl, qp_mat_t hidden_p, qp_mat_t
     float *logits = qp_cpu_scratch(device, QP_SCRATCH_KL, logit_bytes(n_vocab));
     QP_ASSERT(hidden_p.n_row == hidden_q.n_row);
     for (int64_t first = 0; first < hidden_p.n_row; first += ROWS) {
-        const int64_t n = qp_cpu_min(hidden_p.n_row - first, ROWS);
+        const int64_t n = qp_min_i64(hidden_p.n_row - first, ROWS);
         float *const z[] = {logits, logits + ROWS * n_vocab};
         const qp_mat_t hidden[] = {qp_mat_rows(hidden_p, first, n),
                                    qp_mat_rows(hidden_q, first, n)};

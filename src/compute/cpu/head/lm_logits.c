@@ -20,7 +20,7 @@ void qp_cpu_lm_logits_scratch(const qp_cpu_device_t *device, const qp_pass_size_
                               qp_cpu_scratch_need_t *need)
 {
     (void)device; /* rows in fp32 are possible on all */
-    const int64_t n = size->n_vocab > 0 ? qp_cpu_min(size->n_token, FEW_ROWS) : 0;
+    const int64_t n = size->n_vocab > 0 ? qp_min_i64(size->n_token, FEW_ROWS) : 0;
     qp_cpu_need(need, QP_SCRATCH_HEAD_ROWS, hidden_bytes(n, size->d_model, QP_F32));
 }
 
@@ -77,7 +77,7 @@ qp_error_t qp_cpu_lm_logits(qp_queue_t *q, qp_mat_t logits, qp_mat_t hidden,
     if (product == NULL)
         return qp_cpu_matmul(q, 1.0f, hidden, false, head, true, 0.0f, logits, (qp_mask_t){0});
     for (int64_t first = 0; first < hidden.n_row; first += FEW_ROWS) {
-        const int64_t n = qp_cpu_min(FEW_ROWS, hidden.n_row - first);
+        const int64_t n = qp_min_i64(FEW_ROWS, hidden.n_row - first);
         const qp_mat_t some = qp_mat_rows(hidden, first, n);
         few_logits(device, product, qp_mat_rows(logits, first, n),
                    copy_hidden(device, &some, dtype), head);

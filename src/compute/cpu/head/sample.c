@@ -58,7 +58,7 @@ QP_CPU_CLONES static double mass_of(const row_t *row)
 {
     double mass = 0.0;
     for (int64_t i = 0; i < row->n; i += QP_CPU_CHUNK)
-        mass += chunk_mass(row->weight + i, qp_cpu_min(row->n - i, QP_CPU_CHUNK));
+        mass += chunk_mass(row->weight + i, qp_min_i64(row->n - i, QP_CPU_CHUNK));
     return mass;
 }
 
@@ -144,7 +144,7 @@ static int64_t draw(const row_t *row, double u)
     double sum = 0.0;
     int64_t last = 0;
     for (int64_t i = 0; i < row->n; i += QP_CPU_CHUNK) {
-        const int64_t end = qp_cpu_min(row->n, i + QP_CPU_CHUNK);
+        const int64_t end = qp_min_i64(row->n, i + QP_CPU_CHUNK);
         const double after = sum + chunk_mass(row->weight + i, end - i);
         for (int64_t j = i; after > limit && j < end && sum <= limit; j++) {
             sum += (double)row->weight[j];

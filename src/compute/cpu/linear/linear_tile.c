@@ -69,8 +69,8 @@ static qp_error_t make_plan(plan_t *p, const qp_cpu_linear_t *l)
     p->rows = qp_cpu_cut(l->n_row, QP_CPU_ROWS);
     p->cols = qp_cpu_cut_coarse(
         l->n_col, p->own_product && in_strips && l->n_row <= FEW_ROWS ? PACK : QP_CPU_COLS);
-    const int64_t n_task = qp_cpu_min(TASKS, (int64_t)TASKS_OF_THREAD * l->device->n_thread);
-    p->group = qp_cpu_min(GROUP, p->rows.n_piece * p->cols.n_piece / n_task);
+    const int64_t n_task = qp_min_i64(TASKS, (int64_t)TASKS_OF_THREAD * l->device->n_thread);
+    p->group = qp_min_i64(GROUP, p->rows.n_piece * p->cols.n_piece / n_task);
     p->group = p->group > 0 ? p->group : 1;
     p->n_group = (p->rows.n_piece + p->group - 1) / p->group;
     p->thin_strip_bytes = qp_cpu_strip_bytes(l->thin_dtype, l->n_outlier);
@@ -266,9 +266,9 @@ static void finish_area(const plan_t *p, const lane_t *lane, const tile_t *tile,
         for (int64_t row = 0; row < area->m; row += PART) {
             const int64_t j = area->j + col;
             part_t part = {.row = tile->row + area->i + row,
-                           .m = qp_cpu_min(PART, area->m - row),
+                           .m = qp_min_i64(PART, area->m - row),
                            .col = tile->col + j,
-                           .n = qp_cpu_min(PACK, area->n - col),
+                           .n = qp_min_i64(PACK, area->n - col),
                            .product = (const float *)lane->tile + row * ld + col,
                            .ld = ld,
                            .offset = lane->offset + j};
@@ -318,8 +318,8 @@ static void run_parts(const plan_t *p, const lane_t *lane, const tile_t *tile)
     const int64_t n_col = int8 != NULL ? int8->n_col : PACK;
     for (int64_t j = 0; j < tile->n; j += n_col)
         for (int64_t i = 0; i < tile->m; i += n_row) {
-            const area_t area = {i, qp_cpu_min(n_row, tile->m - i), j,
-                                 qp_cpu_min(n_col, tile->n - j)};
+            const area_t area = {i, qp_min_i64(n_row, tile->m - i), j,
+                                 qp_min_i64(n_col, tile->n - j)};
             prefetch_area(&l->y, tile, &area);
             if (l->add.data.address != l->y.data.address)
                 prefetch_area(&l->add, tile, &area);
@@ -344,7 +344,7 @@ static void make_thin_panel(const plan_t *p, const lane_t *lane, int64_t col, in
     const qp_cpu_linear_t *l = p->l;
     char *strip = lane->thin_panel;
     for (int64_t j = 0; j < n; j += PACK, strip += p->thin_strip_bytes) {
-        const int64_t width = qp_cpu_min(PACK, n - j);
+        const int64_t width = qp_min_i64(PACK, n - j);
         qp_cpu_weight_inputs(l->device, l->w, col + j, width, l->outlier, l->n_outlier,
                              l->thin_dtype, lane->thin_rows);
         qp_cpu_strip_pack(strip, l->thin_dtype, lane->thin_rows, l->thin_dtype, width, false,
@@ -376,7 +376,7 @@ static qp_error_t run_task(const plan_t *p, int thread, const lane_t *lane, int6
         make_offsets(l, lane, &tile);
     if (l->n_outlier > 0)
         make_thin_panel(p, lane, tile.col, tile.n);
-    const int64_t end = qp_cpu_min((group + 1) * p->group, p->rows.n_piece);
+    const int64_t end = qp_min_i64((group + 1) * p->group, p->rows.n_piece);
     for (int64_t piece = group * p->group; piece < end; piece++) {
         tile.row_kind = qp_cpu_cut_kind(&p->rows, piece);
         tile.row = qp_cpu_cut_first(&p->rows, piece);

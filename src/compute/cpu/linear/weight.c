@@ -138,7 +138,7 @@ static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, i
     const bool packed = is_packed(device, w);
 #pragma omp parallel for num_threads(device->n_thread)
     for (int64_t at = 0; at < n; at += PACK) {
-        const int64_t n_row = qp_cpu_min(PACK, n - at), out = first + at;
+        const int64_t n_row = qp_min_i64(PACK, n - at), out = first + at;
         const int8_t *panel = from + at * w->n_in;
         sum_rows(qp_cpu_i32(w->row_sum) + out, panel, n_row, w->n_in);
         if (packed)
@@ -158,7 +158,7 @@ static void pack_int8(const qp_cpu_device_t *device, const qp_cpu_weight_t *w, i
         memset(col_sum, 0, qp_bytes(w->n_in, sizeof *col_sum));
 #pragma omp parallel for num_threads(device->n_thread)
     for (int64_t at = 0; at < w->n_in; at += QP_CPU_CHUNK)
-        add_columns(col_sum + at, from + at, n, qp_cpu_min(QP_CPU_CHUNK, w->n_in - at), w->n_in);
+        add_columns(col_sum + at, from + at, n, qp_min_i64(QP_CPU_CHUNK, w->n_in - at), w->n_in);
 }
 
 /* The strip of floats that output \a first begins. */
@@ -176,7 +176,7 @@ static void pack_floats(const qp_cpu_device_t *device, const qp_cpu_weight_t *w,
     for (int64_t at = 0; at < n; at += QP_CPU_STRIP)
         qp_cpu_strip_pack(strip_at(w, first + at), dtype,
                           from + qp_bytes(at * w->n_in, qp_dtype_bytes(dtype)), dtype, w->n_in,
-                          true, w->n_in, qp_cpu_min(n - at, QP_CPU_STRIP));
+                          true, w->n_in, qp_min_i64(n - at, QP_CPU_STRIP));
 }
 
 /* Entries [first, first + n) of a vector with one for each row, where the weight has it. */
@@ -318,15 +318,15 @@ static void load_square(void *to, qp_dtype_t dtype, const qp_cpu_weight_t *w, in
                         int64_t in)
 {
     if (!qp_cpu_weight_is_int8(w)) {
-        const int64_t depth = qp_cpu_strip_depth(dtype), n = qp_cpu_min(w->n_in - in, PACK);
+        const int64_t depth = qp_cpu_strip_depth(dtype), n = qp_min_i64(w->n_in - in, PACK);
         qp_cpu_strip_unpack(to, PACK, dtype, strip_at(w, out) + in / depth * QP_CPU_STRIP_BLOCK,
                             (n + depth - 1) / depth * depth);
         return;
     }
     const int8_t *from = (const int8_t *)qp_cpu_pointer(w->data) + out * w->n_in + in;
-    for (int64_t i = 0; i < qp_cpu_min(w->n_out - out, PACK); i++)
+    for (int64_t i = 0; i < qp_min_i64(w->n_out - out, PACK); i++)
         widen_row((char *)to + (size_t)(i * PACK) * qp_dtype_bytes(dtype), dtype,
-                  from + i * w->n_in, qp_cpu_min(w->n_in - in, PACK), 1);
+                  from + i * w->n_in, qp_min_i64(w->n_in - in, PACK), 1);
 }
 
 /* Rows [row, row + 64) of the strip that column \a col begins, of weights of another form. */
@@ -335,7 +335,7 @@ static void copy_square(const qp_cpu_panel_t *panel, const qp_cpu_device_t *devi
 {
     _Alignas(64) char square[PACK * PACK * sizeof(float)];
     const int64_t out = panel->backward ? row : col, in = panel->backward ? col : row;
-    const int64_t n_out = qp_cpu_min(w->n_out - out, PACK), n_in = qp_cpu_min(w->n_in - in, PACK);
+    const int64_t n_out = qp_min_i64(w->n_out - out, PACK), n_in = qp_min_i64(w->n_in - in, PACK);
     if (is_packed(device, w)) {
         const int8_t *block = block_at(w, out / PACK, in / PACK);
         if (panel->backward)
@@ -396,7 +396,7 @@ void qp_cpu_weight_inputs(const qp_cpu_device_t *device, const qp_cpu_weight_t *
                 packed ? block_at(w, o / PACK, i / PACK) + i % PACK / 4 * STRIP_BYTES + i % 4
                        : data + o * w->n_in + i;
             widen_row((char *)to + (size_t)(k * n + j) * qp_dtype_bytes(dtype), dtype, from,
-                      qp_cpu_min(step, n - j), packed ? 4 : w->n_in);
+                      qp_min_i64(step, n - j), packed ? 4 : w->n_in);
         }
 }
 

@@ -47,7 +47,7 @@ QP_CPU_CLONES static void draw_row(uint8_t *row, int64_t n_byte, const qp_philox
     for (int64_t i = 0; i < n_byte; i += LANES) {
         uint8_t keep[LANES];
         keep_lanes(keep, key, (uint32_t)i, threshold);
-        memcpy(row + i, keep, (size_t)qp_cpu_min(n_byte - i, LANES));
+        memcpy(row + i, keep, (size_t)qp_min_i64(n_byte - i, LANES));
     }
 }
 

@@ -41,7 +41,7 @@ QP_CPU_CLONES static void swiglu_row(const qp_input_t *in, int64_t r, float *res
     const int64_t n_col = in->x.n_col / 2;
     float gate[QP_CPU_CHUNK];
     for (int64_t first = 0; first < n_col; first += QP_CPU_CHUNK) {
-        const int64_t n = qp_cpu_min(n_col - first, QP_CPU_CHUNK);
+        const int64_t n = qp_min_i64(n_col - first, QP_CPU_CHUNK);
         float *restrict up = row + first;
         qp_cpu_load(gate, in->x.dtype, qp_cpu_at(&in->x, r, first), n);
         qp_cpu_load(up, in->x.dtype, qp_cpu_at(&in->x, r, n_col + first), n);
@@ -55,7 +55,7 @@ QP_CPU_CLONES static void swiglu_gradient_row(const qp_input_t *in, int64_t r, f
     const int64_t n_col = in->dout.n_col;
     float dy[QP_CPU_CHUNK];
     for (int64_t first = 0; first < n_col; first += QP_CPU_CHUNK) {
-        const int64_t n = qp_cpu_min(n_col - first, QP_CPU_CHUNK);
+        const int64_t n = qp_min_i64(n_col - first, QP_CPU_CHUNK);
         float *restrict gate = row + first, *restrict up = row + n_col + first;
         qp_cpu_load(gate, in->x.dtype, qp_cpu_at(&in->x, r, first), n);
         qp_cpu_load(up, in->x.dtype, qp_cpu_at(&in->x, r, n_col + first), n);
@@ -81,7 +81,7 @@ QP_CPU_CLONES static void copy_row(const qp_input_t *in, int64_t r, const float 
     const int64_t n_col = in->copy.n_col;
     float x[QP_CPU_CHUNK];
     for (int64_t first = 0; first < n_col; first += QP_CPU_CHUNK) {
-        const int64_t n = qp_cpu_min(n_col - first, QP_CPU_CHUNK);
+        const int64_t n = qp_min_i64(n_col - first, QP_CPU_CHUNK);
         memcpy(x, row + first, (size_t)n * sizeof *x);
         qp_cpu_mask_row(x, in->mask, n_col, r, first, n);
         qp_cpu_store(qp_cpu_at(&in->copy, r, first), in->copy.dtype, x, n);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "base/minmax.h"
 
 /** Elements of a row that are in fp32 at a time: they stay in the first-level cache. */
 enum { QP_CPU_CHUNK = 1024 };
@@ -14,11 +15,6 @@ enum { QP_CPU_CHUNK = 1024 };
 /** Copies n elements from one of fp32, bf16 to the other (or the same) type. In rows.c. */
 void qp_cpu_convert(void *to, qp_dtype_t to_dtype, const void *from, qp_dtype_t from_dtype,
                     int64_t n);
-
-static inline int64_t qp_cpu_min(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /**
  * exp(x) to 2 ulp for -87.33 <= x <= 88.37. x = n ln 2 + r with |r| <= ln 2 / 2 (ln 2 in two parts,

@@ -23,7 +23,7 @@ qp_error_t qp_cpu_sum_squares(qp_queue_t *q, qp_dptr_t x, int64_t n, double *out
     int64_t n_each = (n + N_PIECE - 1) / N_PIECE;
 #pragma omp parallel for num_threads(qp_cpu_threads(q, n))
     for (int64_t i = 0; i < N_PIECE; i++) {
-        int64_t first = qp_cpu_min(i * n_each, n), end = qp_cpu_min(first + n_each, n);
+        int64_t first = qp_min_i64(i * n_each, n), end = qp_min_i64(first + n_each, n);
         piece[i] = sum_squares_piece(qp_cpu_f32(x) + first, end - first);
     }
     double sum = 0.0;
@@ -80,6 +80,6 @@ qp_error_t qp_cpu_adamw(qp_queue_t *q, qp_dptr_t param, qp_dptr_t copy_bf16, qp_
                         qp_cpu_bf16(copy_bf16)};
 #pragma omp parallel for num_threads(qp_cpu_threads(q, n))
     for (int64_t first = 0; first < n; first += QP_CPU_CHUNK)
-        adamw_chunk(&a, first, qp_cpu_min(n - first, QP_CPU_CHUNK), &s);
+        adamw_chunk(&a, first, qp_min_i64(n - first, QP_CPU_CHUNK), &s);
     return NULL;
 }

@@ -13,7 +13,7 @@ QP_CPU_CLONES void qp_cpu_convert(void *to, qp_dtype_t to_dtype, const void *fro
     }
     float x[QP_CPU_CHUNK];
     for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
-        int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
+        int64_t m = qp_min_i64(n - i, QP_CPU_CHUNK);
         qp_cpu_load(x, from_dtype, (const char *)from + (size_t)i * qp_dtype_bytes(from_dtype), m);
         qp_cpu_store((char *)to + (size_t)i * qp_dtype_bytes(to_dtype), to_dtype, x, m);
     }
@@ -46,7 +46,7 @@ QP_CPU_CLONES static void combine_row(const qp_mat_t *x, int64_t row, const floa
 {
     float f[QP_CPU_CHUNK];
     for (int64_t i = 0; i < x->n_col; i += QP_CPU_CHUNK) {
-        const int64_t n = qp_cpu_min(x->n_col - i, QP_CPU_CHUNK);
+        const int64_t n = qp_min_i64(x->n_col - i, QP_CPU_CHUNK);
         memset(f, 0, sizeof f);
         if (scale != NULL)
             qp_cpu_load(f, x->dtype, qp_cpu_at(x, row, i), n);
@@ -88,7 +88,7 @@ QP_CPU_CLONES static void rmsnorm_backward_row(const rmsnorm_backward_t *b, int6
     const float *restrict weight = b->weight;
     int64_t n = b->x.n_col;
     for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
-        int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
+        int64_t m = qp_min_i64(n - i, QP_CPU_CHUNK);
         qp_cpu_load(g, b->dy.dtype, qp_cpu_at(&b->dy, row, i), m);
         qp_cpu_load(x, b->x.dtype, qp_cpu_at(&b->x, row, i), m);
 #pragma omp simd reduction(+ : dot)
@@ -97,7 +97,7 @@ QP_CPU_CLONES static void rmsnorm_backward_row(const rmsnorm_backward_t *b, int6
     }
     float rstd = b->rstd[row], slope = rstd * rstd * rstd * dot / (float)n;
     for (int64_t i = 0; i < n; i += QP_CPU_CHUNK) {
-        int64_t m = qp_cpu_min(n - i, QP_CPU_CHUNK);
+        int64_t m = qp_min_i64(n - i, QP_CPU_CHUNK);
         qp_cpu_load(g, b->dy.dtype, qp_cpu_at(&b->dy, row, i), m);
         qp_cpu_load(x, b->x.dtype, qp_cpu_at(&b->x, row, i), m);
         for (int64_t j = 0; j < m; j++)
@@ -132,7 +132,7 @@ typedef struct {
 QP_CPU_CLONES static void axpby_chunk(const axpby_t *a, int64_t row, int64_t first)
 {
     float x[QP_CPU_CHUNK], y[QP_CPU_CHUNK];
-    int64_t n = qp_cpu_min(a->x.n_col - first, QP_CPU_CHUNK);
+    int64_t n = qp_min_i64(a->x.n_col - first, QP_CPU_CHUNK);
     void *to = qp_cpu_at(&a->y, row, first);
     qp_cpu_load(x, a->x.dtype, qp_cpu_at(&a->x, row, first), n);
     if (a->beta == 0.0f) {
