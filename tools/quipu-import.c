@@ -20,8 +20,8 @@ static const char usage[] =
     "The tokens that end an answer are those of all files; they are printed.\n"
     "\n"
     "  --precision P      int8 (rotated, default), llm_int8, bf16 or fp32\n"
-    "  --lm-head P        int8 (rotated; default of int8), or as the embedding: bf16 (default of\n"
-    "                     llm_int8 and bf16), fp32 in an fp32 base\n"
+    "  --lm-head P        as the embedding (default): bf16, or fp32 in an fp32 base; or int8\n"
+    "                     (rotated), which takes half the memory where it is not tied\n"
     "  --synthetic SHAPE  random weights: tiny, 135m, 1b, 3b, 7b, 8b, 13b, 30b, 65b, 70b, or\n"
     "                     key=value,... (n_layer d_model n_head n_kv_head head_dim d_ff n_vocab\n"
     "                     max_position tied attention_bias), or a name and changes: 7b,n_layer=2\n"
@@ -33,7 +33,7 @@ static const char usage[] =
 
 typedef struct {
     const char *from, *shape, *to;
-    const char *lm_head; /* NULL: as suits the precision */
+    const char *lm_head; /* NULL: as the embedding */
     qp_base_kinds_t kinds;
     uint32_t seed;
 } arguments_t;

@@ -148,7 +148,9 @@ done:
 
 static qp_error_t open_set(const qp_h5_t *file, const char *name, hid_t *set)
 {
-    if (!qp_h5_exists(file, name))
+    int found;
+    QP_TRY(QP_H5(file, name, found = qp_h5_lookup(file, name)));
+    if (found == 0)
         return QP_ERROR(QP_INPUT, "%s: no data set %s", file->path, name);
     return QP_H5(file, name, *set = H5Dopen2(file->id, name, H5P_DEFAULT));
 }

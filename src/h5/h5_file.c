@@ -307,23 +307,28 @@ const char *qp_h5_path(const qp_h5_t *file)
     return file->path;
 }
 
-bool qp_h5_exists(const qp_h5_t *file, const char *name)
+int qp_h5_lookup(const qp_h5_t *file, const char *name)
 {
     QP_H5_LOCKED();
     /* H5Lexists wants every group on the way to exist. */
     char *path = qp_strdup(name);
-    bool exists = true;
-    for (char *end = path; exists && *end != '\0';) {
+    int found = 1;
+    for (char *end = path; found > 0 && *end != '\0';) {
         end += strspn(end, "/");
         end += strcspn(end, "/");
         char next = *end;
         *end = '\0';
         if (strspn(path, "/") < strlen(path))
-            exists = H5Lexists(file->id, path, H5P_DEFAULT) > 0;
+            found = H5Lexists(file->id, path, H5P_DEFAULT);
         *end = next;
     }
     qp_free(path);
-    return exists;
+    return found;
+}
+
+bool qp_h5_exists(const qp_h5_t *file, const char *name)
+{
+    return qp_h5_lookup(file, name) > 0;
 }
 
 typedef struct {

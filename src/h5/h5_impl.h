@@ -56,6 +56,9 @@ __attribute__((warn_unused_result)) qp_error_t qp_h5_check(const qp_h5_t *file, 
                                                            bool failed, const char *source_file,
                                                            int line);
 
+/** 1: there is such an object, 0: there is none, below 0: HDF5 cannot tell (damage). */
+int qp_h5_lookup(const qp_h5_t *file, const char *name);
+
 /** Closes any HDF5 handle but the file's (-1: none) on the way out; the earlier error wins. */
 __attribute__((warn_unused_result)) qp_error_t
 qp_h5_release(const qp_h5_t *file, const char *object, hid_t id, qp_error_t error);

@@ -10,7 +10,8 @@ static const qp_deck_key_t base_keys[] = {
     {"base.activation", FIELD(QP_DECK_CHOICE, activation), "\"int8\"", 0, 0, "int8|bf16", "",
      "How an int8 base multiplies: int8 quantises the activations too, bf16 is weight-only.", 0},
     {"base.gradient", FIELD(QP_DECK_CHOICE, gradient), "\"int8\"", 0, 0, "int8|bf16", "",
-     "How the gradient passes back through an int8 base (llm_int8 always uses bf16).", 0},
+     "How the gradient passes back through an int8 base (the linears of llm_int8 always use bf16).",
+     0},
     {"base.outlier_threshold", FIELD(QP_DECK_FLOAT, outlier_threshold), "6.0", 0, 1e6, NULL, "",
      "llm_int8 base: features with |x| of at least this stay out of the int8 product.", 0},
 };

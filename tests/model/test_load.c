@@ -201,6 +201,18 @@ static tiny_t wide_model(const tiny_t *tiny)
     return wide;
 }
 
+/* A weight of one input feature is no vector of fp32. */
+static void test_thin(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny, const char *path)
+{
+    tiny_t thin = *tiny;
+    thin.config.d_ff = 1;
+    if (qp_comm_rank(comm) == 0)
+        tiny_write_base(&thin, int8_all, path);
+    qp_comm_barrier(comm);
+    CHECK_OK(load(comm, device, path));
+    qp_comm_barrier(comm);
+}
+
 /* Pieces of a tensor, and a piece that has rows of two tensors. Leaves a wide int8 base behind. */
 static void test_pieces(qp_comm_t *comm, qp_device_t *device, const tiny_t *tiny, const char *path)
 {
@@ -498,6 +510,7 @@ int main(void)
     snprintf(path, sizeof path, "%s/whole.h5", folder);
     test_once_per_node(s.comm, s.device, &tiny, path);
     snprintf(path, sizeof path, "%s/wide.h5", folder);
+    test_thin(s.comm, s.device, &tiny, path);
     test_pieces(s.comm, s.device, &tiny, path);
     test_late_damage(s.comm, s.device, path);
     snprintf(path, sizeof path, "%s/hurt.h5", folder);

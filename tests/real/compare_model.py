@@ -23,15 +23,17 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 N_TEXT, N_HELD_OUT, LENGTH = 8, 32, 512  # texts for the peers, texts for the other precisions
-# name: precision of the base, compute, activation, gradient, bar of perplexity, bar of the cosine
+# name: precision of the base and of its LM head, compute, activation, gradient, bar of perplexity, bar
+# of the cosine
 MODES = {
-    "fp32": ("fp32", "fp32", "int8", "int8", None, None),
-    "bf16": ("bf16", "bf16", "int8", "int8", 0.002, None),
-    "int8": ("int8", "bf16", "int8", "int8", 0.01, 0.99),
-    "int8, bf16 gradient": ("int8", "bf16", "int8", "bf16", 0.01, 0.99),
-    "int8 weights only": ("int8", "bf16", "bf16", "bf16", 0.005, None),
-    "llm_int8": ("llm_int8", "bf16", "int8", "int8", 0.015, 0.97),
-    "llm_int8 weights only": ("llm_int8", "bf16", "bf16", "bf16", 0.005, None),
+    "fp32": ("fp32 fp32", "fp32", "int8", "int8", None, None),
+    "bf16": ("bf16 bf16", "bf16", "int8", "int8", 0.002, None),
+    "int8": ("int8 int8", "bf16", "int8", "int8", 0.01, 0.99),
+    "int8, bf16 head": ("int8 bf16", "bf16", "int8", "int8", 0.01, 0.99),
+    "int8, bf16 gradient": ("int8 int8", "bf16", "int8", "bf16", 0.01, 0.99),
+    "int8 weights only": ("int8 int8", "bf16", "bf16", "bf16", 0.005, None),
+    "llm_int8": ("llm_int8 bf16", "bf16", "int8", "int8", 0.015, 0.97),
+    "llm_int8 weights only": ("llm_int8 bf16", "bf16", "bf16", "bf16", 0.005, None),
 }
 failed = []
 
@@ -100,10 +102,12 @@ def reference(gguf, posts, work):
 
 def run(binaries, work, name, gguf, tokens, logits=None):
     """Loss and LoRA gradients of a mode on WORK/TOKENS.safetensors."""
-    precision, compute, activation, gradient = MODES[name][:4]
-    base, out = f"{work}/{precision}.h5", f"{work}/result.safetensors"
+    kinds, compute, activation, gradient = MODES[name][:4]
+    precision, head = kinds.split()
+    base, out = f"{work}/{precision}-{head}.h5", f"{work}/result.safetensors"
     if not os.path.exists(base):
-        subprocess.run([f"{binaries}/quipu-import", "--precision", precision, gguf, base],
+        subprocess.run([f"{binaries}/quipu-import", "--precision", precision, "--lm-head", head,
+                        gguf, base],
                        check=True)
     subprocess.run([f"{binaries}/model_driver", base, compute, activation, gradient,
                     f"{work}/adapter", f"{work}/{tokens}.safetensors", out]

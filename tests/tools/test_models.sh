@@ -53,12 +53,13 @@ expect 0 "fp32 base of 2 layers" "$import" --precision fp32 "$golden/tiny.gguf" 
 expect 0 "llm_int8 base of 3 layers" "$import" --precision llm_int8 --synthetic tiny,n_layer=3 "$work/random.h5"
 expect 0 "bf16 base of 2 layers" "$import" --precision bf16 "$work/fp32.h5" "$work/bf16.h5"
 
-# The LM head: int8 where the linears are, unless it is told otherwise.
-expect 0 "LM head int8" "$import" "$golden/tiny.gguf" "$work/head.h5"
-expect 0 "LM head bf16" "$import" --lm-head bf16 "$golden/tiny.gguf" "$work/head16.h5"
+# The LM head is as the embedding unless it is told otherwise.
+expect 0 "LM head int8" "$import" --lm-head int8 "$golden/tiny.gguf" "$work/head.h5"
+expect 0 "LM head bf16" "$import" "$golden/tiny.gguf" "$work/head16.h5"
+expect 0 "same:" "$inspect" --diff "$base" "$work/head16.h5"
 expect 0 "LM head bf16" "$import" --precision llm_int8 "$golden/tiny.gguf" "$work/llm.h5"
 expect 0 "LM head int8" "$import" --precision fp32 --lm-head int8 "$golden/tiny.gguf" "$work/head32.h5"
-expect 0 "LM head int8" "$import" --synthetic tiny,tied=1,n_vocab=301 "$work/tied.h5"
+expect 0 "LM head int8" "$import" --lm-head int8 --synthetic tiny,tied=1,n_vocab=301 "$work/tied.h5"
 for head in fp32 int4 llm_int8; do
     expect 2 "LM head \"$head\": in a base of int8, expected int8 or bf16" "$import" --lm-head "$head" "$golden/tiny.gguf" "$work/no.h5"
 done
@@ -77,6 +78,20 @@ expect 0 "same:" "$inspect" --diff "$base" "$base"
 expect 2 "precision: int8, fp32" "$inspect" --diff "$base" "$work/fp32.h5"
 expect 2 "tiny.gguf: is a GGUF model: import it" "$inspect" "$golden/tiny.gguf"
 expect 2 "absent" "$inspect" "$work/absent.h5"
+
+# Damage in a tensor is not passed on.
+at=$(($(stat -c %s "$work/head.h5") / 2))
+hurt=0
+for byte in 0 4000 9000; do
+    cp "$work/head.h5" "$work/hurt.h5"
+    printf '\125\252\125' | dd of="$work/hurt.h5" bs=1 seek=$((at + byte)) conv=notrunc status=none
+    "$inspect" --verify "$work/hurt.h5" >/dev/null 2>&1 && continue # between the data sets
+    expect 2 "hurt.h5: " "$import" "$work/hurt.h5" "$work/no.h5"
+    expect 2 "hurt.h5: " "$merge" --no-logits "$work/hurt.h5" "$golden/adapter" "$work/no.h5"
+    absent "$work/no.h5" "$work/no.h5.part"
+    hurt=$((hurt + 1))
+done
+[[ $hurt -gt 0 ]] || failures=$((failures + 1))
 
 # One byte inside a data set (a token's name, easy to find): its checksum tells.
 cp "$base" "$work/flipped.h5"
@@ -97,10 +112,12 @@ absent "$work/out.h5" "$work/out.h5.part"
 expect 0 "rounding to int8 changed" "$merge" "$base" "$golden/adapter" "$work/merged.h5"
 expect 0 "logits changed by" "$merge" "$base" "$golden/adapter" "$work/merged.h5"
 expect 0 "data sets are intact" "$inspect" --verify "$work/merged.h5"
-expect 0 "format_version         2" "$inspect" "$work/merged.h5"
-expect 0 "logits changed by" "$merge" --lm-head bf16 "$base" "$golden/adapter" "$work/merged16.h5"
+expect 0 "format_version         1" "$inspect" "$work/merged.h5"
+expect 0 "logits changed by" "$merge" "$work/head.h5" "$golden/adapter" "$work/merged8.h5"
+expect 0 "format_version         2" "$inspect" "$work/merged8.h5"
+expect 0 "logits changed by" "$merge" --lm-head bf16 "$work/head.h5" "$golden/adapter" "$work/merged16.h5"
 expect 0 "format_version         1" "$inspect" "$work/merged16.h5"
-expect 0 "written (base)" "$merge" --no-logits --precision fp32 "$base" "$golden/adapter" "$work/merged32.h5"
+expect 0 "written (base)" "$merge" --no-logits --precision fp32 "$work/head.h5" "$golden/adapter" "$work/merged32.h5"
 expect 0 "format_version         1" "$inspect" "$work/merged32.h5"
 expect 2 "--lm-head has no meaning with --to hf" "$merge" --to hf --lm-head int8 "$base" "$golden/adapter" "$work/no"
 expect 0 "rounding to fp32 changed the linears' weights by 0 on average" \

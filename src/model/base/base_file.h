@@ -43,8 +43,7 @@ typedef struct {
 } qp_base_kinds_t;
 /** With a head as embeddings are: bf16, or fp32 in an fp32 base. */
 qp_base_kinds_t qp_base_kinds(qp_weight_kind_t precision);
-/** What an import makes: lm_head is "int8" or what embeddings are; NULL: int8 where linears are
- * (not as bitsandbytes), else as embeddings. */
+/** What an import makes: lm_head is "int8" or what embeddings are; NULL: the latter. */
 qp_error_t qp_base_kinds_choose(qp_weight_kind_t precision, const char *lm_head,
                                 qp_base_kinds_t *kinds);
 

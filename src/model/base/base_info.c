@@ -40,7 +40,7 @@ qp_error_t qp_base_kinds_choose(qp_weight_kind_t precision, const char *lm_head,
     *kinds = qp_base_kinds(precision);
     const char *plain = precision_names[kinds->lm_head], *int8 = precision_names[QP_WEIGHT_INT8];
     if (lm_head == NULL)
-        lm_head = precision == QP_WEIGHT_INT8 ? int8 : plain;
+        return NULL;
     if (strcmp(lm_head, int8) == 0)
         kinds->lm_head = QP_WEIGHT_INT8;
     else if (strcmp(lm_head, plain) != 0)

@@ -11,6 +11,7 @@ typedef struct {
     qp_base_set_t set;
     qp_dtype_t dtype;
     int64_t n_row, n_col;
+    bool is_vector; /* fp32, whose numbers are checked: a norm, scales, biases */
 } data_set_t;
 
 static qp_error_t check_shape(const qp_base_reader_t *reader, const data_set_t *set)
@@ -70,7 +71,7 @@ static qp_error_t read_rows(qp_base_reader_t *reader, const data_set_t *set, int
     qp_hash_update(*hash, to, bytes);
     if (first + n == set->n_row)
         QP_TRY(check_sum(reader, set));
-    return set->n_col == 1 ? check_vector(reader, set, first, n, to) : NULL;
+    return set->is_vector ? check_vector(reader, set, first, n, to) : NULL;
 }
 
 /* Rows [first, first + n) of a tensor of the piece's item, which are the piece's from \a row on. */
@@ -87,7 +88,8 @@ static qp_error_t read_tensor(qp_base_reader_t *reader, const qp_base_piece_t *p
         data_set_t set = {.set = (qp_base_set_t)s,
                           .dtype = is_rows ? item->dtype : QP_F32,
                           .n_row = item->tensor[tensor].n_row,
-                          .n_col = is_rows ? item->n_col : 1};
+                          .n_col = is_rows ? item->n_col : 1,
+                          .is_vector = !is_rows || (item->weight == NULL && item->n_col == 1)};
         snprintf(set.name, sizeof set.name, "%s%s", item->tensor[tensor].name, suffix[s]);
         QP_TRY(read_rows(reader, &set, first, n,
                          to + offset[s] + qp_bytes(row * set.n_col, qp_dtype_bytes(set.dtype))));
