@@ -289,6 +289,38 @@ static void test_int8(qp_device_t *device)
                        size[i].d, size[i].v);
 }
 
+/* Probabilities that are all about as large lose nothing on one side when they are rounded: the
+ * part of the error along the sum of p W, which a cosine does not show beside the target's row. */
+static void test_rounding_has_no_side(qp_device_t *device)
+{
+    enum { N = 4, D = 64, V = 1029 };
+    const int32_t target[N] = {5, 1028, 0, 700};
+    tensor_t hidden = make_tensor(device, QP_F32, N, D),
+             dhidden = make_tensor(device, QP_F32, N, D);
+    tensor_t logprob = make_tensor(device, QP_F32, 1, N);
+    linear_t head = make_head(device, QP_WEIGHT_INT8, V, D, in_int8);
+    twin_t t = make_twin(N, D);
+    double along = 0.0, all = 0.0;
+    fill_normal(&hidden, 1, 0.1 / sqrt((double)D));
+    qp_dptr_t at = upload_bytes(device, target, sizeof target);
+    CHECK_OK(device->ops->lm_head(qp_device_queue(device), logprob.m.data, (qp_dptr_t){0},
+                                  dhidden.m, hidden.m, &head.w, at));
+    quantise_rows(hidden.x, &head, &hidden);
+    head_twin(&t, hidden.x, head.dense, target, N, D, V);
+    for (int i = 0; i < N * D; i++) {
+        const double sum = head.dense[target[i / D] * D + i % D] - t.dhidden[i];
+        along += (t.dhidden[i] - get_element(&dhidden, i / D, i % D)) * sum;
+        all += sum * sum;
+    }
+    CHECK_MSG(fabs(along / all) < 5e-4, "the sum of p W is off by %g", along / all);
+    device->ops->release(device, &at);
+    free_tensor(&hidden);
+    free_tensor(&dhidden);
+    free_tensor(&logprob);
+    free_linear(device, &head);
+    free_twin(&t);
+}
+
 int main(void)
 {
     test_twin_gradient();
@@ -306,6 +338,7 @@ int main(void)
     if (has_bf16())
         check_kl(device, QP_BF16, QP_WEIGHT_BF16, 19, 64, 517);
     test_int8(device);
+    test_rounding_has_no_side(device);
     test_logits(device);
     test_logits_stand_alone(device);
     qp_device_close(&device);
