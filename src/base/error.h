@@ -79,7 +79,7 @@ __attribute__((warn_unused_result)) static inline qp_error_t qp_error_not_null(q
             qp_assert_failed(__FILE__, __LINE__, #condition); \
     } while (0)
 
-_Noreturn void qp_assert_failed(const char *file, int line, const char *condition);
+__attribute__((noreturn)) void qp_assert_failed(const char *file, int line, const char *condition);
 
 /**
  * Prints \a error at level error on this rank, frees it and returns its exit code; QP_OK for NULL.

@@ -26,7 +26,7 @@ void qp_comm_destroy(qp_comm_t **comm);
 
 /** Ends the whole job at once with \a code, after flushing; for errors where no agreement is
  * possible. */
-_Noreturn void qp_comm_abort(qp_comm_t *comm, int code);
+__attribute__((noreturn)) void qp_comm_abort(qp_comm_t *comm, int code);
 
 int qp_comm_rank(const qp_comm_t *comm);
 int qp_comm_size(const qp_comm_t *comm);

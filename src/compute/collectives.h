@@ -1,8 +1,8 @@
 /**
  * \file collectives.h
- * Sums over ranks of device memory: the second table beside the op table. One backend, "mpi": the
- * tree of comm.h over host memory, in a helper thread, so that it overlaps with what the device
- * computes. All slots are collective.
+ * Sums over ranks of device memory: the second table beside the op table. "mpi" is there for every
+ * device: the tree of comm.h over host memory, in a helper thread, so that it overlaps with what
+ * the device computes. A device may have others (cuda/nccl/). All slots are collective.
  */
 #ifndef QP_COMPUTE_COLLECTIVES_H
 #define QP_COMPUTE_COLLECTIVES_H
@@ -31,13 +31,26 @@ struct qp_collectives {
     const qp_collectives_ops_t *ops;
 };
 
-/** Makes the collectives of a device; sums of at most \a n_max elements are under way at a time. */
+/** How a device makes its own. */
+typedef struct qp_collectives_maker {
+    qp_error_t (*create)(qp_comm_t *comm, qp_device_t *device, int64_t n_max, qp_collectives_t **c);
+    /** Bytes of the device that a create with n_max takes on n_rank ranks. */
+    size_t (*bytes)(const qp_device_t *device, int n_rank, int64_t n_max);
+} qp_collectives_maker_t;
+
+/** Makes the collectives of a device, those of device.allreduce; sums of at most \a n_max elements
+ * are under way at a time. */
 qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
                                  qp_collectives_t **c);
 /** Finishes what was begun. Nulls; NULL allowed. */
 void qp_collectives_destroy(qp_collectives_t **c);
 
-/** Host bytes that a create with n_max takes, for the memory plan. */
+/** Bytes of the host (pinned) and of the device that a create takes, for the memory plan. */
 size_t qp_collectives_host_bytes(const qp_device_t *device, int64_t n_max);
+size_t qp_collectives_bytes(const qp_device_t *device, int n_rank, int64_t n_max);
+
+/** The collectives "mpi". */
+qp_error_t qp_collectives_mpi_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
+                                     qp_collectives_t **c);
 
 #endif

@@ -187,8 +187,8 @@ static qp_error_t start(collectives_t *c, qp_comm_t *comm)
                : QP_ERROR(QP_INTERNAL, "cannot start the reduction thread (error %d)", status);
 }
 
-qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
-                                 qp_collectives_t **out)
+qp_error_t qp_collectives_mpi_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
+                                     qp_collectives_t **out)
 {
     collectives_t *c = QP_NEW("comm", collectives_t, 1);
     c->base.ops = &table;
@@ -204,16 +204,4 @@ qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n
     else
         *out = &c->base;
     return error;
-}
-
-void qp_collectives_destroy(qp_collectives_t **c)
-{
-    if (*c != NULL)
-        (*c)->ops->destroy(*c);
-    *c = NULL;
-}
-
-size_t qp_collectives_host_bytes(const qp_device_t *device, int64_t n_max)
-{
-    return is_staged(device) ? qp_bytes(n_max, sizeof(float)) : 0;
 }

@@ -2,6 +2,7 @@
 
 #include "base/env.h"
 #include "compute/check/check.h"
+#include "compute/cuda.h"
 
 typedef struct {
     const char *name;
@@ -11,18 +12,18 @@ typedef struct {
 
 static const backend_t BACKENDS[] = {
     [QP_BACKEND_CPU] = {"cpu", qp_cpu_device_open},
+#ifdef QUIPU_HAS_CUDA
+    [QP_BACKEND_CUDA] = {"cuda", qp_cuda_device_open},
+#else
     [QP_BACKEND_CUDA] = {"cuda", NULL},
+#endif
     [QP_BACKEND_CHECK] = {"check", qp_check_device_open},
 };
 enum { N_BACKEND = sizeof BACKENDS / sizeof BACKENDS[0] };
 
-/* What "auto" is: the CPU, unless who tests says otherwise. */
-static qp_error_t choose(int *backend)
+/* What who tests says "auto" is. */
+static qp_error_t choose_by_name(const char *name, int *backend)
 {
-    const char *name = qp_env("QUIPU_BACKEND");
-    *backend = QP_BACKEND_CPU;
-    if (name == NULL)
-        return NULL;
     for (int i = QP_BACKEND_CPU; i < N_BACKEND; i++)
         if (strcmp(name, BACKENDS[i].name) == 0) {
             *backend = i;
@@ -34,21 +35,46 @@ static qp_error_t choose(int *backend)
                     name);
 }
 
+static int choose(const char **why)
+{
+#ifdef QUIPU_HAS_CUDA
+    const bool cuda = qp_cuda_is_there(why);
+    return cuda ? QP_BACKEND_CUDA : QP_BACKEND_CPU;
+#else
+    *why = "this program was built without CUDA";
+    return QP_BACKEND_CPU;
+#endif
+}
+
+qp_error_t qp_device_resolve(qp_device_config_t *config, const char **why)
+{
+    const char *name = qp_env("QUIPU_BACKEND");
+    *why = NULL;
+    if (config->backend == QP_BACKEND_AUTO) {
+        if (name != NULL)
+            QP_TRY(choose_by_name(name, &config->backend));
+        else
+            config->backend = choose(why);
+    }
+    if (config->compute == QP_COMPUTE_AUTO)
+        config->compute =
+            (int)(config->backend == QP_BACKEND_CUDA ? QP_COMPUTE_BF16 : qp_cpu_auto_compute());
+    return NULL;
+}
+
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device)
 {
     qp_device_config_t resolved = *config;
+    const char *why;
     QP_ASSERT(node_size > 0 && node_rank >= 0 && node_rank < node_size);
-    if (resolved.backend == QP_BACKEND_AUTO)
-        QP_TRY(choose(&resolved.backend));
+    QP_TRY(qp_device_resolve(&resolved, &why));
     const backend_t *backend = &BACKENDS[resolved.backend];
     if (backend->open == NULL)
         return QP_ERROR(QP_INPUT,
                         "device.backend = \"%s\": this program was built without it; say "
                         "\"cpu\" or \"auto\"",
                         backend->name);
-    if (resolved.compute == QP_COMPUTE_AUTO)
-        resolved.compute = (int)qp_device_auto_compute();
     return backend->open(&resolved, node_rank, node_size, device);
 }
 

@@ -58,16 +58,25 @@ static inline qp_mat_t qp_mat_rows(qp_mat_t m, int64_t first, int64_t n_row)
 typedef enum { QP_BACKEND_AUTO, QP_BACKEND_CPU, QP_BACKEND_CUDA, QP_BACKEND_CHECK } qp_backend_t;
 
 typedef struct {
-    int backend;     /**< qp_backend_t */
-    int compute;     /**< index into "auto|bf16|fp32" (qp_compute_t) */
-    int recompute;   /**< index into "auto|none|layer" */
-    int64_t threads; /**< CPU threads per rank; 0: cores of the node / ranks of the node */
+    int backend;          /**< qp_backend_t */
+    int compute;          /**< index into "auto|bf16|fp32" (qp_compute_t) */
+    int recompute;        /**< index into "auto|none|layer" */
+    int64_t threads;      /**< CPU threads per rank; 0: cores of the node / ranks of the node */
+    int allreduce;        /**< index into "auto|mpi|tree|nccl" (qp_allreduce_t) */
+    int64_t nccl_timeout; /**< seconds; 0: none */
 } qp_device_config_t;
 
 typedef enum { QP_COMPUTE_AUTO, QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
+typedef enum {
+    QP_ALLREDUCE_AUTO,
+    QP_ALLREDUCE_MPI,
+    QP_ALLREDUCE_TREE,
+    QP_ALLREDUCE_NCCL
+} qp_allreduce_t;
 typedef enum { QP_RECOMPUTE_AUTO, QP_RECOMPUTE_NONE, QP_RECOMPUTE_LAYER } qp_recompute_t;
 
 struct qp_ops;
+struct qp_collectives_maker;
 
 /**
  * One per rank. Holds the backend's op table and its growing scratch memory. Backends extend it
@@ -81,6 +90,8 @@ typedef struct qp_device {
     qp_device_config_t config;      /**< resolved: backend, compute and threads are definite */
     const struct qp_ops *timed_ops; /**< the backend's own table where ops are timed, or NULL */
     qp_timers_t timers;             /**< of the ops */
+    /** How it sums over ranks by itself (collectives.h); NULL: by MPI alone. */
+    const struct qp_collectives_maker *collectives;
     bool queued; /**< work may be done later than an op returns: it pays to queue more before
                     looking */
     bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in
@@ -96,16 +107,20 @@ typedef struct qp_queue {
 } qp_queue_t;
 
 /**
- * What "auto" computes in on this machine: bf16 where the CPU has instructions that multiply it
- * (AVX-512 BF16, AMX), else fp32. A function of the instruction set alone, never of a measurement:
- * it belongs to a run's identity.
+ * Makes backend and compute definite where they are "auto". Backend: cuda where the program has it
+ * and this node a GPU that it can use, else cpu; before that the environment variable QUIPU_BACKEND
+ * (for tests). Compute: bf16 on a GPU and where the CPU has instructions that multiply it (AVX-512
+ * BF16, AMX), else fp32: a function of backend and instruction set alone, never of a measurement,
+ * for it belongs to a run's identity. *why (a static string, or NULL) tells why the backend; NULL
+ * if it was none of our choice. Rank-local.
  */
-qp_compute_t qp_device_auto_compute(void);
+qp_error_t qp_device_resolve(qp_device_config_t *config, const char **why);
 
 /**
- * Opens the backend of the config ("auto": cpu). \a node_rank and \a node_size choose the share of
- * cores. QP_INPUT: cuda, of which this version has no backend; bf16 compute on a CPU that has no
- * AVX-512 (with AVX-512 but no bf16 instructions it is emulated: slow, and a warning).
+ * Opens the backend of the config. \a node_rank and \a node_size choose the share of cores, or the
+ * GPU. QP_INPUT: a backend that this program was built without, or that this node has nothing for;
+ * bf16 compute on a CPU that has no AVX-512 (with AVX-512 but no bf16 instructions it is emulated:
+ * slow, and a warning).
  */
 qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                           qp_device_t **device);

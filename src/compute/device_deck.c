@@ -8,18 +8,18 @@ static const qp_deck_key_t keys[] = {
      .value = "\"auto\"",
      .choices = "auto|cpu|cuda|check",
      .unit = "",
-     .help =
-         "Where the model computes; auto is cpu: this version has no CUDA backend and refuses "
-         "cuda. check is a tool for developers: the CPU, late and in another order, with device "
-         "memory that only ops can read.",
+     .help = "Where the model computes; auto is cuda where the program was built with it and the "
+             "node has a GPU that it can use, one rank per GPU, else cpu. check is a tool for "
+             "developers: the CPU, late and in another order, with device memory that only ops can "
+             "read.",
      .flags = QP_DECK_RESTART_OK},
     {.path = "device.compute",
      .type = QP_DECK_FIELD(QP_DECK_CHOICE, qp_device_config_t, compute),
      .value = "\"auto\"",
      .choices = "auto|bf16|fp32",
      .unit = "",
-     .help = "Type of activations in products; auto is bf16 where the CPU has instructions for it "
-             "(AVX-512 BF16, AMX), else fp32; fp32 is the reference mode."},
+     .help = "Type of activations in products; auto is bf16 on a GPU and where the CPU has "
+             "instructions for it (AVX-512 BF16, AMX), else fp32; fp32 is the reference mode."},
     {.path = "device.recompute",
      .type = QP_DECK_FIELD(QP_DECK_CHOICE, qp_device_config_t, recompute),
      .value = "\"auto\"",
@@ -34,6 +34,25 @@ static const qp_deck_key_t keys[] = {
      .max = 1024,
      .unit = "",
      .help = "CPU threads of a rank; 0 shares the node's cores among its ranks.",
+     .flags = QP_DECK_RESTART_OK},
+    {.path = "device.allreduce",
+     .type = QP_DECK_FIELD(QP_DECK_CHOICE, qp_device_config_t, allreduce),
+     .value = "\"auto\"",
+     .choices = "auto|mpi|tree|nccl",
+     .unit = "",
+     .help =
+         "How gradients are summed over ranks: mpi, through the host; tree, by NCCL's sends and "
+         "receives, added in the order of mpi, with the same bits; nccl, by ncclAllReduce: its "
+         "bits depend on the number of ranks and on the machine. auto is tree on GPUs, else "
+         "mpi.",
+     .flags = QP_DECK_RESTART_OK},
+    {.path = "device.nccl_timeout",
+     .type = QP_DECK_FIELD(QP_DECK_INT, qp_device_config_t, nccl_timeout),
+     .value = "600",
+     .min = 1,
+     .max = 86400,
+     .unit = "s",
+     .help = "A sum by NCCL that takes longer ends the job: a rank is gone, or the network stalls.",
      .flags = QP_DECK_RESTART_OK},
 };
 

@@ -242,19 +242,42 @@ static qp_error_t adopt_method(qp_deck_t *deck)
 }
 
 /*
- * device.compute = "auto" becomes what it stands for, so that it is in used.cfg and in a
- * checkpoint's fingerprint. Where the nodes differ, all compute as the least of them.
+ * device.backend and device.compute, where "auto", become what they stand for, so that they are in
+ * used.cfg and the compute type is in a checkpoint's fingerprint. Where the nodes differ, all
+ * compute on and as the least of them.
  */
-static qp_error_t adopt_compute(qp_comm_t *comm, qp_deck_t *deck)
+static qp_error_t adopt_device(qp_comm_t *comm, qp_deck_t *deck)
 {
-    qp_device_config_t device;
-    qp_deck_fill(deck, &qp_device_deck, &device);
-    if (device.compute != QP_COMPUTE_AUTO)
+    static const char *const name[] = {
+        [QP_BACKEND_CPU] = "cpu", [QP_BACKEND_CUDA] = "cuda", [QP_BACKEND_CHECK] = "check"};
+    qp_device_config_t asked, here;
+    const char *why;
+    qp_deck_fill(deck, &qp_device_deck, &asked);
+    here = asked;
+    QP_TRY(qp_device_resolve(&here, &why));
+    uint64_t not_cuda = here.backend == QP_BACKEND_CUDA ? 0 : 1;
+    if (comm != NULL)
+        not_cuda = qp_comm_agree_bits(comm, not_cuda);
+    if (why != NULL && not_cuda && here.backend == QP_BACKEND_CUDA) {
+        const char *none;
+        why = "another node has no GPU that this program can use";
+        here = asked;
+        here.backend = QP_BACKEND_CPU;
+        QP_TRY(qp_device_resolve(&here, &none));
+    }
+    if (why != NULL) {
+        char *line = qp_format("device.backend=%s", name[here.backend]);
+        qp_error_t error = qp_deck_adopt(deck, why, line);
+        qp_free(line);
+        QP_TRY(error);
+    }
+    if (asked.compute != QP_COMPUTE_AUTO)
         return NULL;
-    uint64_t fp32 = qp_device_auto_compute() == QP_COMPUTE_FP32;
+    uint64_t fp32 = here.compute == QP_COMPUTE_FP32;
     if (comm != NULL)
         fp32 = qp_comm_agree_bits(comm, fp32);
-    return qp_deck_adopt(deck, "auto on this CPU",
+    return qp_deck_adopt(deck,
+                         here.backend == QP_BACKEND_CUDA ? "auto on a GPU" : "auto on this CPU",
                          fp32 ? "device.compute=fp32" : "device.compute=bf16");
 }
 
@@ -269,7 +292,7 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     if (error == NULL)
         error = adopt_method(settings->deck);
     if (error == NULL)
-        error = adopt_compute(comm, settings->deck);
+        error = adopt_device(comm, settings->deck);
     if (error != NULL) {
         qp_settings_fini(settings);
         return error;

@@ -201,6 +201,18 @@ static inline double get_element(const tensor_t *t, int64_t i, int64_t j)
     return element_of(&whole, t->m.dtype, 0);
 }
 
+/** All elements [n_row, n_col], to be freed: for many of them. */
+static inline double *get_all(const tensor_t *t)
+{
+    double *x = QP_NEW("test", double, t->m.n_row * t->m.n_col);
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
+    for (int64_t i = 0; i < t->m.n_row; i++)
+        for (int64_t j = 0; j < t->m.n_col; j++)
+            x[i * t->m.n_col + j] = element_of(host, t->m.dtype, i * t->m.ld + j);
+    qp_free(host);
+    return x;
+}
+
 static inline void set_element(tensor_t *t, int64_t i, int64_t j, double value)
 {
     float whole;
@@ -291,12 +303,14 @@ static inline double tensor_error(const tensor_t *t, const double *expected)
 static inline double tensor_bias(const tensor_t *t, const double *expected)
 {
     double along = 0.0, norm = 0.0;
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
     for (int64_t i = 0; i < t->m.n_row; i++)
         for (int64_t j = 0; j < t->m.n_col; j++) {
             const double e = expected[i * t->m.n_col + j];
-            along += (get_element(t, i, j) - e) * e;
+            along += (element_of(host, t->m.dtype, i * t->m.ld + j) - e) * e;
             norm += e * e;
         }
+    qp_free(host);
     return along / (norm + 1e-300);
 }
 

@@ -84,10 +84,15 @@ static void call_cached(qp_device_t *device, const case_t *c, cache_t *cache, co
                        .block_table = cache->table + first * TABLE,
                        .table_ld = TABLE,
                        .n_decode = n_decode};
+    const size_t n = (size_t)map.n_seq * sizeof(int32_t);
+    map.n_past_device = upload_bytes(device, map.n_past, n);
+    map.block_table_device = upload_bytes(device, map.block_table, n * TABLE);
     CHECK_OK(device->ops->kv_append(q, &cache->kv, in.m, &c->a, &batch.r, &map));
     CHECK_OK(device->ops->attention_cached(q, out.m, in.m, &cache->kv, &c->a, &batch.r, &map));
     for (int s = first; s < end; s++)
         copy_rows(all, start[s] + cache->n_past[s], &out, batch.cu_seqlens[s - first], n_new[s]);
+    device->ops->release(device, &map.n_past_device);
+    device->ops->release(device, &map.block_table_device);
     free_tensor(&in);
     free_tensor(&out);
     free_batch(device, &batch);
@@ -184,9 +189,7 @@ static void check_case(qp_device_t *device, qp_device_t *other, const case_t *c)
         for (int s = 0; s < N_SEQ; s++)
             together.n_past[s] = apart.n_past[s] = together.n_past[s] + n_new[s];
     }
-    double *expected = QP_NEW("test", double, n *n_q);
-    for (int64_t i = 0; i < n * n_q; i++)
-        expected[i] = get_element(&trained, i / n_q, i % n_q);
+    double *expected = get_all(&trained);
     if (c->cache_dtype == QP_I8) {
         check_stored(c, &together, &qkv, start);
         for (int s = 0; s < N_SEQ; s++)

@@ -57,6 +57,17 @@ static void test_background_sum(qp_comm_t *comm, qp_device_t *device)
     qp_free(to);
 }
 
+/* Ways of GPUs are refused by others. */
+static void test_refused(qp_comm_t *comm, qp_device_t *device)
+{
+    qp_collectives_t *c = NULL;
+    for (int way = QP_ALLREDUCE_TREE; way <= QP_ALLREDUCE_NCCL; way++) {
+        device->config.allreduce = way;
+        CHECK_FAILS(qp_collectives_create(comm, device, N, &c), QP_INPUT, "are ways of GPUs");
+        CHECK(c == NULL);
+    }
+}
+
 int main(void)
 {
     const qp_device_config_t config = {
@@ -66,6 +77,10 @@ int main(void)
     CHECK_OK(qp_comm_create(&comm));
     CHECK_OK(qp_device_open(&config, qp_comm_node_rank(comm), qp_comm_node_size(comm), &device));
     test_background_sum(comm, device);
+    device->config.allreduce = QP_ALLREDUCE_MPI;
+    test_background_sum(comm, device);
+    if (device->collectives == NULL)
+        test_refused(comm, device);
     qp_device_close(&device);
     qp_comm_destroy(&comm);
     return qp_test_end();

@@ -18,7 +18,11 @@ static void test_auto_is_cpu(void)
     CHECK(device->host_addressable && device->config.threads >= 1);
     CHECK(qp_device_queue(device)->device == device);
     CHECK(strstr(qp_device_describe(device), "oneDNN") != NULL);
-    CHECK(device->config.compute == (int)qp_device_auto_compute());
+    qp_device_config_t resolved = config;
+    const char *why = NULL;
+    CHECK_OK(qp_device_resolve(&resolved, &why));
+    CHECK(resolved.backend == QP_BACKEND_CPU && device->config.compute == resolved.compute);
+    CHECK(why != NULL && strstr(why, "CUDA") != NULL);
     const char *name = qp_device_describe(device);
     const bool bf16 = strstr(name, "BF16") != NULL || strstr(name, "AMX") != NULL;
     CHECK(qp_device_dtype(device) == (bf16 ? QP_BF16 : QP_F32));
@@ -28,14 +32,6 @@ static void test_auto_is_cpu(void)
     qp_device_close(&device);
     CHECK(device == NULL);
     qp_device_close(&device);
-}
-
-static void test_cuda_is_refused(void)
-{
-    const qp_device_config_t config = {.backend = QP_BACKEND_CUDA};
-    qp_device_t *device = NULL;
-    CHECK_FAILS(qp_device_open(&config, 0, 1, &device), QP_INPUT, "was built without it");
-    CHECK(device == NULL);
 }
 
 /* Large blocks are cut into pieces that the threads copy and clear. */
@@ -136,7 +132,6 @@ static void test_deck(void)
 int main(void)
 {
     test_auto_is_cpu();
-    test_cuda_is_refused();
     test_large_blocks_are_whole();
     test_share_of_cores();
     test_memory();

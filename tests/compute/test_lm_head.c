@@ -107,17 +107,46 @@ static void quantise_rows(double *to, const linear_t *head, const tensor_t *hidd
     QP_FREE(q);
 }
 
+/* The same on whole numbers: the rotated row is rounded in bf16 compute. */
+static void round_rows(double *to, const tensor_t *hidden)
+{
+    const int64_t d = hidden->m.n_col;
+    const bool rounded = qp_device_dtype(hidden->device) == QP_BF16;
+    float *row = QP_NEW("test", float, d);
+    for (int64_t r = 0; rounded && r < hidden->m.n_row; r++) {
+        for (int64_t i = 0; i < d; i++)
+            row[i] = (float)hidden->x[r * d + i];
+        qp_cpu_hadamard(row, d, qp_cpu_hadamard_block(d));
+        for (int64_t i = 0; i < d; i++)
+            to[r * d + i] = (double)qp_bf16_to_f32(qp_f32_to_bf16(row[i]));
+        rotate_twin(to + r * d, d);
+    }
+    QP_FREE(row);
+}
+
+/* What a product with an int8 head sees. */
+static void see_rows(double *to, const linear_t *head, const tensor_t *hidden)
+{
+    if (head->w.mode.int8_activation)
+        quantise_rows(to, head, hidden);
+    else
+        round_rows(to, hidden);
+}
+
 /* Cosine between two gradients. */
 static double cosine(const tensor_t *t, const double *expected)
 {
     double both = 0.0, found = 0.0, right = 0.0;
+    void *host = download_bytes(t->device, t->m.data, tensor_bytes(t));
     for (int64_t r = 0; r < t->m.n_row; r++)
         for (int64_t c = 0; c < t->m.n_col; c++) {
-            const double x = get_element(t, r, c), y = expected[r * t->m.n_col + c];
+            const double x = element_of(host, t->m.dtype, r * t->m.ld + c),
+                         y = expected[r * t->m.n_col + c];
             both += x * y;
             found += x * x;
             right += y * y;
         }
+    qp_free(host);
     return both / sqrt(found * right);
 }
 
@@ -136,8 +165,8 @@ static void check_head(qp_device_t *device, qp_dtype_t dtype, qp_weight_kind_t k
         target[i] = i % 5 == 4 ? -1 : (int32_t)((i * 977 + v - 1) % v);
     qp_dptr_t at = upload_bytes(device, target, qp_bytes(n, sizeof(int32_t)));
     twin_t t = make_twin(n, d);
-    if (kind == QP_WEIGHT_INT8 && mode.int8_activation)
-        quantise_rows(hidden.x, &head, &hidden);
+    if (kind == QP_WEIGHT_INT8)
+        see_rows(hidden.x, &head, &hidden);
     head_twin(&t, hidden.x, head.dense, target, n, d, v);
     CHECK_OK(
         device->ops->lm_head(q, logprob.m.data, entropy.m.data, dhidden.m, hidden.m, &head.w, at));
@@ -220,8 +249,8 @@ static void check_logits(qp_device_t *device, qp_dtype_t dtype, qp_weight_kind_t
     linear_t head = make_head(device, kind, v, d, mode);
     double *expected = QP_NEW("test", double, n *v);
     CHECK_OK(device->ops->lm_logits(qp_device_queue(device), logits.m, hidden.m, &head.w));
-    if (kind == QP_WEIGHT_INT8 && mode.int8_activation)
-        quantise_rows(hidden.x, &head, &hidden);
+    if (kind == QP_WEIGHT_INT8)
+        see_rows(hidden.x, &head, &hidden);
     for (int64_t i = 0; i < n * v; i++)
         for (int64_t k = 0; k < d; k++)
             expected[i] += hidden.x[i / v * d + k] * head.dense[i % v * d + k];
@@ -321,6 +350,32 @@ static void test_rounding_has_no_side(qp_device_t *device)
     free_twin(&t);
 }
 
+/* What is not a number in the first slice of the vocabulary is not forgotten in the next ones. */
+static void test_nan_stays(qp_device_t *device)
+{
+    enum { N = 2, D = 64, V = 5000 };
+    qp_queue_t *q = qp_device_queue(device);
+    const float nan = NAN;
+    linear_t head = make_head(device, QP_WEIGHT_F32, V, D, as_floats);
+    tensor_t hidden = make_normal(device, QP_F32, N, D, 2);
+    const int32_t target[N] = {V - 1, 3};
+    CHECK_OK(
+        device->ops->upload(q, qp_dptr_at(head.w.storage, 7 * D * sizeof nan), &nan, sizeof nan));
+    qp_dptr_t to = upload_bytes(device, target, sizeof target);
+    qp_dptr_t logprob = upload_bytes(device, target, sizeof target);
+    CHECK_OK(
+        device->ops->lm_head(q, logprob, (qp_dptr_t){0}, (qp_mat_t){0}, hidden.m, &head.w, to));
+    float *found = download_bytes(device, logprob, N * sizeof *found);
+    for (int i = 0; i < N; i++)
+        CHECK_MSG(!isfinite(found[i]), "log-probability %d of a head with a NaN: %g", i,
+                  (double)found[i]);
+    QP_FREE(found);
+    device->ops->release(device, &logprob);
+    device->ops->release(device, &to);
+    free_linear(device, &head);
+    free_tensor(&hidden);
+}
+
 int main(void)
 {
     test_twin_gradient();
@@ -339,6 +394,7 @@ int main(void)
         check_kl(device, QP_BF16, QP_WEIGHT_BF16, 19, 64, 517);
     test_int8(device);
     test_rounding_has_no_side(device);
+    test_nan_stays(device);
     test_logits(device);
     test_logits_stand_alone(device);
     qp_device_close(&device);

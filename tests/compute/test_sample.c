@@ -55,8 +55,16 @@ static void sampling_twin(double *p, const float *logit, const qp_sampling_t *s)
         p[i] /= sum;
 }
 
-/* Draws one row n times at positions 0, 1, ...; counts the tokens; returns the first draw's
- * logprob. */
+/* Logits for all rows at once. */
+static void set_rows(tensor_t *rows, const float *logit)
+{
+    float *host = qp_alloc("test", tensor_bytes(rows));
+    for (int64_t i = 0; i < rows->m.n_row * rows->m.ld; i++)
+        host[i] = i % rows->m.ld < rows->m.n_col ? logit[i % rows->m.ld] : NAN;
+    set_all(rows, host);
+    qp_free(host);
+}
+
 /* The op with its small arrays from the host; forbid may be NULL. */
 static qp_error_t sample_rows(qp_device_t *device, qp_mat_t logits, const qp_sampling_t *s,
                               const qp_philox_key_t *key, const uint32_t *sample,
@@ -78,6 +86,8 @@ static qp_error_t sample_rows(qp_device_t *device, qp_mat_t logits, const qp_sam
     return error;
 }
 
+/* Draws one row n times at positions 0, 1, ...; counts the tokens; returns the first draw's
+ * logprob. */
 static float draw_many(qp_device_t *device, const float *logit, const qp_sampling_t *s, int n,
                        int *count)
 {
@@ -86,9 +96,7 @@ static float draw_many(qp_device_t *device, const float *logit, const qp_samplin
     uint32_t sample[ROWS], position[ROWS];
     int32_t token[ROWS] = {0};
     float logprob[ROWS] = {0}, first = 0.0f;
-    for (int i = 0; i < ROWS; i++)
-        for (int j = 0; j < V; j++)
-            set_element(&rows, i, j, (double)logit[j]);
+    set_rows(&rows, logit);
     memset(count, 0, V * sizeof *count);
     for (int done = 0; done < n; done += ROWS) {
         qp_philox_key_t key = {.seed = 11, .step = 4};
@@ -220,13 +228,14 @@ static void test_large_vocabulary(qp_device_t *device)
     float logprob[ROWS] = {0};
     int count[N_LIKELY] = {0};
     tensor_t rows = make_tensor(device, QP_F32, ROWS, LARGE);
-    for (int64_t i = 0; i < ROWS; i++) {
+    float logit[LARGE];
+    for (int j = 0; j < LARGE; j++)
+        logit[j] = -INFINITY;
+    for (int k = 0; k < N_LIKELY; k++)
+        logit[likely[k]] = 1.0f;
+    set_rows(&rows, logit);
+    for (int i = 0; i < ROWS; i++)
         position[i] = (uint32_t)i;
-        for (int64_t j = 0; j < LARGE; j++)
-            set_element(&rows, i, j, -INFINITY);
-        for (int k = 0; k < N_LIKELY; k++)
-            set_element(&rows, i, likely[k], 1.0);
-    }
     const qp_philox_key_t key = {.seed = 5};
     CHECK_OK(sample_rows(device, rows.m, &plain, &key, sample, position, NULL, token, logprob));
     for (int i = 0; i < ROWS; i++)

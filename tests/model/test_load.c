@@ -343,8 +343,12 @@ static void test_no_room(const tiny_setup_t *s, const tiny_t *tiny, const char *
 {
     const qp_device_config_t config = {
         .backend = QP_BACKEND_CHECK, .compute = QP_COMPUTE_FP32, .threads = 1};
-    const qp_base_shape_t shape = qp_base_shape(s->base);
+    qp_base_shape_t shape = qp_base_shape(s->base);
+    qp_device_t *check = NULL;
+    CHECK_OK(qp_device_open(&config, 0, 1, &check));
+    shape.device = check;
     const size_t room[] = {1000, qp_base_bytes(&shape, 128) + 1000};
+    qp_device_close(&check);
     if (qp_comm_rank(s->comm) == 0)
         tiny_write_base(tiny, qp_base_kinds(QP_WEIGHT_INT8), path);
     qp_comm_barrier(s->comm);

@@ -45,11 +45,17 @@ static const struct {
     {"optim.schedule=constant", AT(optim.schedule), QP_SCHEDULE_CONSTANT},
     {"optim.schedule=linear", AT(optim.schedule), QP_SCHEDULE_LINEAR},
     {"optim.schedule=cosine", AT(optim.schedule), QP_SCHEDULE_COSINE},
-    {"device.backend=auto", AT(device.backend), QP_BACKEND_AUTO},
+#if !defined QUIPU_HAS_CUDA || defined CUDA_ON_CPU /* else it depends on the machine */
+    {"device.backend=auto", AT(device.backend), QP_BACKEND_CPU},
+#endif
     {"device.backend=cpu", AT(device.backend), QP_BACKEND_CPU},
     {"device.backend=cuda", AT(device.backend), QP_BACKEND_CUDA},
     {"device.compute=bf16", AT(device.compute), QP_COMPUTE_BF16},
     {"device.compute=fp32", AT(device.compute), QP_COMPUTE_FP32},
+    {"device.allreduce=auto", AT(device.allreduce), QP_ALLREDUCE_AUTO},
+    {"device.allreduce=mpi", AT(device.allreduce), QP_ALLREDUCE_MPI},
+    {"device.allreduce=tree", AT(device.allreduce), QP_ALLREDUCE_TREE},
+    {"device.allreduce=nccl", AT(device.allreduce), QP_ALLREDUCE_NCCL},
     {"device.recompute=auto", AT(device.recompute), QP_RECOMPUTE_AUTO},
     {"device.recompute=none", AT(device.recompute), QP_RECOMPUTE_NONE},
     {"device.recompute=layer", AT(device.recompute), QP_RECOMPUTE_LAYER},

@@ -54,8 +54,8 @@ static void on_fault(int number, siginfo_t *info, void *context)
     abort();
 }
 
-static _Noreturn void complain(const qp_check_memory_t *memory, const char *op, uintptr_t address,
-                               size_t bytes)
+__attribute__((noreturn)) static void complain(const qp_check_memory_t *memory, const char *op,
+                                               uintptr_t address, size_t bytes)
 {
     char place[160];
     name_place(memory, address, place, sizeof place);

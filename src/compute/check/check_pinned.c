@@ -18,7 +18,7 @@ static void add(qp_check_device_t *device, void *start, size_t bytes)
     pthread_mutex_unlock(&device->lock);
 }
 
-static _Noreturn void complain(const char *op, const void *p, size_t bytes)
+__attribute__((noreturn)) static void complain(const char *op, const void *p, size_t bytes)
 {
     fprintf(stderr,
             "device.backend = \"check\": %s is given %zu bytes of host memory at %p, which is not "

@@ -86,6 +86,9 @@ typedef struct {
 qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, int node_size,
                               qp_device_t **device);
 
+/** What it computes in by itself: bf16 where it has instructions that multiply it, else fp32. */
+qp_compute_t qp_cpu_auto_compute(void);
+
 static inline qp_cpu_device_t *qp_cpu_device(qp_queue_t *q)
 {
     return (qp_cpu_device_t *)q->device;

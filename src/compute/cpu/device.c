@@ -52,7 +52,7 @@ static qp_error_t start(qp_cpu_device_t *device)
     return NULL;
 }
 
-qp_compute_t qp_device_auto_compute(void)
+qp_compute_t qp_cpu_auto_compute(void)
 {
     return qp_cpu_dnnl_has(dnnl_cpu_isa_avx512_core_bf16) ? QP_COMPUTE_BF16 : QP_COMPUTE_FP32;
 }

@@ -30,9 +30,10 @@ static int saved_max(int n_rank, int64_t n_leaf)
     return qp_tree_depth(most);
 }
 
-size_t qp_accumulator_bytes(int n_rank, int64_t n_leaf, int64_t n_param)
+size_t qp_accumulator_bytes(const qp_device_t *device, int n_rank, int64_t n_leaf, int64_t n_param)
 {
-    return (size_t)saved_max(n_rank, n_leaf) * qp_bytes(n_param, sizeof(float));
+    const size_t sums = n_rank > 1 ? qp_collectives_bytes(device, n_rank, n_param) : 0;
+    return (size_t)saved_max(n_rank, n_leaf) * qp_bytes(n_param, sizeof(float)) + sums;
 }
 
 size_t qp_accumulator_host_bytes(const qp_device_t *device, int n_rank, int64_t n_param)

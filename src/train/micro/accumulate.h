@@ -13,7 +13,7 @@
 typedef struct qp_accumulator qp_accumulator_t;
 
 /** Device bytes for this rank's share of n_leaf leaves; host bytes, if that is another memory. */
-size_t qp_accumulator_bytes(int n_rank, int64_t n_leaf, int64_t n_param);
+size_t qp_accumulator_bytes(const qp_device_t *device, int n_rank, int64_t n_leaf, int64_t n_param);
 size_t qp_accumulator_host_bytes(const qp_device_t *device, int n_rank, int64_t n_param);
 
 /** For gradients of \a adapter over up to n_leaf leaves per step. Collective. */

@@ -181,9 +181,10 @@ void qp_run_plan(qp_run_t *run)
         const int n_rank = qp_comm_size(run->comm);
         const int64_t n_param = run->size.n_param;
         const size_t staged = qp_accumulator_host_bytes(run->device, n_rank, n_param);
-        qp_memory_plan_add(plan, "gradient sums",
-                           qp_accumulator_bytes(n_rank, qp_settings_n_micro(s), n_param),
-                           QP_PLACE_DEVICE);
+        qp_memory_plan_add(
+            plan, "gradient sums",
+            qp_accumulator_bytes(run->device, n_rank, qp_settings_n_micro(s), n_param),
+            QP_PLACE_DEVICE);
         if (staged > 0) /* where sums are made in host memory */
             qp_memory_plan_add(plan, "gradient sums", staged, QP_PLACE_RANK);
     }

@@ -5,8 +5,8 @@
 
 /* The caller did not reserve, or for smaller passes: on a device that cannot allocate inside an op
  * this would be the end. */
-static _Noreturn void complain(const qp_cpu_device_t *device, qp_cpu_scratch_slot_t slot,
-                               size_t bytes)
+__attribute__((noreturn)) static void complain(const qp_cpu_device_t *device,
+                                               qp_cpu_scratch_slot_t slot, size_t bytes)
 {
 #define WHAT(id, what) [QP_SCRATCH_##id] = (what),
     static const char *const name[QP_N_SCRATCH] = {QP_CPU_SCRATCH_SLOTS(WHAT)};

@@ -21,10 +21,11 @@ QP_CPU_CLONES static float scan_row(qp_cpu_head_row_t *row, float *restrict z, i
         weighted += p * (below < -128.0f ? -128.0f : below); /* p is 0 there; 0 times -inf is not */
         z[i] = p;
     }
-    const float shrink = row->sum > 0.0f ? qp_cpu_expf(row->top - top) : 0.0f;
-    if (row->sum > 0.0f)
+    /* A sum that is not a number stays one. */
+    const float shrink = row->sum != 0.0f ? qp_cpu_expf(row->top - top) : 0.0f;
+    if (row->sum != 0.0f)
         weighted += shrink * (row->weighted + (row->top - top) * row->sum);
-    row->sum = row->sum > 0.0f ? sum + shrink * row->sum : sum;
+    row->sum = row->sum != 0.0f ? sum + shrink * row->sum : sum;
     row->weighted = weighted;
     row->top = top;
     return shrink;
