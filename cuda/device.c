@@ -1,0 +1,126 @@
+#include <stdio.h>
+
+#include "compute/collectives.h"
+#include "compute/cuda.h"
+#include "cuda/cuda.h"
+#include "cuda/gemm/cublaslt.h"
+
+enum { CAPABILITY_LEAST = 80 };
+
+qp_error_t qp_cuda_error(cudaError_t status, const char *what, const char *file, int line)
+{
+    if (status == cudaSuccess)
+        return NULL;
+    (void)cudaGetLastError(); /* else the next launch would find it again */
+    const qp_code_t code = status == cudaErrorMemoryAllocation ? QP_IO : QP_INTERNAL;
+    return qp_error_not_null(
+        qp_error_create(code, file, line, "CUDA: %s: %s", what, cudaGetErrorString(status)));
+}
+
+/* How many GPUs this process sees: one at least. */
+static qp_error_t count_devices(int *count)
+{
+    const cudaError_t status = cudaGetDeviceCount(count);
+    if (status == cudaErrorInsufficientDriver) {
+        int driver = 0, runtime = 0;
+        QP_TRY(QP_CUDA(cudaDriverGetVersion(&driver)));
+        QP_TRY(QP_CUDA(cudaRuntimeGetVersion(&runtime)));
+        return QP_ERROR(QP_INPUT,
+                        "device.backend = \"cuda\": the driver of this node knows CUDA %d.%d, this "
+                        "program needs %d.%d or newer",
+                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    }
+    if (status != cudaSuccess || *count == 0) {
+        (void)cudaGetLastError();
+        return QP_ERROR(QP_INPUT,
+                        "device.backend = \"cuda\": this node has no GPU that CUDA can "
+                        "use (%s)",
+                        cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status));
+    }
+    return NULL;
+}
+
+bool qp_cuda_is_there(const char **why)
+{
+#ifdef CUDA_ON_CPU
+    *why = "CUDA runs on the CPU in this program, which is for tests";
+    return false;
+#else
+    int count;
+    qp_error_t error = count_devices(&count);
+    const bool there = error == NULL;
+    *why = there ? "there is a GPU" : "there is no GPU that CUDA can use";
+    qp_error_destroy(&error);
+    return there;
+#endif
+}
+
+/* A launcher that gives each rank GPUs of its own shows it one; else ranks count among all. */
+static qp_error_t choose(int node_rank, int node_size, int *index)
+{
+    int count;
+    QP_TRY(count_devices(&count));
+    if (count > 1 && count < node_size)
+        return QP_ERROR(QP_INPUT,
+                        "device.backend = \"cuda\": %d ranks on this node and %d GPUs: one rank "
+                        "per GPU",
+                        node_size, count);
+    *index = count == 1 ? 0 : node_rank;
+    return NULL;
+}
+
+static void device_close(qp_device_t *base)
+{
+    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
+    if (device->base.queue != NULL)
+        qp_cuda_queue_destroy(&device->base.queue);
+    qp_cublaslt_close(&device->lt);
+    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++) {
+        qp_dptr_t p = {(uintptr_t)device->scratch[i]};
+        qp_cuda_release(base, &p);
+    }
+    qp_free(device);
+}
+
+static qp_error_t start(qp_cuda_device_t *device, int node_rank, int node_size)
+{
+    struct cudaDeviceProp prop;
+    QP_TRY(choose(node_rank, node_size, &device->index));
+    QP_TRY(QP_CUDA(cudaSetDevice(device->index)));
+    QP_TRY(QP_CUDA(cudaGetDeviceProperties(&prop, device->index)));
+    device->n_sm = prop.multiProcessorCount;
+    device->capability = 10 * prop.major + prop.minor;
+    if (device->capability < CAPABILITY_LEAST)
+        return QP_ERROR(QP_INPUT,
+                        "device.backend = \"cuda\": GPU %d (%s) has compute capability %d.%d, this "
+                        "program needs 8.0 or newer",
+                        device->index, prop.name, prop.major, prop.minor);
+    QP_TRY(qp_cublaslt_open(&device->lt));
+    QP_TRY(qp_cuda_queue_create(&device->base, &device->base.queue));
+    QP_TRY(qp_cuda_reserve(&device->base, &(qp_pass_size_t){0})); /* for ops beside passes */
+    snprintf(device->base.description, sizeof device->base.description,
+             "cuda: GPU %d, %.80s, %.1f GB, %s", device->index, prop.name,
+             (double)prop.totalGlobalMem / 1e9, qp_dtype_name(qp_device_dtype(&device->base)));
+    return NULL;
+}
+
+static const qp_collectives_maker_t maker = {.create = qp_cuda_collectives_create,
+                                             .bytes = qp_cuda_collectives_bytes};
+
+qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+                               qp_device_t **out)
+{
+    qp_cuda_device_t *device = QP_NEW("device", qp_cuda_device_t, 1);
+    device->base = (qp_device_t){.ops = &qp_ops_cuda,
+                                 .close = device_close,
+                                 .config = *config,
+                                 .collectives = &maker,
+                                 .queued = true};
+    device->base.config.backend = QP_BACKEND_CUDA;
+    const qp_error_t error = start(device, node_rank, node_size);
+    if (error != NULL)
+        device_close(&device->base);
+    else
+        *out = &device->base;
+    return error;
+}

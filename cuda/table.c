@@ -1,0 +1,18 @@
+#include "cuda/cuda.h"
+
+#define SLOT(name, ...) .name = qp_cuda_##name,
+
+/* clang-format off */
+const qp_ops_t qp_ops_cuda = {
+    .name = "cuda",
+    SLOT(memory_info) SLOT(scratch_bytes) SLOT(reserve) SLOT(alloc) SLOT(release) SLOT(host_alloc)
+    SLOT(host_release) SLOT(host_register) SLOT(host_unregister)
+    SLOT(queue_create) SLOT(queue_destroy) SLOT(synchronize) SLOT(event_create) SLOT(event_destroy)
+    SLOT(event_record) SLOT(event_wait) SLOT(event_synchronize)
+    SLOT(upload) SLOT(upload_async) SLOT(download) SLOT(download_async) SLOT(copy) SLOT(zero)
+    SLOT(discard)
+    SLOT(weight_bytes)
+    QP_QUEUE_OPS(SLOT)
+    SLOT(sum_squares)
+};
+/* clang-format on */

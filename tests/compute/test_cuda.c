@@ -1,0 +1,99 @@
+/* Which GPU a rank gets, and what a user is told where there is none. Without the CUDA backend:
+ * that it is refused by name. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "compute/ops.h"
+#include "testing.h"
+
+static const qp_device_config_t cuda = {.backend = QP_BACKEND_CUDA};
+
+#ifndef QUIPU_HAS_CUDA
+
+static void test_refused(void)
+{
+    qp_device_t *device = NULL;
+    CHECK_FAILS(qp_device_open(&cuda, 0, 1, &device), QP_INPUT, "was built without it");
+    CHECK(device == NULL);
+}
+
+int main(void)
+{
+    test_refused();
+    return qp_test_end();
+}
+
+#elif defined(CUDA_ON_CPU)
+
+/* The stand-in for the driver shows so many GPUs; -1: it is too old. */
+static void show(const char *n_device)
+{
+    CHECK(setenv("CUDA_ON_CPU_DEVICES", n_device, 1) == 0);
+}
+
+static void test_open(const char *n_device, int node_rank, int node_size, const char *found)
+{
+    qp_device_t *device = NULL;
+    show(n_device);
+    if (!CHECK_OK(qp_device_open(&cuda, node_rank, node_size, &device)))
+        return;
+    CHECK(strstr(qp_device_describe(device), found) != NULL);
+    CHECK(device->config.compute == QP_COMPUTE_BF16); /* what "auto" is on a GPU */
+    CHECK(device->queued && !device->host_addressable);
+    qp_device_close(&device);
+}
+
+static void test_rejected(const char *n_device, int node_size, const char *message)
+{
+    qp_device_t *device = NULL;
+    show(n_device);
+    CHECK_FAILS(qp_device_open(&cuda, 0, node_size, &device), QP_INPUT, message);
+    CHECK(device == NULL);
+}
+
+static void test_memory(void)
+{
+    qp_device_t *device = NULL;
+    qp_dptr_t p = {0};
+    int64_t unused, all;
+    show("1");
+    CHECK(setenv("CUDA_ON_CPU_MEMORY", "1000000", 1) == 0);
+    if (!CHECK_OK(qp_device_open(&cuda, 0, 1, &device)))
+        return;
+    CHECK_OK(device->ops->memory_info(device, &unused, &all));
+    CHECK(all == 1000000 && unused == all);
+    CHECK_FAILS(device->ops->alloc(device, "weights", 2000000, &p), QP_IO,
+                "weights: the GPU has no room for 2.0 MB more: 1.0 of 1.0 MB are free");
+    CHECK_OK(device->ops->alloc(device, "weights", 400000, &p));
+    CHECK_OK(device->ops->memory_info(device, &unused, &all));
+    CHECK(unused == 600000);
+    device->ops->release(device, &p);
+    qp_device_close(&device);
+}
+
+int main(void)
+{
+    test_open("8", 3, 4, "GPU 3,");
+    test_open("4", 3, 4, "GPU 3,");
+    test_open("1", 3, 4, "GPU 0,"); /* a launcher shows each rank its own */
+    test_rejected("2", 4, "4 ranks on this node and 2 GPUs: one rank per GPU");
+    test_rejected("0", 1, "no GPU");
+    test_rejected("-1", 1, "the driver of this node knows CUDA");
+    test_memory();
+    return qp_test_end();
+}
+
+#else
+
+int main(void)
+{
+    qp_device_t *device = NULL;
+    qp_error_t error = qp_device_open(&cuda, 0, 1, &device);
+    if (error != NULL) /* a machine without a GPU: it must be the user's error, in words */
+        CHECK(error->code == QP_INPUT && strstr(error->message, "device.backend") != NULL);
+    qp_error_destroy(&error);
+    qp_device_close(&device);
+    return qp_test_end();
+}
+
+#endif
