@@ -30,15 +30,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off */
 QP_CUDA_BEGIN /* functions of C that .cu files call */
 #include "base/error.h"
 #include "base/mem.h"
 #include "comm/comm.h"
-    QP_CUDA_END
+QP_CUDA_END
 
 #include "compute/ops_list.h"
 
-        QP_CUDA_BEGIN
+QP_CUDA_BEGIN
+/* clang-format on */
 
 /* --- device ----------------------------------------------------------------------------------- */
 
@@ -55,7 +57,6 @@ QP_CUDA_BEGIN /* functions of C that .cu files call */
     SLOT(ATTENTION, "attention: partial results")                                  \
     SLOT(HEAD, "lm_head, lm_kl: logits of some rows and tokens")                   \
     SLOT(HEAD_ROWS, "lm_head, lm_kl, lm_logits: rows, their statistics and sums")  \
-    SLOT(SAMPLE, "sample: candidates of a row")                                    \
     SLOT(SUM, "sum_squares: partial sums")
 
 #define QP_CUDA_SCRATCH_ID(id, what) QP_CUDA_SCRATCH_##id,
@@ -73,7 +74,6 @@ typedef struct {
     qp_device_t base; /**< first: a qp_device_t * is a qp_cuda_device_t * */
     int index;        /**< of CUDA, among what this process sees */
     int n_sm;         /**< multiprocessors */
-    int capability;   /**< 10 major + minor */
     void *scratch[QP_CUDA_N_SCRATCH];
     qp_cuda_need_t reserved; /**< bytes of these */
     struct qp_cublaslt *lt;  /**< gemm/cublaslt.h */
@@ -108,7 +108,7 @@ qp_error_t qp_cuda_error(cudaError_t status, const char *what, const char *file,
 /** The call, as an error of ours. */
 #define QP_CUDA(call) qp_cuda_error((call), #call, __FILE__, __LINE__)
 
-/* --- scratch (core/scratch.c) ----------------------------------------------------------------- */
+/* --- scratch (core/memory.c) ----------------------------------------------------------------- */
 
 /** \a bytes of the slot, aligned to 256, for an op of the default queue; aborts if reserve() was
  * told of no such pass. */
@@ -138,7 +138,7 @@ static inline void *qp_cuda_carve(char **at, size_t bytes)
 typedef void qp_cuda_need_of_t(const qp_cuda_device_t *device, const qp_pass_size_t *size,
                                qp_cuda_need_t *need);
 qp_cuda_need_of_t qp_cuda_rows_need, qp_cuda_matmul_need, qp_cuda_linear_need,
-    qp_cuda_attention_need, qp_cuda_head_need, qp_cuda_sample_need;
+    qp_cuda_attention_need, qp_cuda_head_need;
 
 /* --- slots ------------------------------------------------------------------------------------ */
 

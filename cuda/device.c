@@ -25,6 +25,9 @@ static qp_error_t count_devices(int *count)
         int driver = 0, runtime = 0;
         QP_TRY(QP_CUDA(cudaDriverGetVersion(&driver)));
         QP_TRY(QP_CUDA(cudaRuntimeGetVersion(&runtime)));
+        if (driver == 0)
+            return QP_ERROR(QP_INPUT,
+                            "device.backend = \"cuda\": this node has no driver of NVIDIA's");
         return QP_ERROR(QP_INPUT,
                         "device.backend = \"cuda\": the driver of this node knows CUDA %d.%d, this "
                         "program needs %d.%d or newer",
@@ -40,18 +43,31 @@ static qp_error_t count_devices(int *count)
     return NULL;
 }
 
+static bool is_too_old(const struct cudaDeviceProp *prop)
+{
+    return 10 * prop->major + prop->minor < CAPABILITY_LEAST;
+}
+
 bool qp_cuda_is_there(const char **why)
 {
 #ifdef CUDA_ON_CPU
     *why = "CUDA runs on the CPU in this program, which is for tests";
     return false;
 #else
-    int count;
-    qp_error_t error = count_devices(&count);
-    const bool there = error == NULL;
-    *why = there ? "there is a GPU" : "there is no GPU that CUDA can use";
-    qp_error_destroy(&error);
-    return there;
+    struct cudaDeviceProp prop;
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    *why = "there is a GPU";
+    if (status == cudaErrorInsufficientDriver)
+        *why = "this node has no driver of NVIDIA's, or one that is too old for this program";
+    else if (status != cudaSuccess || count == 0)
+        *why = "there is no GPU that CUDA can use";
+    else if (cudaGetDeviceProperties(&prop, 0) != cudaSuccess || is_too_old(&prop))
+        *why = "the GPU of this node is older than compute capability 8.0";
+    else
+        return true;
+    (void)cudaGetLastError();
+    return false;
 #endif
 }
 
@@ -89,8 +105,7 @@ static qp_error_t start(qp_cuda_device_t *device, int node_rank, int node_size)
     QP_TRY(QP_CUDA(cudaSetDevice(device->index)));
     QP_TRY(QP_CUDA(cudaGetDeviceProperties(&prop, device->index)));
     device->n_sm = prop.multiProcessorCount;
-    device->capability = 10 * prop.major + prop.minor;
-    if (device->capability < CAPABILITY_LEAST)
+    if (is_too_old(&prop))
         return QP_ERROR(QP_INPUT,
                         "device.backend = \"cuda\": GPU %d (%s) has compute capability %d.%d, this "
                         "program needs 8.0 or newer",

@@ -121,9 +121,9 @@ void qp_cuda_host_unregister(qp_device_t *device, void *p)
 
 static void add_need(const qp_device_t *base, const qp_pass_size_t *size, qp_cuda_need_t *need)
 {
-    static qp_cuda_need_of_t *const part[] = {qp_cuda_rows_need,   qp_cuda_matmul_need,
+    static qp_cuda_need_of_t *const part[] = {qp_cuda_rows_need, qp_cuda_matmul_need,
                                               qp_cuda_linear_need, qp_cuda_attention_need,
-                                              qp_cuda_head_need,   qp_cuda_sample_need};
+                                              qp_cuda_head_need};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++)
         part[i]((const qp_cuda_device_t *)base, size, need);
 }

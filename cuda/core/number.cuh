@@ -74,7 +74,7 @@ template <typename T> static __host__ __device__ inline T *qp_at(qp_dptr_t p)
 }
 
 /** The sum of all lanes, the same in all of them; all 32 take part. */
-static __device__ inline float qp_warp_sum(float x)
+template <typename T> static __device__ inline T qp_warp_sum(T x)
 {
     for (int h = QP_WARP / 2; h > 0; h /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, h);
@@ -94,32 +94,33 @@ static __device__ inline float qp_warp_max(float x)
     return x;
 }
 
-/** The sum over a block of whole warps, the same in all threads; holds two barriers. */
-static __device__ inline float qp_block_sum(float x)
+/** What \a join makes of the values of all threads, in a block of whole warps: the same in all of
+ * them, in a fixed order; none: a value that changes nothing. Holds two barriers. */
+template <typename T, typename Join>
+static __device__ inline T qp_block_reduce(T x, T none, Join join)
 {
-    QP_SHARED(float, part, [QP_WARP]);
-    x = qp_warp_sum(x);
+    QP_SHARED(T, part, [QP_WARP]);
+    for (int h = QP_WARP / 2; h > 0; h /= 2)
+        x = join(__shfl_xor_sync(0xffffffffu, x, h), x);
     if (threadIdx.x % QP_WARP == 0)
         part[threadIdx.x / QP_WARP] = x;
     __syncthreads();
-    x = threadIdx.x % QP_WARP < blockDim.x / QP_WARP ? part[threadIdx.x % QP_WARP] : 0.0f;
-    x = qp_warp_sum(x);
+    x = threadIdx.x % QP_WARP < blockDim.x / QP_WARP ? part[threadIdx.x % QP_WARP] : none;
+    for (int h = QP_WARP / 2; h > 0; h /= 2)
+        x = join(__shfl_xor_sync(0xffffffffu, x, h), x);
     __syncthreads(); /* part may be written again */
     return x;
+}
+
+template <typename T> static __device__ inline T qp_block_sum(T x)
+{
+    return qp_block_reduce(x, (T)0, [](T a, T b) { return a + b; });
 }
 
 /** NaN if one is; of numbers >= 0 or whatever is not below \a least. */
 static __device__ inline float qp_block_max(float x, float least)
 {
-    QP_SHARED(float, part, [QP_WARP]);
-    x = qp_warp_max(x);
-    if (threadIdx.x % QP_WARP == 0)
-        part[threadIdx.x / QP_WARP] = x;
-    __syncthreads();
-    x = threadIdx.x % QP_WARP < blockDim.x / QP_WARP ? part[threadIdx.x % QP_WARP] : least;
-    x = qp_warp_max(x);
-    __syncthreads();
-    return x;
+    return qp_block_reduce(x, least, [](float a, float b) { return qp_max(a, b); });
 }
 
 #endif

@@ -1,16 +1,16 @@
 #include "cuda/gemm/cublaslt.h"
 
 #include <cublasLt.h>
-#include <dlfcn.h>
 #include <string.h>
+
+#include "cuda/core/library.h"
 
 /* Names of the library, the best first. */
 #ifdef QP_CUBLASLT_SONAME
-static const char *const sonames[] = {QP_CUBLASLT_SONAME};
+static const char *const names[] = {QP_CUBLASLT_SONAME};
 #else
-static const char *const sonames[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
+static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
 #endif
-enum { N_SONAME = sizeof sonames / sizeof *sonames };
 
 #define FUNCTIONS(F)                        \
     F(cublasLtGetVersion)                   \
@@ -41,7 +41,7 @@ typedef struct {
 } plan_t;
 
 struct qp_cublaslt {
-    void *library;
+    qp_library_t library;
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc;
     cublasLtMatmulPreference_t preference;
@@ -66,26 +66,12 @@ static qp_error_t lt_error(const qp_cublaslt_t *lt, cublasStatus_t status, const
 
 /* --- library ---------------------------------------------------------------------------------- */
 
-static qp_error_t find_function(const qp_cublaslt_t *lt, const char *name, void *to, size_t bytes)
-{
-    void *function = dlsym(lt->library, name);
-    if (function == NULL)
-        return QP_ERROR(QP_INPUT, "device.backend = \"cuda\": the library %s has no %s", sonames[0],
-                        name);
-    memcpy(to, &function, bytes); /* ISO C has no cast from an object to a function */
-    return NULL;
-}
-
 static qp_error_t load(qp_cublaslt_t *lt)
 {
-    for (int i = 0; i < N_SONAME && lt->library == NULL; i++)
-        lt->library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
-    if (lt->library == NULL)
-        return QP_ERROR(QP_INPUT,
-                        "device.backend = \"cuda\": NVIDIA's library cuBLASLt of CUDA %d is not "
-                        "there (a module of the cluster, or LD_LIBRARY_PATH): %s",
-                        CUBLAS_VER_MAJOR, dlerror());
-#define FIND(name) QP_TRY(find_function(lt, #name, &lt->name, sizeof lt->name));
+    lt->library = (qp_library_t){
+        .what = "NVIDIA's library cuBLASLt", .name = names, .n_name = sizeof names / sizeof *names};
+    QP_TRY(qp_library_open(&lt->library));
+#define FIND(name) QP_TRY(qp_library_find(&lt->library, #name, &lt->name, sizeof lt->name));
     FUNCTIONS(FIND)
 #undef FIND
     const size_t version = lt->cublasLtGetVersion();
@@ -155,8 +141,7 @@ void qp_cublaslt_close(qp_cublaslt_t **out)
         (void)lt->cublasLtMatmulDescDestroy(lt->desc);
     if (lt->handle != NULL)
         (void)lt->cublasLtDestroy(lt->handle);
-    if (lt->library != NULL)
-        (void)dlclose(lt->library);
+    qp_library_close(&lt->library);
     QP_FREE(lt);
     *out = NULL;
 }

@@ -48,6 +48,23 @@ static inline bool qp_product_wants_small(qp_queue_t *q, const qp_product_t *p)
            n_row * n_col * p->n_piece < 2 * qp_cuda_device(q)->n_sm;
 }
 
+/** launch(A(), B()), of the types of the operands: what it returns. */
+template <typename Launch>
+static inline qp_error_t qp_product_by_type(const qp_product_t *p, Launch launch)
+{
+    const auto with = [&](auto a) {
+        switch (p->p.b.dtype) {
+        case QP_F32:
+            return launch(a, float());
+        case QP_BF16:
+            return launch(a, qp_bf16_t());
+        default:
+            return launch(a, int8_t());
+        }
+    };
+    return p->p.a.dtype == QP_F32 ? with(float()) : with(qp_bf16_t());
+}
+
 /** Fills in how many tiles there are; the grid. */
 static inline dim3 qp_product_grid(qp_product_t *p, int64_t tile)
 {

@@ -130,19 +130,8 @@ template <typename A, typename B> static qp_error_t launch(qp_queue_t *q, qp_pro
     return QP_LAUNCH(q, (f32_kernel<A, B, QP_LARGE_TILE, 2>), grid, 2 * QP_LARGE_TILE, *p);
 }
 
-template <typename A> static qp_error_t launch_for(qp_queue_t *q, qp_product_t *p)
-{
-    switch (p->p.b.dtype) {
-    case QP_F32:
-        return launch<A, float>(q, p);
-    case QP_BF16:
-        return launch<A, qp_bf16_t>(q, p);
-    default:
-        return launch<A, int8_t>(q, p);
-    }
-}
-
 qp_error_t qp_product_f32(qp_queue_t *q, qp_product_t *p)
 {
-    return p->p.a.dtype == QP_F32 ? launch_for<float>(q, p) : launch_for<qp_bf16_t>(q, p);
+    return qp_product_by_type(
+        p, [&](auto a, auto b) { return launch<decltype(a), decltype(b)>(q, p); });
 }

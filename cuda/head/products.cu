@@ -108,7 +108,7 @@ qp_error_t qp_head_load_targets(qp_queue_t *q, const qp_head_t *h, const int32_t
     const int64_t d = h->w.n_in;
     return QP_LAUNCH(q, load_targets_kernel, (unsigned)h->hidden.n_row, THREADS, h->target, target,
                      static_cast<const int8_t *>(h->w.data), h->w.scale, d, h->w.ld,
-                     qp_rotation(qp_cuda_hadamard_block(d)));
+                     qp_rotation(qp_hadamard_block(d)));
 }
 
 /* --- both ------------------------------------------------------------------------------------- */

@@ -71,33 +71,13 @@ static __device__ amount_t warp_scan(amount_t x)
     return x;
 }
 
-static __device__ amount_t warp_sum(amount_t x)
-{
-    for (int h = QP_WARP / 2; h > 0; h /= 2)
-        x += __shfl_xor_sync((unsigned)ALL_LANES, x, h);
-    return x;
-}
-
-static __device__ amount_t block_sum(amount_t x)
-{
-    QP_SHARED(amount_t, part, [MAX_WARP]);
-    x = warp_sum(x);
-    if (threadIdx.x % QP_WARP == 0)
-        part[threadIdx.x / QP_WARP] = x;
-    __syncthreads();
-    x = threadIdx.x % QP_WARP < blockDim.x / QP_WARP ? part[threadIdx.x % QP_WARP] : 0;
-    x = warp_sum(x);
-    __syncthreads(); /* part may be written again */
-    return x;
-}
-
 /* The weight of all tokens whose key is not below least. */
 static __device__ amount_t mass_of(const row_t &row, uint32_t least)
 {
     amount_t sum = 0;
     for (int64_t i = threadIdx.x; i < row.n; i += blockDim.x)
         sum += key_of(row.logit[i]) >= least ? weight_of(row, row.logit[i]) : 0;
-    return block_sum(sum);
+    return qp_block_sum(sum);
 }
 
 /* The largest logit; NaN if one is. */
@@ -281,8 +261,8 @@ static __device__ int64_t draw(const row_t &row, const kept_t &kept, amount_t li
             n_least += key == kept.least;
         }
         if (!last) {
-            mass = warp_sum(mass);
-            n_least = warp_sum(n_least);
+            mass = qp_warp_sum(mass);
+            n_least = qp_warp_sum(n_least);
             if (lane == 0) {
                 mass_of_piece[warp] = mass;
                 n_of_piece[warp] = n_least;
@@ -373,13 +353,6 @@ static unsigned block_of(int64_t n_vocab)
 }
 
 QP_CUDA_BEGIN
-
-/* It all stays in the block. */
-void qp_cuda_sample_need(const qp_cuda_device_t *device, const qp_pass_size_t *size,
-                         qp_cuda_need_t *need)
-{
-    (void)device, (void)size, (void)need;
-}
 
 qp_error_t qp_cuda_sample(qp_queue_t *q, qp_dptr_t token, qp_dptr_t logprob, qp_mat_t logits,
                           const qp_sampling_t *sampling, const qp_philox_key_t *key,

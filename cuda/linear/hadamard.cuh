@@ -4,7 +4,7 @@
 
 #include "cuda/core/number.cuh"
 
-/** A rotation in blocks of features (qp_cuda_hadamard_block()); block 0: none. */
+/** A rotation in blocks of features (qp_hadamard_block()); block 0: none. */
 typedef struct {
     int block;
     float norm; /**< 1 / sqrt(block) */

@@ -42,9 +42,6 @@ static inline bool qp_cuda_weight_is_int8(const qp_cuda_weight_t *w)
     return w->kind == QP_WEIGHT_INT8 || w->kind == QP_WEIGHT_LLM_INT8;
 }
 
-/** Block of the rotation of n features: the largest power of two <= 64 that divides n. */
-int64_t qp_cuda_hadamard_block(int64_t n);
-
 /* --- rows ------------------------------------------------------------------------------------- */
 
 /** Type of a product: QP_I8, QP_BF16 or QP_F32; the latter two with int8 weights are "on whole

@@ -170,7 +170,7 @@ static prepare_t prepare_of(const qp_cuda_rows_t *rows, const qp_input_t *x,
     p.in = *x;
     p.n = rows->n_col;
     if (rotates)
-        p.rotation = qp_rotation(qp_cuda_hadamard_block(p.n));
+        p.rotation = qp_rotation(qp_hadamard_block(p.n));
     p.factor = backward ? w->scale : NULL;
     p.limit = INT32_MAX;
     p.to = *rows;

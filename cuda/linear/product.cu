@@ -260,7 +260,7 @@ static qp_error_t finish(qp_queue_t *q, const plan_t *p, int64_t first, int64_t 
     f.thin = p->thin;
     f.n_outlier = l->outliers != NULL ? l->outliers->count : NULL;
     if (l->backward && l->w->kind == QP_WEIGHT_INT8)
-        f.rotation = qp_rotation(qp_cuda_hadamard_block(l->w->n_in));
+        f.rotation = qp_rotation(qp_hadamard_block(l->w->n_in));
     f.y = qp_mat_cols(l->y, first, n);
     if (l->add.data.address != 0)
         f.add = qp_mat_cols(l->add, first, n);

@@ -156,14 +156,6 @@ qp_cuda_weight_t qp_cuda_weight_rows(const qp_cuda_weight_t *w, int64_t first, i
     return rows;
 }
 
-int64_t qp_cuda_hadamard_block(int64_t n)
-{
-    int64_t block = 64;
-    while (n % block != 0)
-        block /= 2;
-    return block;
-}
-
 size_t qp_cuda_weight_bytes(const qp_device_t *device, const qp_weight_t *w)
 {
     (void)device;

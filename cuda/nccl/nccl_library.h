@@ -10,7 +10,6 @@
     F(ncclGetUniqueId)        \
     F(ncclCommInitRankConfig) \
     F(ncclCommGetAsyncError)  \
-    F(ncclCommAbort)          \
     F(ncclCommDestroy)        \
     F(ncclGroupStart)         \
     F(ncclGroupEnd)           \

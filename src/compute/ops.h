@@ -46,6 +46,18 @@ static inline qp_dtype_t qp_weight_dtype(qp_weight_kind_t kind)
     return dtype[kind];
 }
 
+enum { QP_HADAMARD_BLOCK = 64 };
+
+/** Block of the rotation of n features (doc/numerics.md): the largest power of two <= 64 that
+ * divides n. One rule for importing weights and for all backends. */
+static inline int64_t qp_hadamard_block(int64_t n)
+{
+    int64_t block = QP_HADAMARD_BLOCK;
+    while (n % block != 0)
+        block /= 2;
+    return block;
+}
+
 /** Weights are packed in so many rows, or a multiple of it; the last ones may be fewer. */
 enum { QP_WEIGHT_ROWS = 64 };
 

@@ -108,7 +108,7 @@ static inline float quantise_twin(uint8_t *q, const linear_t *l, const tensor_t 
     for (int64_t i = 0; i < n; i++)
         row[i] = (float)x->x[r * n + i];
     if (l->w.kind == QP_WEIGHT_INT8)
-        qp_cpu_hadamard(row, n, qp_cpu_hadamard_block(n));
+        qp_cpu_hadamard(row, n, qp_hadamard_block(n));
     const float absmax = l->w.kind == QP_WEIGHT_INT8 ? qp_cpu_absmax(row, n)
                                                      : qp_cpu_absmax_below(row, n, threshold);
     const float scale = qp_cpu_quantise(q, row, n, absmax);

@@ -25,7 +25,7 @@ int main(void)
 
 #elif defined(CUDA_ON_CPU)
 
-/* The stand-in for the driver shows so many GPUs; -1: it is too old. */
+/* The stand-in for the driver shows so many GPUs; -1: it is too old; -2: there is none. */
 static void show(const char *n_device)
 {
     CHECK(setenv("CUDA_ON_CPU_DEVICES", n_device, 1) == 0);
@@ -78,7 +78,8 @@ int main(void)
     test_open("1", 3, 4, "GPU 0,"); /* a launcher shows each rank its own */
     test_rejected("2", 4, "4 ranks on this node and 2 GPUs: one rank per GPU");
     test_rejected("0", 1, "no GPU");
-    test_rejected("-1", 1, "the driver of this node knows CUDA");
+    test_rejected("-1", 1, "the driver of this node knows CUDA 12.4, this program needs 13.0");
+    test_rejected("-2", 1, "this node has no driver of NVIDIA's");
     test_memory();
     return qp_test_end();
 }

@@ -332,7 +332,7 @@ static void test_hadamard(void)
     for (int s = 0; s < 5; s++) {
         float x[576], back[576];
         double twin[576];
-        const int64_t n = n_features[s], block = qp_cpu_hadamard_block(n);
+        const int64_t n = n_features[s], block = qp_hadamard_block(n);
         const qp_philox_key_t key = {.seed = 3};
         for (int64_t i = 0; i < n; i++)
             twin[i] = (double)(back[i] = x[i] = qp_philox_normal(&key, (uint64_t)i));

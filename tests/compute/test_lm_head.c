@@ -116,7 +116,7 @@ static void round_rows(double *to, const tensor_t *hidden)
     for (int64_t r = 0; rounded && r < hidden->m.n_row; r++) {
         for (int64_t i = 0; i < d; i++)
             row[i] = (float)hidden->x[r * d + i];
-        qp_cpu_hadamard(row, d, qp_cpu_hadamard_block(d));
+        qp_cpu_hadamard(row, d, qp_hadamard_block(d));
         for (int64_t i = 0; i < d; i++)
             to[r * d + i] = (double)qp_bf16_to_f32(qp_f32_to_bf16(row[i]));
         rotate_twin(to + r * d, d);

@@ -25,7 +25,6 @@ namespace cuda_on_cpu
 
 /** Whose turn it is, kept by executor.cc. */
 struct place_t {
-    const char *kernel;
     uint32_t block;       /**< number in the grid */
     uint16_t thread;      /**< number in the block */
     uint16_t block_epoch; /**< barriers of the block so far */

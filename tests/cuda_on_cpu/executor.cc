@@ -295,7 +295,6 @@ void run(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
     now.dynamic = now.memory;
     now.used = shared_bytes;
     now.n_shared = 0;
-    place.kernel = name;
     block_now.dim = block;
     block_now.grid = grid;
     for (unsigned z = 0; z < grid.z; z++)

@@ -87,12 +87,6 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error)
     return ncclSuccess;
 }
 
-ncclResult_t ncclCommAbort(ncclComm_t comm)
-{
-    delete comm;
-    return ncclSuccess;
-}
-
 ncclResult_t ncclCommDestroy(ncclComm_t comm)
 {
     MPI_Comm_free(&comm->comm);

@@ -307,7 +307,7 @@ cudaError_t cudaGetDeviceCount(int *count)
 {
     const char *n = getenv("CUDA_ON_CPU_DEVICES");
     *count = n == NULL ? 8 : atoi(n);
-    if (*count < 0) { /* stands for a driver that is too old */
+    if (*count < 0) { /* -1 stands for a driver that is too old, -2 for none */
         *count = 0;
         return cudaErrorInsufficientDriver;
     }
@@ -336,7 +336,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = 13000;
+    const char *n = getenv("CUDA_ON_CPU_DEVICES");
+    *version = n == NULL || atoi(n) >= 0 ? 13000 : atoi(n) == -1 ? 12040 : 0;
     return cudaSuccess;
 }
 

@@ -47,9 +47,6 @@ qp_base_kinds_t qp_base_kinds(qp_weight_kind_t precision);
 qp_error_t qp_base_kinds_choose(qp_weight_kind_t precision, const char *lm_head,
                                 qp_base_kinds_t *kinds);
 
-/** Block length of the Hadamard rotation for n_in features: the largest power of two <= 64 that
- * divides it. */
-int64_t qp_hadamard_block(int64_t n_in);
 /** Rotates one row in place: block-diagonal orthonormal Hadamard (its own inverse). */
 void qp_hadamard_row(float *row, int64_t n);
 /** absmax int8 of one row: q = rn(127 x / absmax), returns scale = absmax / 127 (0 for a zero row).

@@ -3,14 +3,6 @@
 
 #include "model/base/base_file.h"
 
-enum { MAX_BLOCK = 64 };
-
-int64_t qp_hadamard_block(int64_t n_in)
-{
-    int64_t block = n_in & -n_in; /* the largest power of two that divides */
-    return block < MAX_BLOCK ? block : MAX_BLOCK;
-}
-
 /* The butterflies of one block of 2^k numbers. */
 static inline void butterflies(float *x, int64_t block)
 {
@@ -28,8 +20,8 @@ void qp_hadamard_row(float *row, int64_t n)
     int64_t block = qp_hadamard_block(n);
     float scale = 1.0f / sqrtf((float)block);
     for (int64_t i = 0; i < n; i += block) {
-        if (block == MAX_BLOCK) /* known length: unrolled and vectorised */
-            butterflies(row + i, MAX_BLOCK);
+        if (block == QP_HADAMARD_BLOCK) /* known length: unrolled and vectorised */
+            butterflies(row + i, QP_HADAMARD_BLOCK);
         else
             butterflies(row + i, block);
         for (int64_t j = i; j < i + block; j++)

@@ -58,13 +58,6 @@ template <typename T> static inline T __shfl_xor_sync(unsigned mask, T x, int by
         values, ((lane ^ by) & ~(width - 1)) == (lane & ~(width - 1)) ? lane ^ by : lane);
 }
 
-template <typename T> static inline T __shfl_down_sync(unsigned mask, T x, int by, int width = 32)
-{
-    const int lane = cuda_on_cpu::thread_now->lane;
-    const auto *values = cuda_on_cpu::meet("__shfl_down_sync", mask, &x, sizeof x);
-    return cuda_on_cpu_take<T>(values, (lane & (width - 1)) + by < width ? lane + by : lane);
-}
-
 template <typename T> static inline T __shfl_up_sync(unsigned mask, T x, int by, int width = 32)
 {
     const int lane = cuda_on_cpu::thread_now->lane;
@@ -81,16 +74,6 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
     return all;
 }
 
-static inline int __any_sync(unsigned mask, int predicate)
-{
-    return __ballot_sync(mask, predicate) != 0;
-}
-
-static inline int __all_sync(unsigned mask, int predicate)
-{
-    return __ballot_sync(mask, !predicate) == 0;
-}
-
 /* Threads of all blocks take turns: plain arithmetic is atomic. The checker is not told. */
 #define CUDA_ON_CPU_ATOMIC __attribute__((no_sanitize("thread"), noinline)) static
 template <typename T> CUDA_ON_CPU_ATOMIC T atomicAdd(T *p, T x)
@@ -100,34 +83,11 @@ template <typename T> CUDA_ON_CPU_ATOMIC T atomicAdd(T *p, T x)
     return old;
 }
 
-template <typename T> CUDA_ON_CPU_ATOMIC T atomicMax(T *p, T x)
-{
-    const T old = *p;
-    *p = old > x ? old : x;
-    return old;
-}
-
 template <typename T> CUDA_ON_CPU_ATOMIC T atomicMin(T *p, T x)
 {
     const T old = *p;
     *p = old < x ? old : x;
     return old;
-}
-
-template <typename T> CUDA_ON_CPU_ATOMIC T atomicOr(T *p, T x)
-{
-    const T old = *p;
-    *p = old | x;
-    return old;
-}
-
-static inline void __threadfence()
-{
-}
-
-template <typename T> static inline T __ldg(const T *p)
-{
-    return *p;
 }
 
 static inline float __uint_as_float(unsigned bits)
@@ -154,31 +114,6 @@ static inline int __float_as_int(float x)
     return (int)__float_as_uint(x);
 }
 
-static inline float __fmul_rn(float a, float b)
-{
-    return a * b;
-}
-
-static inline float __fadd_rn(float a, float b)
-{
-    return a + b;
-}
-
-static inline float __fdiv_rn(float a, float b)
-{
-    return a / b;
-}
-
-static inline float rsqrtf(float x)
-{
-    return 1.0f / sqrtf(x);
-}
-
-static inline float __frcp_rn(float x)
-{
-    return 1.0f / x;
-}
-
 /** To nearest, ties to even. */
 static inline int __float2int_rn(float x)
 {
@@ -193,11 +128,6 @@ static inline int __popc(unsigned x)
 static inline int __ffs(int x)
 {
     return __builtin_ffs(x);
-}
-
-static inline int __clz(int x)
-{
-    return x == 0 ? 32 : __builtin_clz((unsigned)x);
 }
 
 static inline unsigned __umulhi(unsigned a, unsigned b)

@@ -142,7 +142,7 @@ static void load_target(const head_t *h, int64_t target, float *to)
     const int64_t d = h->w.n_in;
     const float scale = qp_cpu_f32(h->w.scale)[target];
     qp_cpu_weight_output(h->device, &h->w, target, to);
-    qp_cpu_hadamard(to, d, qp_cpu_hadamard_block(d));
+    qp_cpu_hadamard(to, d, qp_hadamard_block(d));
     for (int64_t i = 0; i < d; i++)
         to[i] *= scale;
 }

@@ -92,7 +92,7 @@ void qp_cpu_linear_prepare(const qp_cpu_linear_t *l, int thread, int64_t r)
     char *to = (char *)l->a + r * l->lda * width;
     qp_cpu_input_row(l->x, r, row);
     if (!l->backward && w->kind == QP_WEIGHT_INT8)
-        qp_cpu_hadamard(row, n, qp_cpu_hadamard_block(n));
+        qp_cpu_hadamard(row, n, qp_hadamard_block(n));
     if (l->backward && qp_cpu_weight_is_int8(w))
         qp_cpu_scale(row, qp_cpu_f32(w->scale), n);
     memset(to + n * width, 0, (size_t)((l->k - n) * width));

@@ -165,7 +165,7 @@ static inline __attribute__((always_inline)) void finish_rows(const plan_t *p, c
         l->backward || qp_dptr_is_null(w->bias) ? NULL : qp_cpu_f32(w->bias) + t->col;
     const bool adds = !qp_dptr_is_null(l->add.data);
     const int64_t unrotate =
-        l->backward && w->kind == QP_WEIGHT_INT8 ? qp_cpu_hadamard_block(w->n_in) : 0;
+        l->backward && w->kind == QP_WEIGHT_INT8 ? qp_hadamard_block(w->n_in) : 0;
     _Alignas(64) float f[PACK];
     for (int64_t i = 0; i < t->m; i++) {
         const int64_t row = t->row + i;

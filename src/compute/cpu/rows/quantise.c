@@ -11,14 +11,6 @@ enum { BLOCK = 64, LANES = 16 };
 typedef float lanes_t __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t index_t __attribute__((vector_size(LANES * sizeof(int32_t))));
 
-int64_t qp_cpu_hadamard_block(int64_t n)
-{
-    int64_t block = BLOCK;
-    while (n % block != 0)
-        block /= 2;
-    return block;
-}
-
 /* The butterfly of distance h inside the sixteen lanes: lane i pairs with lane i ^ h. */
 #define BUTTERFLY(v, h)                                                                            \
     do {                                                                                           \

@@ -4,12 +4,6 @@
 
 #include <stdint.h>
 
-/**
- * Block of the rotation of n features: the largest power of two <= 64 that divides n. The weights
- * were rotated by the same rule at import (qp_hadamard_block() of the model module).
- */
-int64_t qp_cpu_hadamard_block(int64_t n);
-
 /** Multiplies n features by the block-diagonal orthonormal Hadamard matrix, in place; its own
  * inverse. */
 void qp_cpu_hadamard(float *x, int64_t n, int64_t block);
