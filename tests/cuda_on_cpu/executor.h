@@ -66,8 +66,10 @@ void *shared_dynamic();
 cudaError_t put_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> body);
 
-/** Puts work into the stream that is no kernel: what a library of the vendor would do there. */
-void put_task(const char *name, cudaStream_t stream, std::function<void()> work);
+/** Puts work into the stream that is no kernel: what a library of the vendor would do there. \a
+ * meets: it waits for such work of other processes. */
+void put_task(const char *name, cudaStream_t stream, std::function<void()> work,
+              bool meets = false);
 
 /** Runs all blocks now. */
 void run(const char *name, dim3 grid, dim3 block, size_t shared_bytes,

@@ -109,7 +109,8 @@ ncclResult_t ncclGroupEnd(void)
     const std::vector<message_t> all = group;
     group.clear();
     all[0].comm->n_settled = 1;
-    cuda_on_cpu::put_task("ncclGroupEnd", all[0].stream, [all] { exchange(all); });
+    cuda_on_cpu::put_task(
+        "ncclGroupEnd", all[0].stream, [all] { exchange(all); }, true);
     return ncclInProgress;
 }
 
@@ -129,11 +130,15 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t,
                            ncclComm_t comm, cudaStream_t stream)
 {
     comm->n_settled = 1;
-    cuda_on_cpu::put_task("ncclAllReduce", stream, [=] {
-        cuda_on_cpu::checker_range(from, n * sizeof(float), false);
-        cuda_on_cpu::checker_range(to, n * sizeof(float), true);
-        MPI_Allreduce(from == to ? MPI_IN_PLACE : from, to, (int)n, MPI_FLOAT, MPI_SUM, comm->comm);
-    });
+    cuda_on_cpu::put_task(
+        "ncclAllReduce", stream,
+        [=] {
+            cuda_on_cpu::checker_range(from, n * sizeof(float), false);
+            cuda_on_cpu::checker_range(to, n * sizeof(float), true);
+            MPI_Allreduce(from == to ? MPI_IN_PLACE : from, to, (int)n, MPI_FLOAT, MPI_SUM,
+                          comm->comm);
+        },
+        true);
     return ncclInProgress;
 }
 

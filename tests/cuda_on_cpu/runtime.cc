@@ -24,7 +24,9 @@ struct task_t {
     std::function<void()> work;
     cudaStream_t after; /* waits for the place until in it; NULL: for nothing */
     uint64_t until;
-    clock_t host; /* what the host had waited for when it gave the task */
+    clock_t host;       /* what the host had waited for when it gave the task */
+    bool meets = false; /* the work of other processes: done when it must be, never by chance, since
+                           the host waits inside of it as it does not for a card */
 };
 
 struct moment_t {
@@ -184,7 +186,7 @@ void do_others(cudaStream_t stream)
 {
     for (cudaStream_t other : streams)
         while (other != stream && !other->task.empty() && !is_blocked(&other->task.front()) &&
-               cuda_on_cpu::draw(3) == 0)
+               !other->task.front().meets && cuda_on_cpu::draw(3) == 0)
             do_first(other);
 }
 
@@ -260,10 +262,10 @@ cudaError_t put_kernel(const char *name, dim3 grid, dim3 block, size_t shared_by
     return cudaSuccess;
 }
 
-void put_task(const char *name, cudaStream_t stream, std::function<void()> work)
+void put_task(const char *name, cudaStream_t stream, std::function<void()> work, bool meets)
 {
     guard_t guard;
-    put(stream, {name, std::move(work), NULL, 0, {}});
+    put(stream, {name, std::move(work), NULL, 0, {}, meets});
 }
 
 } // namespace cuda_on_cpu
