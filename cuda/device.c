@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <string.h>
 
 #include "compute/collectives.h"
 #include "compute/cuda.h"
@@ -71,17 +72,20 @@ bool qp_cuda_is_there(const char **why)
 #endif
 }
 
-/* A launcher that gives each rank GPUs of its own shows it one; else ranks count among all. */
-static qp_error_t choose(int node_rank, int node_size, int *index)
+qp_error_t qp_cuda_list(qp_cuda_id_t **ids, int *n)
 {
-    int count;
-    QP_TRY(count_devices(&count));
-    if (count > 1 && count < node_size)
-        return QP_ERROR(QP_INPUT,
-                        "device.backend = \"cuda\": %d ranks on this node and %d GPUs: one rank "
-                        "per GPU",
-                        node_size, count);
-    *index = count == 1 ? 0 : node_rank;
+    QP_TRY(count_devices(n));
+    *ids = QP_NEW("device", qp_cuda_id_t, *n);
+    for (int i = 0; i < *n; i++) {
+        struct cudaDeviceProp prop;
+        const cudaError_t status = cudaGetDeviceProperties(&prop, i);
+        if (status != cudaSuccess) {
+            qp_free(*ids);
+            *ids = NULL;
+            return QP_CUDA(status);
+        }
+        memcpy((*ids)[i].uuid, &prop.uuid, sizeof(*ids)[i].uuid);
+    }
     return NULL;
 }
 
@@ -98,10 +102,11 @@ static void device_close(qp_device_t *base)
     qp_free(device);
 }
 
-static qp_error_t start(qp_cuda_device_t *device, int node_rank, int node_size)
+static qp_error_t start(qp_cuda_device_t *device)
 {
     struct cudaDeviceProp prop;
-    QP_TRY(choose(node_rank, node_size, &device->index));
+    int count;
+    QP_TRY(count_devices(&count));
     QP_TRY(QP_CUDA(cudaSetDevice(device->index)));
     QP_TRY(QP_CUDA(cudaGetDeviceProperties(&prop, device->index)));
     device->n_sm = prop.multiProcessorCount;
@@ -122,9 +127,10 @@ static qp_error_t start(qp_cuda_device_t *device, int node_rank, int node_size)
 static const qp_collectives_maker_t maker = {.create = qp_cuda_collectives_create,
                                              .bytes = qp_cuda_collectives_bytes};
 
-qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int index, int node_size,
                                qp_device_t **out)
 {
+    (void)node_size;
     qp_cuda_device_t *device = QP_NEW("device", qp_cuda_device_t, 1);
     device->base = (qp_device_t){.ops = &qp_ops_cuda,
                                  .close = device_close,
@@ -132,7 +138,8 @@ qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int node_rank, 
                                  .collectives = &maker,
                                  .queued = true};
     device->base.config.backend = QP_BACKEND_CUDA;
-    const qp_error_t error = start(device, node_rank, node_size);
+    device->index = index;
+    const qp_error_t error = start(device);
     if (error != NULL)
         device_close(&device->base);
     else

@@ -155,6 +155,13 @@ static void sum_begin(qp_collectives_t *base, qp_queue_t *q, qp_dptr_t p, int64_
         c->error = sum(c, q, (float *)p.address, n);
 }
 
+/* Nobody can be asked to agree: the job ends here, with its last checkpoint. */
+static void end_job(collectives_t *c, qp_error_t error)
+{
+    const int code = qp_error_report(&error);
+    qp_comm_abort(c->comm, code);
+}
+
 static void set_since(collectives_t *c, double since)
 {
     pthread_mutex_lock(&c->lock);
@@ -172,6 +179,8 @@ static qp_error_t sum_wait(qp_collectives_t *base, qp_queue_t *q)
         error = QP_CUDA(cudaEventRecord(c->done, qp_cuda_stream(c->queue)));
     if (error == NULL)
         error = QP_CUDA(cudaStreamWaitEvent(qp_cuda_stream(q), c->done, 0));
+    if (error != NULL && c->size > 1) /* the others wait for this rank's part of the sum */
+        end_job(c, error);
     if (error == NULL)
         set_since(c, qp_time());
     return error;
@@ -196,13 +205,6 @@ static qp_error_t look(const collectives_t *c, double since, bool *over)
                         "(device.nccl_timeout): a rank is gone, or the network stalls",
                         c->timeout);
     return NULL;
-}
-
-/* Nobody can be asked to agree: the job ends here, with its last checkpoint. */
-static void end_job(collectives_t *c, qp_error_t error)
-{
-    const int code = qp_error_report(&error);
-    qp_comm_abort(c->comm, code);
 }
 
 static void *watch(void *argument)

@@ -1,6 +1,8 @@
 #include "compute/collectives.h"
 
+#include "base/log.h"
 #include "base/mem.h"
+#include "comm/comm.h"
 
 /* Whether a device sums by MPI: it has nothing of its own, or is told to. */
 static bool is_by_mpi(const qp_device_t *device)
@@ -17,6 +19,11 @@ qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n
                         "device.allreduce: \"tree\" and \"nccl\" are ways of GPUs, the "
                         "backend \"%s\" has \"mpi\" alone: say \"auto\"",
                         device->ops->name);
+    if (!is_by_mpi(device) && device->config.allreduce == QP_ALLREDUCE_NCCL &&
+        qp_comm_size(comm) > 1)
+        qp_log_info(
+            "device.allreduce = \"nccl\": the bits of gradients depend on the number of ranks "
+            "and on the machine");
     return is_by_mpi(device) ? qp_collectives_mpi_create(comm, device, n_max, c)
                              : device->collectives->create(comm, device, n_max, c);
 }

@@ -75,6 +75,7 @@ typedef enum {
 } qp_allreduce_t;
 typedef enum { QP_RECOMPUTE_AUTO, QP_RECOMPUTE_NONE, QP_RECOMPUTE_LAYER } qp_recompute_t;
 
+struct qp_comm;
 struct qp_ops;
 struct qp_collectives_maker;
 
@@ -117,12 +118,19 @@ typedef struct qp_queue {
 qp_error_t qp_device_resolve(qp_device_config_t *config, const char **why);
 
 /**
- * Opens the backend of the config. \a node_rank and \a node_size choose the share of cores, or the
- * GPU. QP_INPUT: a backend that this program was built without, or that this node has nothing for;
- * bf16 compute on a CPU that has no AVX-512 (with AVX-512 but no bf16 instructions it is emulated:
- * slow, and a warning).
+ * Which of the GPUs that this rank sees is its own, for qp_device_open(): the first that no rank
+ * before it has taken, whether the launcher shows each rank all GPUs of its node or some. 0 on a
+ * backend without GPUs. Collective. QP_INPUT: there is none left for a rank.
  */
-qp_error_t qp_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_device_assign(struct qp_comm *comm, const qp_device_config_t *config, int *index);
+
+/**
+ * Opens the backend of the config: the GPU of that index, or a share of the cores of a node with so
+ * many ranks. Rank-local. QP_INPUT: a backend that this program was built without, or that this
+ * node has nothing for; bf16 compute on a CPU that has no AVX-512 (with AVX-512 but no bf16
+ * instructions it is emulated: slow, and a warning).
+ */
+qp_error_t qp_device_open(const qp_device_config_t *config, int index, int node_size,
                           qp_device_t **device);
 void qp_device_close(qp_device_t **device);
 

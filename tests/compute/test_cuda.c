@@ -1,4 +1,4 @@
-/* Which GPU a rank gets, and what a user is told where there is none. Without the CUDA backend:
+/* Opening a GPU, and what a user is told where there is none. Without the CUDA backend:
  * that it is refused by name. */
 #include <stdlib.h>
 #include <string.h>
@@ -31,11 +31,11 @@ static void show(const char *n_device)
     CHECK(setenv("CUDA_ON_CPU_DEVICES", n_device, 1) == 0);
 }
 
-static void test_open(const char *n_device, int node_rank, int node_size, const char *found)
+static void test_open(const char *n_device, int index, const char *found)
 {
     qp_device_t *device = NULL;
     show(n_device);
-    if (!CHECK_OK(qp_device_open(&cuda, node_rank, node_size, &device)))
+    if (!CHECK_OK(qp_device_open(&cuda, index, 1, &device)))
         return;
     CHECK(strstr(qp_device_describe(device), found) != NULL);
     CHECK(device->config.compute == QP_COMPUTE_BF16); /* what "auto" is on a GPU */
@@ -43,11 +43,11 @@ static void test_open(const char *n_device, int node_rank, int node_size, const 
     qp_device_close(&device);
 }
 
-static void test_rejected(const char *n_device, int node_size, const char *message)
+static void test_rejected(const char *n_device, const char *message)
 {
     qp_device_t *device = NULL;
     show(n_device);
-    CHECK_FAILS(qp_device_open(&cuda, 0, node_size, &device), QP_INPUT, message);
+    CHECK_FAILS(qp_device_open(&cuda, 0, 1, &device), QP_INPUT, message);
     CHECK(device == NULL);
 }
 
@@ -73,13 +73,11 @@ static void test_memory(void)
 
 int main(void)
 {
-    test_open("8", 3, 4, "GPU 3,");
-    test_open("4", 3, 4, "GPU 3,");
-    test_open("1", 3, 4, "GPU 0,"); /* a launcher shows each rank its own */
-    test_rejected("2", 4, "4 ranks on this node and 2 GPUs: one rank per GPU");
-    test_rejected("0", 1, "no GPU");
-    test_rejected("-1", 1, "the driver of this node knows CUDA 12.4, this program needs 13.0");
-    test_rejected("-2", 1, "this node has no driver of NVIDIA's");
+    test_open("8", 3, "GPU 3,");
+    test_open("1", 0, "GPU 0,");
+    test_rejected("0", "no GPU");
+    test_rejected("-1", "the driver of this node knows CUDA 12.4, this program needs 13.0");
+    test_rejected("-2", "this node has no driver of NVIDIA's");
     test_memory();
     return qp_test_end();
 }

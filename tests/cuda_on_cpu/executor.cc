@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <map>
 #include <vector>
 
@@ -43,8 +44,8 @@ struct {
     const std::function<void()> *body;
     std::vector<fiber_t> fiber;
     std::vector<warp_t> warp;
-    std::vector<unsigned> order;
-    unsigned n_synced; /* barriers that are complete */
+    std::vector<unsigned> order; /* of the threads, warp by warp */
+    unsigned n_synced;           /* barriers that are complete */
     unsigned n_here, n_alive;
     std::map<const void *, char *> site;
     char *memory, *dynamic;
@@ -114,10 +115,14 @@ void fiber_main()
         yield();
 }
 
-/* A stack that looks as if fiber_main() were about to be returned to. */
-void start(fiber_t *fiber)
+/* A stack that looks as if fiber_main() were about to be returned to. Stacks lie a power of two
+ * apart: they begin at different lines of a page, or all would want the same few lines of the
+ * cache. */
+void start(fiber_t *fiber, unsigned i)
 {
-    void **top = reinterpret_cast<void **>(static_cast<char *>(fiber->stack) + STACK_BYTES);
+    const size_t colour = i * 5 % 64 * 64;
+    void **top =
+        reinterpret_cast<void **>(static_cast<char *>(fiber->stack) + STACK_BYTES - colour);
     *--top = NULL; /* keeps the stack aligned as at a call */
     *--top = reinterpret_cast<void *>(fiber_main);
     for (int i = 0; i < 6; i++)
@@ -145,7 +150,6 @@ void make_threads()
     const unsigned n = dim.x * dim.y * dim.z;
     now.fiber.assign(n, fiber_t());
     now.warp.assign((n + WARP - 1) / WARP, warp_t());
-    now.order.resize(n);
     now.n_alive = n;
     now.n_here = now.n_synced = 0;
     for (unsigned i = 0; i < n; i++) {
@@ -156,25 +160,60 @@ void make_threads()
         fiber->warp->n_alive++;
         fiber->warp->values[0].n_lane = fiber->warp->values[1].n_lane = fiber->warp->n_alive;
         fiber->stack = get_stack(i);
-        start(fiber);
-        now.order[i] = i;
-    }
-}
-
-/* Another order of the threads: shuffled warp by warp, sometimes backwards. */
-void shuffle()
-{
-    const size_t n = now.order.size();
-    const unsigned by = draw((unsigned)n), backwards = draw(2);
-    for (size_t i = 0; i < n; i++) {
-        const size_t at = (i + by) % n;
-        now.order[i] = (unsigned)(backwards != 0 ? n - 1 - at : at);
+        start(fiber, i);
     }
 }
 
 bool may_run(const fiber_t *fiber)
 {
     return !fiber->ended && (fiber->waits_for == NULL || *fiber->waits_for != fiber->as_it_was);
+}
+
+/* Thread i, until it waits or ends. */
+void run_thread(unsigned i)
+{
+    fiber_t *fiber = &now.fiber[i];
+    thread_now = &fiber->thread;
+    place.thread = (uint16_t)i;
+    place.block_epoch = (uint16_t)now.n_synced;
+    place.warp_epoch = (uint16_t)fiber->warp->n_met;
+    place.stack = static_cast<char *>(fiber->stack);
+    place.inside = fiber->watched;
+    cuda_on_cpu_switch(&now.scheduler, fiber->top);
+}
+
+/* Another order of the threads: warps and the lanes of each begin anywhere, sometimes backwards. */
+void draw_order()
+{
+    const unsigned n_warp = (unsigned)now.warp.size();
+    const unsigned first_warp = draw(n_warp), first_lane = draw(WARP);
+    const bool backwards = draw(2) != 0;
+    now.order.clear();
+    for (unsigned w = 0; w < n_warp; w++) {
+        const unsigned warp = (first_warp + w) % n_warp;
+        const unsigned n_lane = (unsigned)now.warp[warp].values[0].n_lane;
+        for (unsigned i = 0; i < n_lane; i++)
+            now.order.push_back(warp * WARP + (first_lane + i) % n_lane);
+    }
+    if (backwards)
+        std::reverse(now.order.begin(), now.order.end());
+}
+
+/* The lanes of the warp at that place of the order in turn, until all wait for other warps or have
+ * ended: their stacks fit the nearest cache. Whether any of them ran. */
+bool run_warp(const unsigned *order, unsigned n_lane)
+{
+    for (bool any = false, again = true;; any = true) {
+        again = false;
+        for (unsigned i = 0; i < n_lane; i++) {
+            if (!may_run(&now.fiber[order[i]]))
+                continue;
+            again = true;
+            run_thread(order[i]);
+        }
+        if (!again)
+            return any;
+    }
 }
 
 void run_block()
@@ -189,21 +228,13 @@ void run_block()
     place.own_bytes[1] = now.warp.size() * sizeof now.warp[0];
     place.shared = now.memory;
     place.shared_bytes = SHARED_BYTES;
-    shuffle();
+    draw_order();
     while (now.n_alive > 0) {
         bool any = false;
-        for (unsigned i : now.order) {
-            fiber_t *fiber = &now.fiber[i];
-            if (!may_run(fiber))
-                continue;
-            any = true;
-            thread_now = &fiber->thread;
-            place.thread = (uint16_t)i;
-            place.block_epoch = (uint16_t)now.n_synced;
-            place.warp_epoch = (uint16_t)fiber->warp->n_met;
-            place.stack = static_cast<char *>(fiber->stack);
-            place.inside = fiber->watched;
-            cuda_on_cpu_switch(&now.scheduler, fiber->top);
+        for (unsigned at = 0; at < now.order.size();) {
+            const unsigned n_lane = (unsigned)now.fiber[now.order[at]].warp->values[0].n_lane;
+            any |= run_warp(&now.order[at], n_lane);
+            at += n_lane;
         }
         if (!any)
             fail("its threads wait for each other at different places", "");
@@ -249,7 +280,7 @@ const warp_values_t *meet(const char *what, unsigned mask, const void *value, si
     warp_values_t *values = &warp->values[warp->n_met % 2];
     if (warp->n_here == 0)
         warp->what = what;
-    if (strcmp(warp->what, what) != 0)
+    if (warp->what != what && strcmp(warp->what, what) != 0)
         fail("lanes of a warp call different functions, one of them ", what);
     const unsigned all = values->n_lane == WARP ? 0xffffffffu : (1u << values->n_lane) - 1;
     if (warp->n_alive < values->n_lane || (mask & all) != all)

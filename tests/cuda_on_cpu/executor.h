@@ -71,6 +71,9 @@ cudaError_t put_kernel(const char *name, dim3 grid, dim3 block, size_t shared_by
 void put_task(const char *name, cudaStream_t stream, std::function<void()> work,
               bool meets = false);
 
+/** Within such work: other threads get their turn, which a card would not have kept from them. */
+void pause_host();
+
 /** Runs all blocks now. */
 void run(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
          const std::function<void()> &body);

@@ -1,10 +1,17 @@
-/* The stand-in for NCCL: messages go by MPI, when the stream gets there. As there, a call that does
- * not block says at first that it is in progress, and a group is one piece of work. */
+/*
+ * The stand-in for NCCL: messages go by MPI, when the stream gets there. As there, a call that does
+ * not block says at first that it is in progress, and a group is one piece of work.
+ *
+ * CUDA_ON_CPU_NCCL="stop 1 40" makes a fault: rank 1 stops in its 40th piece of work, as if its
+ * node had; "fail 1 40": from there on its communicator reports an error, and nothing gets through.
+ */
 #include "checker.h"
 #include "executor.h"
 
 #include <mpi.h>
 #include <nccl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,8 +19,10 @@
 
 struct cuda_on_cpu_nccl {
     MPI_Comm comm;
-    int size;
+    int rank, size;
     int n_settled; /* look-ups of the state until a call is no longer in progress */
+    int n_work;
+    bool broken;
 };
 
 namespace
@@ -31,8 +40,38 @@ struct message_t {
 thread_local int depth;
 thread_local std::vector<message_t> group;
 
+/* The fault of the environment, if this is its rank and its time. */
+void meet_fault(ncclComm_t comm)
+{
+    char kind[8] = "";
+    int rank = -1, at = 0;
+    const char *fault = getenv("CUDA_ON_CPU_NCCL");
+    comm->n_work++;
+    if (fault == NULL || sscanf(fault, "%7s %d %d", kind, &rank, &at) != 3 || rank != comm->rank ||
+        at != comm->n_work)
+        return;
+    if (strcmp(kind, "stop") == 0)
+        raise(SIGSTOP);
+    comm->broken = strcmp(kind, "fail") == 0;
+    while (comm->broken)
+        cuda_on_cpu::pause_host();
+}
+
+/* The host can be asked of other things meanwhile: on a card it is not there at all. */
+void wait_for(std::vector<MPI_Request> *request)
+{
+    for (;;) {
+        int done;
+        MPI_Testall((int)request->size(), request->data(), &done, MPI_STATUSES_IGNORE);
+        if (done)
+            return;
+        cuda_on_cpu::pause_host();
+    }
+}
+
 void exchange(const std::vector<message_t> &all)
 {
+    meet_fault(all[0].comm);
     std::vector<MPI_Request> request(all.size());
     for (size_t i = 0; i < all.size(); i++) {
         const message_t &m = all[i];
@@ -42,7 +81,7 @@ void exchange(const std::vector<message_t> &all)
         else
             MPI_Irecv(m.data, (int)m.n, MPI_FLOAT, m.peer, 0, m.comm->comm, &request[i]);
     }
-    MPI_Waitall((int)all.size(), request.data(), MPI_STATUSES_IGNORE);
+    wait_for(&request);
 }
 
 ncclResult_t add(const message_t &m)
@@ -75,6 +114,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
     if (n != size || me != rank || config->blocking != 0)
         return ncclInvalidUsage;
     *comm = new cuda_on_cpu_nccl();
+    (*comm)->rank = rank;
     (*comm)->size = size;
     (*comm)->n_settled = 3;
     MPI_Comm_dup(MPI_COMM_WORLD, &(*comm)->comm);
@@ -83,7 +123,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id,
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *error)
 {
-    *error = comm->n_settled-- > 0 ? ncclInProgress : ncclSuccess;
+    *error = comm->broken ? ncclRemoteError : comm->n_settled-- > 0 ? ncclInProgress : ncclSuccess;
     return ncclSuccess;
 }
 
@@ -135,8 +175,11 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t,
         [=] {
             cuda_on_cpu::checker_range(from, n * sizeof(float), false);
             cuda_on_cpu::checker_range(to, n * sizeof(float), true);
-            MPI_Allreduce(from == to ? MPI_IN_PLACE : from, to, (int)n, MPI_FLOAT, MPI_SUM,
-                          comm->comm);
+            std::vector<MPI_Request> request(1);
+            meet_fault(comm);
+            MPI_Iallreduce(from == to ? MPI_IN_PLACE : from, to, (int)n, MPI_FLOAT, MPI_SUM,
+                           comm->comm, &request[0]);
+            wait_for(&request);
         },
         true);
     return ncclInProgress;

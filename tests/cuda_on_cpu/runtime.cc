@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <deque>
 #include <map>
@@ -268,6 +269,13 @@ void put_task(const char *name, cudaStream_t stream, std::function<void()> work,
     put(stream, {name, std::move(work), NULL, 0, {}, meets});
 }
 
+void pause_host()
+{
+    pthread_mutex_unlock(&lock);
+    usleep(50);
+    pthread_mutex_lock(&lock);
+}
+
 } // namespace cuda_on_cpu
 
 /* --- the API ---------------------------------------------------------------------------------- */
@@ -305,14 +313,37 @@ cudaError_t cudaGetLastError(void)
     return error;
 }
 
-cudaError_t cudaGetDeviceCount(int *count)
+/* Numbers of the devices that the process sees. */
+static std::vector<int> visible(int n)
+{
+    std::vector<int> seen;
+    const char *list = getenv("CUDA_VISIBLE_DEVICES");
+    if (list == NULL) {
+        for (int i = 0; i < n; i++)
+            seen.push_back(i);
+        return seen;
+    }
+    for (char *end; *list != '\0'; list = *end == ',' ? end + 1 : end) {
+        const long i = strtol(list, &end, 10);
+        if (end == list || i < 0 || i >= n)
+            break; /* what stands behind one that is none does not count */
+        seen.push_back((int)i);
+    }
+    return seen;
+}
+
+static int n_physical()
 {
     const char *n = getenv("CUDA_ON_CPU_DEVICES");
-    *count = n == NULL ? 8 : atoi(n);
-    if (*count < 0) { /* -1 stands for a driver that is too old, -2 for none */
-        *count = 0;
+    return n == NULL ? 8 : atoi(n);
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 0;
+    if (n_physical() < 0) /* -1 stands for a driver that is too old, -2 for none */
         return cudaErrorInsufficientDriver;
-    }
+    *count = (int)visible(n_physical()).size();
     return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
 }
 
@@ -327,8 +358,13 @@ cudaError_t cudaSetDevice(int device)
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 {
-    (void)device;
+    const std::vector<int> seen = visible(n_physical());
+    if (device < 0 || device >= (int)seen.size())
+        return cudaErrorInvalidDevice;
     memset(prop, 0, sizeof *prop);
+    const char *node = getenv("CUDA_ON_CPU_NODE");
+    snprintf(prop->uuid.bytes, sizeof prop->uuid.bytes, "%.8s-%d", node != NULL ? node : "here",
+             seen[(size_t)device]);
     snprintf(prop->name, sizeof prop->name, "CUDA on the CPU");
     prop->totalGlobalMem = device_bytes();
     prop->major = 8;

@@ -28,7 +28,7 @@
 #include "compute/cpu/cpu.h"
 
 /** Opens the device; see qp_device_open(). */
-qp_error_t qp_check_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_check_device_open(const qp_device_config_t *config, int index, int node_size,
                                 qp_device_t **device);
 
 /* --- check_memory.c --------------------------------------------------------------------------- */

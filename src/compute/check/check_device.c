@@ -26,7 +26,7 @@ static void device_close(qp_device_t *base)
     qp_free(device);
 }
 
-static qp_error_t start(qp_check_device_t *device, const qp_device_config_t *config, int node_rank,
+static qp_error_t start(qp_check_device_t *device, const qp_device_config_t *config, int index,
                         int node_size)
 {
     const char *seed = qp_env("QUIPU_CHECK_SEED");
@@ -34,7 +34,7 @@ static qp_error_t start(qp_check_device_t *device, const qp_device_config_t *con
     const char *memory = qp_env("QUIPU_CHECK_MEMORY");
     device->all_bytes = memory == NULL ? -1 : strtoll(memory, NULL, 10);
     QP_TRY(qp_check_memory_open(&device->memory));
-    QP_TRY(qp_cpu_device_open(config, node_rank, node_size, &device->cpu));
+    QP_TRY(qp_cpu_device_open(config, index, node_size, &device->cpu));
     QP_TRY(qp_check_queue_create(&device->base, &device->base.queue));
     device->base.config = device->cpu->config;
     device->base.config.backend = QP_BACKEND_CHECK;
@@ -43,13 +43,13 @@ static qp_error_t start(qp_check_device_t *device, const qp_device_config_t *con
     return NULL;
 }
 
-qp_error_t qp_check_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_check_device_open(const qp_device_config_t *config, int index, int node_size,
                                 qp_device_t **out)
 {
     qp_check_device_t *device = QP_NEW("device", qp_check_device_t, 1);
     device->base = (qp_device_t){.ops = &qp_ops_check, .close = device_close, .queued = true};
     pthread_mutex_init(&device->lock, NULL);
-    qp_error_t error = start(device, config, node_rank, node_size);
+    qp_error_t error = start(device, config, index, node_size);
     if (error != NULL)
         device_close(&device->base);
     else

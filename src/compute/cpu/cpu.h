@@ -83,7 +83,7 @@ typedef struct {
 } qp_cpu_device_t;
 
 /** Opens the CPU device; see qp_device_open(). */
-qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int index, int node_size,
                               qp_device_t **device);
 
 /** What it computes in by itself: bf16 where it has instructions that multiply it, else fp32. */

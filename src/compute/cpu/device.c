@@ -72,10 +72,10 @@ static qp_error_t check_bf16(void)
     return NULL;
 }
 
-qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int node_rank, int node_size,
+qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int index, int node_size,
                               qp_device_t **out)
 {
-    (void)node_rank; /* the launcher places the rank; threads stay where it did */
+    (void)index; /* the launcher places the rank; threads stay where it did */
     if (config->compute == QP_COMPUTE_BF16)
         QP_TRY(check_bf16());
     qp_cpu_device_t *device = QP_NEW("device", qp_cpu_device_t, 1);

@@ -53,8 +53,10 @@ static qp_error_t open_device(qp_run_t *run)
     int n_core = qp_comm_take_cores(run->comm, config.threads, !placed);
     if (config.threads == 0)
         config.threads = n_core;
-    return qp_comm_agree(run->comm, qp_device_open(&config, qp_comm_node_rank(run->comm),
-                                                   qp_comm_node_size(run->comm), &run->device));
+    int index;
+    QP_TRY(qp_device_assign(run->comm, &config, &index));
+    return qp_comm_agree(
+        run->comm, qp_device_open(&config, index, qp_comm_node_size(run->comm), &run->device));
 }
 
 /* What stands in the base's header: architecture and tokenizer. Rank-local. */

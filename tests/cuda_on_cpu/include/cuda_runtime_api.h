@@ -46,8 +46,13 @@ enum {
     cudaHostRegisterDefault = 0
 };
 
+typedef struct {
+    char bytes[16];
+} cudaUUID_t;
+
 struct cudaDeviceProp {
     char name[256];
+    cudaUUID_t uuid;
     size_t totalGlobalMem;
     int major, minor, multiProcessorCount;
 };
@@ -56,7 +61,8 @@ const char *cudaGetErrorString(cudaError_t error);
 const char *cudaGetErrorName(cudaError_t error);
 cudaError_t cudaGetLastError(void);
 
-/** As many as the environment variable CUDA_ON_CPU_DEVICES says, 8 without it. */
+/** As many as the environment variable CUDA_ON_CPU_DEVICES says, 8 without it, or those of them
+ * that CUDA_VISIBLE_DEVICES (numbers) names. They differ from those of another CUDA_ON_CPU_NODE. */
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device);
