@@ -72,8 +72,10 @@ typedef struct {
 
 typedef struct {
     qp_device_t base; /**< first: a qp_device_t * is a qp_cuda_device_t * */
+    bool is_there;    /**< else only its sizes are: for a dry run */
     int index;        /**< of CUDA, among what this process sees */
     int n_sm;         /**< multiprocessors */
+    char *arena;      /**< the budget's one piece; NULL: there is none */
     void *scratch[QP_CUDA_N_SCRATCH];
     qp_cuda_need_t reserved; /**< bytes of these */
     struct qp_cublaslt *lt;  /**< gemm/cublaslt.h */
@@ -114,6 +116,10 @@ qp_error_t qp_cuda_error(cudaError_t status, const char *what, const char *file,
  * told of no such pass. */
 void *qp_cuda_scratch(qp_queue_t *q, qp_cuda_scratch_slot_t slot, size_t bytes);
 
+/** For the end of a device: all of its scratch; what take_budget() took, once nothing is alive. */
+void qp_cuda_drop_scratch(qp_device_t *device);
+void qp_cuda_drop_budget(qp_device_t *device);
+
 /** The slot is to have \a bytes at least. */
 static inline void qp_cuda_need(qp_cuda_need_t *need, qp_cuda_scratch_slot_t slot, size_t bytes)
 {
@@ -148,6 +154,7 @@ QP_QUEUE_OPS(QP_CUDA_DECLARE)
 #undef QP_CUDA_DECLARE
 
 qp_error_t qp_cuda_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
+qp_error_t qp_cuda_take_budget(qp_device_t *device, const qp_budget_t *budget);
 size_t qp_cuda_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n);
 qp_error_t qp_cuda_reserve(qp_device_t *device, const qp_pass_size_t *size);
 qp_error_t qp_cuda_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);

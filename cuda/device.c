@@ -1,12 +1,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "compute/collectives.h"
 #include "compute/cuda.h"
 #include "cuda/cuda.h"
 #include "cuda/gemm/cublaslt.h"
 
 enum { CAPABILITY_LEAST = 80 };
+
+/* What comes into a GPU's memory beside ours when it is first used, estimated: the code of kernels,
+ * ours and cuBLASLt's; NCCL's buffers for all of its channels. */
+enum { CODE_BYTES = 256 << 20, NCCL_BYTES = 512 << 20 };
 
 qp_error_t qp_cuda_error(cudaError_t status, const char *what, const char *file, int line)
 {
@@ -95,20 +100,36 @@ static void device_close(qp_device_t *base)
     if (device->base.queue != NULL)
         qp_cuda_queue_destroy(&device->base.queue);
     qp_cublaslt_close(&device->lt);
-    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++) {
-        qp_dptr_t p = {(uintptr_t)device->scratch[i]};
-        qp_cuda_release(base, &p);
-    }
+    qp_cuda_drop_scratch(base);
+    qp_cuda_drop_budget(base);
     qp_free(device);
+}
+
+/* What later runs and their sizes need of a GPU that is not there. */
+static void imagine(qp_cuda_device_t *device, qp_error_t why)
+{
+    qp_log_warn("a dry run without a GPU: %s%s", why->message,
+                device->base.config.memory > 0
+                    ? ""
+                    : "; device.memory says how much memory a GPU of the run has");
+    qp_error_destroy(&why);
+    device->n_sm = 132; /* as an H100 */
+    snprintf(device->base.description, sizeof device->base.description,
+             "cuda: no GPU looked at, %s", qp_dtype_name(qp_device_dtype(&device->base)));
 }
 
 static qp_error_t start(qp_cuda_device_t *device)
 {
     struct cudaDeviceProp prop;
     int count;
-    QP_TRY(count_devices(&count));
+    qp_error_t missing = device->base.config.dry ? count_devices(&count) : NULL;
+    if (missing != NULL) {
+        imagine(device, missing);
+        return NULL;
+    }
     QP_TRY(QP_CUDA(cudaSetDevice(device->index)));
     QP_TRY(QP_CUDA(cudaGetDeviceProperties(&prop, device->index)));
+    device->is_there = true;
     device->n_sm = prop.multiProcessorCount;
     if (is_too_old(&prop))
         return QP_ERROR(QP_INPUT,
@@ -125,7 +146,8 @@ static qp_error_t start(qp_cuda_device_t *device)
 }
 
 static const qp_collectives_maker_t maker = {.create = qp_cuda_collectives_create,
-                                             .bytes = qp_cuda_collectives_bytes};
+                                             .bytes = qp_cuda_collectives_bytes,
+                                             .outside = NCCL_BYTES};
 
 qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int index, int node_size,
                                qp_device_t **out)
@@ -136,6 +158,7 @@ qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int index, int 
                                  .close = device_close,
                                  .config = *config,
                                  .collectives = &maker,
+                                 .outside = CODE_BYTES,
                                  .queued = true};
     device->base.config.backend = QP_BACKEND_CUDA;
     device->index = index;

@@ -1,12 +1,13 @@
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "cuda/cuda.h"
 
 /* --- device and pinned memory ----------------------------------------------------------------- */
 
-/* What stands before nothing: how large the blocks are, and under which label they are counted. */
+/* How large a block is, and under which label it is counted. */
 typedef struct block {
     struct block *next;
     const char *label;
@@ -30,40 +31,76 @@ static void count(const char *label, void *p, size_t bytes)
     qp_mem_account(label, (int64_t)block->bytes);
 }
 
-static void uncount(const void *p)
+/* What was counted; without a link to others. */
+static block_t uncount(const void *p)
 {
     block_t **link = &blocks;
     for (; (*link)->p != p; link = &(*link)->next)
         QP_ASSERT((*link)->next != NULL);
     block_t *block = *link;
+    const block_t was = {.label = block->label, .p = block->p, .bytes = block->bytes};
     *link = block->next;
     qp_mem_account(block->label, -(int64_t)block->bytes);
     qp_free(block);
+    return was;
 }
 
-qp_error_t qp_cuda_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes)
+/* What the driver has of a GPU for each process, about: there is no way to see it from within. */
+static const int64_t CONTEXT_BYTES = 600 << 20;
+
+static int64_t scratch_alive(const qp_cuda_device_t *device)
 {
-    size_t unused, all;
-    (void)device;
-    QP_TRY(QP_CUDA(cudaMemGetInfo(&unused, &all)));
-    *free_bytes = (int64_t)unused;
+    int64_t bytes = 0;
+    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++)
+        bytes += (int64_t)device->reserved.bytes[i];
+    return bytes;
+}
+
+qp_error_t qp_cuda_memory_info(qp_device_t *base, int64_t *free_bytes, int64_t *all_bytes)
+{
+    const qp_cuda_device_t *device = (const qp_cuda_device_t *)base;
+    const int64_t most = (int64_t)(base->config.memory * 1e9);
+    size_t unused = 0, all = 0;
+    if (device->is_there)
+        QP_TRY(QP_CUDA(cudaMemGetInfo(&unused, &all)));
+    *free_bytes = device->is_there ? (int64_t)unused : -1;
     *all_bytes = (int64_t)all;
+    if (device->is_there && device->arena == NULL)
+        *free_bytes += scratch_alive(device);
+    if (most > 0 && (base->config.dry || most < *all_bytes)) {
+        const int64_t taken = *all_bytes - *free_bytes;
+        const int64_t own = device->is_there && taken < CONTEXT_BYTES ? taken : CONTEXT_BYTES;
+        const int64_t left = most > own ? most - own : 0;
+        *free_bytes = base->config.dry || left < *free_bytes ? left : *free_bytes;
+        *all_bytes = most;
+    }
     return NULL;
 }
 
-qp_error_t qp_cuda_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
+/* Memory of the GPU, for \a what. */
+static qp_error_t take(const char *what, size_t bytes, void **p)
 {
+    size_t unused = 0, all = 0;
+    const cudaError_t status = cudaMalloc(p, at_least_one(bytes));
+    if (status != cudaErrorMemoryAllocation)
+        return QP_CUDA(status);
+    (void)cudaGetLastError();
+    QP_TRY(QP_CUDA(cudaMemGetInfo(&unused, &all)));
+    return QP_ERROR(QP_IO, "%s: the GPU has no room for %.1f MB more: %.1f of %.1f MB are free",
+                    what, (double)bytes / 1e6, (double)unused / 1e6, (double)all / 1e6);
+}
+
+qp_error_t qp_cuda_alloc(qp_device_t *base, const char *label, size_t bytes, qp_dptr_t *out)
+{
+    const qp_cuda_device_t *device = (const qp_cuda_device_t *)base;
     void *p = NULL;
-    (void)device;
-    const cudaError_t status = cudaMalloc(&p, at_least_one(bytes));
-    if (status == cudaErrorMemoryAllocation) {
-        size_t unused = 0, all = 0;
-        (void)cudaGetLastError();
-        QP_TRY(QP_CUDA(cudaMemGetInfo(&unused, &all)));
-        return QP_ERROR(QP_IO, "%s: the GPU has no room for %.1f MB more: %.1f of %.1f MB are free",
-                        label, (double)bytes / 1e6, (double)unused / 1e6, (double)all / 1e6);
+    size_t at = 0;
+    if (device->arena == NULL) {
+        QP_TRY(take(label, bytes, &p));
+    } else {
+        QP_TRY(qp_budget_take(&base->budget, label, bytes, &at));
+        p = device->arena + at;
     }
-    QP_TRY(QP_CUDA(status));
     count(label, p, bytes);
     *out = (qp_dptr_t){(uintptr_t)p};
     return NULL;
@@ -77,14 +114,18 @@ static void warn(qp_error_t error)
     qp_error_destroy(&error);
 }
 
-void qp_cuda_release(qp_device_t *device, qp_dptr_t *p)
+void qp_cuda_release(qp_device_t *base, qp_dptr_t *p)
 {
-    (void)device;
+    const qp_cuda_device_t *device = (const qp_cuda_device_t *)base;
     if (qp_dptr_is_null(*p))
         return;
-    void *block = (void *)p->address;
-    warn(QP_CUDA(cudaFree(block))); /* waits for all work */
-    uncount(block);
+    const block_t block = uncount((void *)p->address);
+    if (device->arena == NULL) {
+        warn(QP_CUDA(cudaFree(block.p))); /* waits for all work */
+    } else {
+        warn(QP_CUDA(cudaDeviceSynchronize()));
+        qp_budget_give_back(&base->budget, block.label, block.bytes);
+    }
     *p = (qp_dptr_t){0};
 }
 
@@ -128,34 +169,75 @@ static void add_need(const qp_device_t *base, const qp_pass_size_t *size, qp_cud
         part[i]((const qp_cuda_device_t *)base, size, need);
 }
 
+/* A new device has scratch for what is asked for beside passes: those of size 0. */
 size_t qp_cuda_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n)
 {
     qp_cuda_need_t need = {0};
     size_t bytes = 0;
+    add_need(device, &(qp_pass_size_t){0}, &need);
     for (int i = 0; i < n; i++)
         add_need(device, &size[i], &need);
     for (int i = 0; i < QP_CUDA_N_SCRATCH; i++)
-        bytes += need.bytes[i];
+        if (need.bytes[i] > 0)
+            bytes += qp_budget_piece(need.bytes[i]);
     return bytes;
+}
+
+void qp_cuda_drop_scratch(qp_device_t *base)
+{
+    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
+    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++) {
+        qp_dptr_t p = {(uintptr_t)device->scratch[i]};
+        qp_cuda_release(base, &p);
+        device->scratch[i] = NULL;
+    }
+    device->reserved = (qp_cuda_need_t){0};
+}
+
+/* All slots anew, one behind another in their row of a budget; contents are not kept. */
+static qp_error_t make_scratch(qp_device_t *base, const qp_cuda_need_t *need)
+{
+    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
+    qp_cuda_drop_scratch(base);
+    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++) {
+        qp_dptr_t p = {0};
+        if (need->bytes[i] == 0)
+            continue;
+        QP_TRY(qp_cuda_alloc(base, "scratch", need->bytes[i], &p));
+        device->scratch[i] = (void *)p.address;
+        device->reserved.bytes[i] = need->bytes[i];
+    }
+    return NULL;
 }
 
 qp_error_t qp_cuda_reserve(qp_device_t *base, const qp_pass_size_t *size)
 {
-    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
-    qp_cuda_need_t need = {0};
+    const qp_cuda_need_t reserved = ((qp_cuda_device_t *)base)->reserved;
+    qp_cuda_need_t need = reserved;
     add_need(base, size, &need);
-    for (int i = 0; i < QP_CUDA_N_SCRATCH; i++) {
-        if (need.bytes[i] <= device->reserved.bytes[i])
-            continue;
-        qp_dptr_t p = {(uintptr_t)device->scratch[i]};
-        qp_cuda_release(base, &p); /* contents are not kept */
-        device->scratch[i] = NULL;
-        device->reserved.bytes[i] = 0;
-        QP_TRY(qp_cuda_alloc(base, "scratch", need.bytes[i], &p));
-        device->scratch[i] = (void *)p.address;
-        device->reserved.bytes[i] = need.bytes[i];
-    }
-    return NULL;
+    return memcmp(&need, &reserved, sizeof need) == 0 ? NULL : make_scratch(base, &need);
+}
+
+/* The GPU is asked once; what is there already, scratch alone, moves. */
+qp_error_t qp_cuda_take_budget(qp_device_t *base, const qp_budget_t *budget)
+{
+    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
+    const qp_cuda_need_t need = device->reserved;
+    void *arena = NULL;
+    QP_ASSERT(device->arena == NULL);
+    qp_cuda_drop_scratch(base);
+    base->budget = *budget;
+    QP_TRY(take("the run's memory, in one piece", qp_budget_place(&base->budget), &arena));
+    device->arena = arena;
+    return make_scratch(base, &need);
+}
+
+void qp_cuda_drop_budget(qp_device_t *base)
+{
+    qp_cuda_device_t *device = (qp_cuda_device_t *)base;
+    if (device->arena != NULL)
+        warn(QP_CUDA(cudaFree(device->arena)));
+    device->arena = NULL;
 }
 
 void *qp_cuda_scratch(qp_queue_t *q, qp_cuda_scratch_slot_t slot, size_t bytes)

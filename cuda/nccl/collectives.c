@@ -362,6 +362,6 @@ size_t qp_cuda_collectives_bytes(const qp_device_t *device, int n_rank, int64_t 
 {
     if (device->config.allreduce == QP_ALLREDUCE_NCCL)
         return 0;
-    return qp_bytes(piece_max(n_max, n_rank) * n_rank, sizeof(float)) +
-           qp_bytes(n_rank, sizeof(qp_merge_t));
+    return qp_budget_piece(qp_bytes(piece_max(n_max, n_rank) * n_rank, sizeof(float))) +
+           qp_budget_piece(qp_bytes(n_rank, sizeof(qp_merge_t)));
 }

@@ -44,3 +44,8 @@ size_t qp_collectives_bytes(const qp_device_t *device, int n_rank, int64_t n_max
 {
     return is_by_mpi(device) ? 0 : device->collectives->bytes(device, n_rank, n_max);
 }
+
+size_t qp_collectives_outside(const qp_device_t *device, int n_rank)
+{
+    return n_rank == 1 || is_by_mpi(device) ? 0 : device->collectives->outside;
+}

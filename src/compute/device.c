@@ -123,6 +123,8 @@ qp_error_t qp_device_assign(qp_comm_t *comm, const qp_device_config_t *config, i
     qp_error_t error = qp_comm_agree(comm, qp_cuda_list(&mine, &n_mine));
     if (error == NULL)
         error = assign(comm, mine, n_mine, index);
+    else if (config->dry) /* said when the device is opened */
+        qp_error_destroy(&error);
     qp_free(mine);
     return error;
 }

@@ -12,6 +12,7 @@
 #include "base/dtype.h"
 #include "base/error.h"
 #include "base/timer.h"
+#include "compute/budget.h"
 
 /** Device address; {0} is none. */
 typedef struct {
@@ -64,6 +65,8 @@ typedef struct {
     int64_t threads;      /**< CPU threads per rank; 0: cores of the node / ranks of the node */
     int allreduce;        /**< index into "auto|mpi|tree|nccl" (qp_allreduce_t) */
     int64_t nccl_timeout; /**< seconds; 0: none */
+    double memory; /**< GB of a GPU that may be used; 0: all. For a dry run it is the GPU's */
+    bool dry;      /**< opened for its sizes alone: a GPU need not be there. Not of the deck */
 } qp_device_config_t;
 
 typedef enum { QP_COMPUTE_AUTO, QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;
@@ -93,6 +96,11 @@ typedef struct qp_device {
     qp_timers_t timers;             /**< of the ops */
     /** How it sums over ranks by itself (collectives.h); NULL: by MPI alone. */
     const struct qp_collectives_maker *collectives;
+    /** What alloc() may give, once the op take_budget was called; and what it has given. */
+    qp_budget_t budget;
+    /** Bytes of its own memory that libraries and code take later on, beside alloc(): an estimate
+     * for the memory plan. */
+    size_t outside;
     bool queued; /**< work may be done later than an op returns: it pays to queue more before
                     looking */
     bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in
@@ -120,7 +128,8 @@ qp_error_t qp_device_resolve(qp_device_config_t *config, const char **why);
 /**
  * Which of the GPUs that this rank sees is its own, for qp_device_open(): the first that no rank
  * before it has taken, whether the launcher shows each rank all GPUs of its node or some. 0 on a
- * backend without GPUs. Collective. QP_INPUT: there is none left for a rank.
+ * backend without GPUs, and for a dry run where there are none. Collective. QP_INPUT: there is none
+ * left for a rank.
  */
 qp_error_t qp_device_assign(struct qp_comm *comm, const qp_device_config_t *config, int *index);
 

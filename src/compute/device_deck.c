@@ -27,6 +27,17 @@ static const qp_deck_key_t keys[] = {
      .unit = "",
      .help = "Recompute a layer in backward instead of keeping it; auto asks the memory plan.",
      .flags = QP_DECK_RESTART_OK},
+    {.path = "device.memory",
+     .type = QP_DECK_FIELD(QP_DECK_FLOAT, qp_device_config_t, memory),
+     .value = "0",
+     .min = 0,
+     .max = 1e6,
+     .unit = "GB",
+     .help =
+         "How much of a GPU's memory a run may use (GB are 10^9 bytes); 0 is all of it. In a dry "
+         "run it stands for the GPU's own, so that a run can be planned for another card, or "
+         "where there is none.",
+     .flags = QP_DECK_RESTART_OK},
     {.path = "device.threads",
      .type = QP_DECK_FIELD(QP_DECK_INT, qp_device_config_t, threads),
      .value = "0",

@@ -224,9 +224,18 @@ typedef struct qp_ops {
     const char *name;
 
     /* --- memory: counted under label ---------------------------------------------------------- */
-    /** Free and all bytes of the device's own memory; both -1 where it has none and alloc() gives
-     *  memory of the host. */
+    /** Free and all bytes of the device's own memory, or of the part of it that may be used
+     *  (device.memory); scratch that a budget will move counts as free. Both -1 where it has none
+     *  and alloc() gives memory of the host; free is -1 where it is not known (a dry run without
+     * the device). */
     qp_error_t (*memory_info)(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
+    /**
+     * Takes the device's own memory for all rows of the budget, in one piece. From here on alloc()
+     * gives parts of the row that has its label, and no more than that: so nothing that a plan has
+     * forgotten is allocated in the middle of a run. Once, with nothing allocated before. QP_IO: no
+     * room. Rank-local. A device whose memory is the host's does nothing.
+     */
+    qp_error_t (*take_budget)(qp_device_t *device, const qp_budget_t *budget);
     /** Bytes that reserve() of all these sizes takes of a new device, for the memory plan. */
     size_t (*scratch_bytes)(const qp_device_t *device, const qp_pass_size_t *size, int n);
     /**

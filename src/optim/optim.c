@@ -6,7 +6,7 @@
 
 size_t qp_optim_bytes(int64_t n)
 {
-    return 2 * qp_bytes(n, sizeof(float));
+    return 2 * qp_budget_piece(qp_bytes(n, sizeof(float)));
 }
 
 qp_error_t qp_optim_create(qp_device_t *device, int64_t n, qp_optim_t **optim)

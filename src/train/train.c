@@ -27,7 +27,7 @@ qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
     }
     QP_TRY_DONE(qp_run_load(&run));
     QP_TRY_DONE(method[settings->job.method](&run));
-    qp_memory_plan_compare(&run.plan, comm);
+    qp_memory_plan_compare(&run.plan, comm, run.device);
 done:
     if (run.timers.n_phase > 0)
         qp_timers_report(&run.timers, "phases");

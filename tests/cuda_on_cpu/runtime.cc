@@ -100,10 +100,21 @@ cudaError_t keep(cudaError_t error)
     return error;
 }
 
+size_t bytes_of(const char *variable, size_t otherwise)
+{
+    const char *bytes = getenv(variable);
+    return bytes != NULL ? strtoull(bytes, NULL, 10) : otherwise;
+}
+
 size_t device_bytes()
 {
-    const char *bytes = getenv("CUDA_ON_CPU_MEMORY");
-    return bytes != NULL ? strtoull(bytes, NULL, 10) : (size_t)16 << 30;
+    return bytes_of("CUDA_ON_CPU_MEMORY", (size_t)16 << 30);
+}
+
+/* What one call gets at most, whatever is said to be free: another program was faster. */
+size_t most_bytes()
+{
+    return bytes_of("CUDA_ON_CPU_MALLOC", SIZE_MAX);
 }
 
 /* --- work ------------------------------------------------------------------------------------- */
@@ -418,7 +429,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     guard_t guard;
     *p = NULL;
-    if (n_bytes_used + bytes > device_bytes())
+    if (n_bytes_used + bytes > device_bytes() || bytes > most_bytes())
         return keep(cudaErrorMemoryAllocation);
     if (arena == NULL)
         open_arena();

@@ -27,7 +27,7 @@ static qp_memory_plan_t with_rows(qp_comm_t *comm, const char *device_memory)
     plan.host_free = 1000000000;
     plan.program = 10000000;
     qp_memory_plan_add(&plan, "base", 60000000, QP_PLACE_DEVICE);
-    qp_memory_plan_add(&plan, "workspace", 30000000, QP_PLACE_DEVICE);
+    qp_memory_plan_add(&plan, "workspace", 29999872, QP_PLACE_DEVICE);
     qp_memory_plan_add(&plan, "staging", 5000000, QP_PLACE_RANK);
     qp_memory_plan_add(&plan, "arena", 200000000, QP_PLACE_NODE);
     return plan;
@@ -39,8 +39,8 @@ static void test_places(qp_comm_t *comm)
     qp_memory_plan_t plan = with_rows(comm, "100000000");
     CHECK(plan.has_device && plan.device_free == 100000000 && plan.n_rank == n);
     CHECK(qp_memory_plan_node_bytes(&plan) == n * 15000000 + 200000000);
-    CHECK(qp_memory_plan_device_bytes(&plan) == 90000000);
-    CHECK(qp_memory_plan_fits(&plan, 10000000) && !qp_memory_plan_fits(&plan, 10000001));
+    CHECK(qp_memory_plan_device_bytes(&plan) == 89999872);
+    CHECK(qp_memory_plan_fits(&plan, 10000128) && !qp_memory_plan_fits(&plan, 10000129));
     CHECK_OK(qp_memory_plan_check(&plan));
     qp_memory_plan_print(&plan);
 }
@@ -51,8 +51,8 @@ static void test_one_place(qp_comm_t *comm)
     const int64_t n = qp_comm_node_size(comm);
     qp_memory_plan_t plan = with_rows(comm, "");
     CHECK(!plan.has_device && qp_memory_plan_device_bytes(&plan) == 0);
-    CHECK(qp_memory_plan_node_bytes(&plan) == n * 105000000 + 200000000);
-    const size_t left = (size_t)((1000000000 - n * 105000000 - 200000000) / n);
+    CHECK(qp_memory_plan_node_bytes(&plan) == n * 104999872 + 200000000);
+    const size_t left = (size_t)((1000000000 - n * 104999872 - 200000000) / n);
     CHECK(qp_memory_plan_fits(&plan, left) && !qp_memory_plan_fits(&plan, left + 1));
     plan.host_free = -1; /* unknown is no limit */
     CHECK(qp_memory_plan_fits(&plan, (size_t)1 << 50));

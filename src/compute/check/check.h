@@ -16,7 +16,7 @@
  * the target of download_async() until its time has come.
  *
  * With the environment variable QUIPU_CHECK_MEMORY it is a device with so many bytes of its own: it
- * gives no more, and the memory plan knows.
+ * gives no more, the memory plan knows, and a run gets no byte that was not planned.
  *
  * Results are those of the CPU, bit for bit.
  */
@@ -56,8 +56,8 @@ qp_error_t qp_check_memory_open(qp_check_memory_t **memory);
 void qp_check_memory_close(qp_check_memory_t **memory);
 qp_error_t qp_check_memory_alloc(qp_check_memory_t *memory, const char *label, size_t bytes,
                                  qp_dptr_t *out);
-/** Returns how many bytes it had. */
-size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p);
+/** Returns how many bytes it had; *label: under which one, unchanged where there was none. */
+size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p, const char **label);
 
 /**
  * What lies behind \a bytes at a device address, for \a op (a static string); aborts if they are
@@ -109,7 +109,8 @@ struct qp_check_device {
     uint64_t seed, draw;
     qp_pass_size_t *reserved; /**< [n_reserved] */
     int64_t n_reserved;
-    qp_error_t error; /**< the first of work that was done since something waited */
+    size_t scratch_bytes; /**< counted against the budget */
+    qp_error_t error;     /**< the first of work that was done since something waited */
 };
 
 /** A task of \a bytes for a queue. */
@@ -145,7 +146,10 @@ void qp_check_host_unregister(qp_device_t *device, void *p);
 
 /* --- check_reserve.c -------------------------------------------------------------------------- */
 
-void qp_check_reserved(qp_check_device_t *device, const qp_pass_size_t *size);
+/** Notes a size; the scratch for all of them counts as memory of the device, where a budget says
+ * how much it has for that. */
+qp_error_t qp_check_reserved(qp_check_device_t *device, const qp_pass_size_t *size);
+qp_error_t qp_check_scratch(qp_check_device_t *device);
 /** Aborts if no pass that was reserved for is as large as what the task uses. */
 void qp_check_covered(const qp_check_task_t *task);
 

@@ -140,7 +140,7 @@ qp_error_t qp_check_memory_alloc(qp_check_memory_t *memory, const char *label, s
     return NULL;
 }
 
-size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p)
+size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p, const char **label)
 {
     if (qp_dptr_is_null(p))
         return 0;
@@ -154,6 +154,7 @@ size_t qp_check_memory_release(qp_check_memory_t *memory, qp_dptr_t p)
         madvise(behind(memory, block), (block->bytes + GAP - 1) / GAP * GAP, MADV_DONTNEED);
     }
     const size_t bytes = block->bytes;
+    *label = block->label;
     pthread_mutex_unlock(&memory->lock);
     return bytes;
 }

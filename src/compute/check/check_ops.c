@@ -201,22 +201,40 @@ static size_t scratch_bytes(const qp_device_t *device, const qp_pass_size_t *siz
 static qp_error_t reserve(qp_device_t *device, const qp_pass_size_t *size)
 {
     QP_TRY(qp_check_wait_all(device_of(device)));
-    qp_check_reserved(device_of(device), size);
+    QP_TRY(qp_check_reserved(device_of(device), size));
     return qp_cpu_reserve(device_of(device)->cpu, size);
 }
 
 static qp_error_t memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes)
 {
     const int64_t all = device_of(device)->all_bytes;
+    const int64_t taken = device->budget.n > 0 ? (int64_t)qp_budget_bytes(&device->budget)
+                                               : device_of(device)->used_bytes;
     *all_bytes = all;
-    *free_bytes = all < 0 ? -1 : all - device_of(device)->used_bytes;
+    *free_bytes = all < 0 ? -1 : all - taken;
     return NULL;
+}
+
+static qp_error_t take_budget(qp_device_t *base, const qp_budget_t *budget)
+{
+    qp_check_device_t *device = device_of(base);
+    const size_t bytes = qp_budget_bytes(budget);
+    QP_ASSERT(base->budget.n == 0 && device->used_bytes == 0);
+    if (device->all_bytes < 0)
+        return NULL;
+    if ((int64_t)bytes > device->all_bytes)
+        return QP_ERROR(QP_IO, "the run's memory: no room for %zu bytes on the device", bytes);
+    base->budget = *budget;
+    return qp_check_scratch(device);
 }
 
 static qp_error_t alloc(qp_device_t *base, const char *label, size_t bytes, qp_dptr_t *out)
 {
     qp_check_device_t *device = device_of(base);
-    if (device->all_bytes >= 0 && (int64_t)bytes > device->all_bytes - device->used_bytes)
+    size_t at;
+    if (base->budget.n > 0)
+        QP_TRY(qp_budget_take(&base->budget, label, bytes, &at));
+    else if (device->all_bytes >= 0 && (int64_t)bytes > device->all_bytes - device->used_bytes)
         return QP_ERROR(QP_IO, "%s: no room for %zu bytes on the device: %lld are free", label,
                         bytes, (long long)(device->all_bytes - device->used_bytes));
     QP_TRY(qp_check_memory_alloc(device->memory, label, bytes, out));
@@ -224,12 +242,16 @@ static qp_error_t alloc(qp_device_t *base, const char *label, size_t bytes, qp_d
     return NULL;
 }
 
-static void release(qp_device_t *device, qp_dptr_t *p)
+static void release(qp_device_t *base, qp_dptr_t *p)
 {
-    qp_error_t error = qp_check_wait_all(device_of(device));
-    device_of(device)->error = error; /* for somebody who can return it */
-    device_of(device)->used_bytes -=
-        (int64_t)qp_check_memory_release(device_of(device)->memory, *p);
+    qp_check_device_t *device = device_of(base);
+    qp_error_t error = qp_check_wait_all(device);
+    const char *label = NULL;
+    device->error = error; /* for somebody who can return it */
+    const size_t bytes = qp_check_memory_release(device->memory, *p, &label);
+    device->used_bytes -= (int64_t)bytes;
+    if (base->budget.n > 0 && label != NULL)
+        qp_budget_give_back(&base->budget, label, bytes);
     *p = (qp_dptr_t){0};
 }
 
@@ -353,6 +375,7 @@ const qp_ops_t qp_ops_check = {
     .name = "check",
 
     .memory_info = memory_info,
+    .take_budget = take_budget,
     .scratch_bytes = scratch_bytes,
     .reserve = reserve,
     .alloc = alloc,

@@ -35,11 +35,30 @@ static int exceeds(const qp_pass_size_t *reserved, const qp_pass_size_t *used)
     return field;
 }
 
-void qp_check_reserved(qp_check_device_t *device, const qp_pass_size_t *size)
+qp_error_t qp_check_scratch(qp_check_device_t *device)
+{
+    qp_budget_t *budget = &device->base.budget;
+    const size_t before = device->scratch_bytes;
+    size_t at, bytes;
+    if (budget->n == 0 || device->n_reserved == 0)
+        return NULL;
+    bytes = qp_cpu_scratch_bytes(device->cpu, device->reserved, (int)device->n_reserved);
+    if (bytes == before)
+        return NULL;
+    if (before > 0)
+        qp_budget_give_back(budget, "scratch", before);
+    device->scratch_bytes = 0;
+    QP_TRY(qp_budget_take(budget, "scratch", bytes, &at));
+    device->scratch_bytes = bytes;
+    return NULL;
+}
+
+qp_error_t qp_check_reserved(qp_check_device_t *device, const qp_pass_size_t *size)
 {
     device->reserved = qp_realloc("device", device->reserved,
                                   qp_bytes(device->n_reserved + 1, sizeof *device->reserved));
     device->reserved[device->n_reserved++] = *size;
+    return qp_check_scratch(device);
 }
 
 void qp_check_covered(const qp_check_task_t *task)

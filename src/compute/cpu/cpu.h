@@ -292,6 +292,7 @@ void qp_cpu_sample_scratch(const qp_cpu_device_t *device, const qp_pass_size_t *
  */
 
 qp_error_t qp_cpu_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
+qp_error_t qp_cpu_take_budget(qp_device_t *device, const qp_budget_t *budget);
 size_t qp_cpu_scratch_bytes(const qp_device_t *device, const qp_pass_size_t *size, int n);
 qp_error_t qp_cpu_reserve(qp_device_t *device, const qp_pass_size_t *size);
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out);

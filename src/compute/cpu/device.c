@@ -139,6 +139,13 @@ qp_error_t qp_cpu_memory_info(qp_device_t *device, int64_t *free_bytes, int64_t 
     return NULL;
 }
 
+qp_error_t qp_cpu_take_budget(qp_device_t *device, const qp_budget_t *budget)
+{
+    (void)device;
+    (void)budget;
+    return NULL;
+}
+
 qp_error_t qp_cpu_alloc(qp_device_t *device, const char *label, size_t bytes, qp_dptr_t *out)
 {
     (void)device;

@@ -5,8 +5,8 @@
 const qp_ops_t qp_ops_cpu = {
     .name = "cpu",
 
-    SLOT(memory_info) SLOT(scratch_bytes) SLOT(reserve) SLOT(alloc) SLOT(release) SLOT(host_alloc)
-        SLOT(host_release) SLOT(host_register) SLOT(host_unregister)
+    SLOT(memory_info) SLOT(take_budget) SLOT(scratch_bytes) SLOT(reserve) SLOT(alloc) SLOT(release)
+        SLOT(host_alloc) SLOT(host_release) SLOT(host_register) SLOT(host_unregister)
 
             SLOT(queue_create) SLOT(queue_destroy) SLOT(synchronize) SLOT(event_create)
                 SLOT(event_destroy) SLOT(event_record) SLOT(event_wait) SLOT(event_synchronize)

@@ -151,13 +151,20 @@ static void draw_head(const qp_adapter_t *adapter, const qp_head_config_t *confi
     }
 }
 
+size_t qp_adapter_bytes(const qp_device_t *device, int64_t n_param)
+{
+    const size_t bytes = qp_bytes(n_param, sizeof(float)), param = qp_budget_piece(bytes);
+    return 2 * param + (qp_device_dtype(device) == QP_BF16 ? qp_budget_piece(bytes / 2) : 0);
+}
+
+/* As the function above says. */
 static qp_error_t allocate(qp_adapter_t *adapter)
 {
     const qp_ops_t *ops = adapter->device->ops;
     qp_queue_t *q = qp_device_queue(adapter->device);
     size_t bytes = qp_bytes(adapter->n_param, sizeof(float));
     QP_TRY(ops->alloc(adapter->device, "adapter", bytes, &adapter->param));
-    QP_TRY(ops->alloc(adapter->device, "adapter gradient", bytes, &adapter->grad));
+    QP_TRY(ops->alloc(adapter->device, "adapter", bytes, &adapter->grad));
     if (qp_device_dtype(adapter->device) == QP_BF16)
         QP_TRY(ops->alloc(adapter->device, "adapter", bytes / 2, &adapter->copy));
     return ops->zero(q, adapter->grad, bytes);

@@ -94,6 +94,8 @@ qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_conf
 qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model);
 /** Parameters of an adapter on all layers; for the memory plan. */
 int64_t qp_lora_n_param(const qp_llama_config_t *config, const qp_lora_config_t *lora);
+/** Bytes of a device that an adapter with so many parameters takes. */
+size_t qp_adapter_bytes(const qp_device_t *device, int64_t n_param);
 
 /**
  * A ~ U(-1/sqrt(n_in), 1/sqrt(n_in)) by Philox (PEFT's kaiming_uniform(a = sqrt 5)), B = 0; or from

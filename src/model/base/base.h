@@ -92,6 +92,8 @@ static inline bool qp_base_head_is_embedding(const qp_base_shape_t *shape)
 bool qp_base_is_shared(const qp_device_t *device);
 /** Bytes of the base's one block, for the memory plan. */
 size_t qp_base_bytes(const qp_base_shape_t *shape, int64_t n_position);
+/** Bytes of the device that loading takes beside it. */
+size_t qp_base_staging_bytes(const qp_base_shape_t *shape);
 
 /**
  * Loads a base; each byte of its tensors is read once per node, by the node's ranks together, in

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "model/base/base_impl.h"
 
 /* About so many bytes of rows are a piece. */
 static const int64_t PIECE_BYTES = 8 << 20;
@@ -145,4 +146,19 @@ void qp_base_items_fini(qp_base_items_t *items)
 {
     QP_FREE(items->item);
     *items = (qp_base_items_t){0};
+}
+
+size_t qp_base_staging_bytes(const qp_base_shape_t *shape)
+{
+    qp_base_t base = {.config = *shape->config,
+                      .kinds = shape->kinds,
+                      .device = (qp_device_t *)shape->device, /* asked for sizes alone */
+                      .layer = QP_NEW("base staging", qp_layer_t, shape->config->n_layer)};
+    qp_base_items_t items;
+    qp_base_lay_out(&base, (qp_linear_mode_t){0}, 1);
+    qp_base_items_init(&base, 1, &items);
+    const size_t bytes = items.piece_bytes;
+    qp_base_items_fini(&items);
+    qp_free(base.layer);
+    return bytes;
 }

@@ -160,7 +160,7 @@ static qp_error_t allocate(qp_engine_t *engine, const qp_workspace_t *ws, size_t
         engine->storage = ws->storage;
         return NULL;
     }
-    QP_TRY(device->ops->alloc(device, "engine", bytes, &engine->storage));
+    QP_TRY(device->ops->alloc(device, "KV cache", bytes, &engine->storage));
     return device->ops->zero(qp_device_queue(device), engine->storage, bytes);
 }
 

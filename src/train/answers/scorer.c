@@ -107,17 +107,22 @@ qp_pass_size_t qp_scorer_pass_size(const qp_scorer_t *s, const qp_device_t *devi
     return qp_workspace_pass_size(&shape, s->has_lora ? &s->lora : NULL, max_token);
 }
 
-qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, const qp_device_t *device,
+qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, const qp_base_shape_t *shape,
                                   int64_t n_position, int64_t max_token)
 {
+    qp_scorer_bytes_t bytes = {0};
+    if (s->config->command.n > 0)
+        return bytes;
+    const qp_base_shape_t own = qp_base_info_shape(&s->info, shape->device);
+    bytes.adapter =
+        qp_adapter_bytes(shape->device, n_param(s, s->own_base ? own.config : shape->config));
     if (!s->own_base)
-        return (qp_scorer_bytes_t){0};
-    const qp_base_shape_t shape = qp_base_info_shape(&s->info, device);
-    const size_t workspace =
-        qp_workspace_bytes(&shape, s->has_lora ? &s->lora : NULL, max_token, QP_RECOMPUTE_LAYER);
-    return (qp_scorer_bytes_t){
-        .base = qp_base_bytes(&shape, n_position),
-        .model = workspace + qp_bytes(n_param(s, &s->info.config), 2 * sizeof(float) + 2)};
+        return bytes;
+    bytes.base = qp_base_bytes(&own, n_position);
+    bytes.staging = qp_base_staging_bytes(&own);
+    bytes.workspace =
+        qp_workspace_bytes(&own, s->has_lora ? &s->lora : NULL, max_token, QP_RECOMPUTE_LAYER);
+    return bytes;
 }
 
 qp_error_t qp_scorer_load(qp_scorer_t *s, const qp_scorer_host_t *host)

@@ -27,11 +27,11 @@ qp_error_t qp_scorer_check(const qp_scorer_t *scorer, int64_t n_position);
 
 /** Bytes that it takes beside the run's base and workspace; for the memory plan. */
 typedef struct {
-    size_t base;  /**< as of qp_base_bytes() */
-    size_t model; /**< adapter and workspace, on each rank */
+    size_t base, staging;      /**< as of qp_base_bytes(), qp_base_staging_bytes() */
+    size_t adapter, workspace; /**< on each rank */
 } qp_scorer_bytes_t;
-/** max_token: of a micro-batch. */
-qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *scorer, const qp_device_t *device,
+/** shape: of the run's base; max_token: of a micro-batch. */
+qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *scorer, const qp_base_shape_t *shape,
                                   int64_t n_position, int64_t max_token);
 
 /** The largest pass of a base of its own; no pass if there is none. */

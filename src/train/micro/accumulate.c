@@ -33,7 +33,8 @@ static int saved_max(int n_rank, int64_t n_leaf)
 size_t qp_accumulator_bytes(const qp_device_t *device, int n_rank, int64_t n_leaf, int64_t n_param)
 {
     const size_t sums = n_rank > 1 ? qp_collectives_bytes(device, n_rank, n_param) : 0;
-    return (size_t)saved_max(n_rank, n_leaf) * qp_bytes(n_param, sizeof(float)) + sums;
+    return (size_t)saved_max(n_rank, n_leaf) * qp_budget_piece(qp_bytes(n_param, sizeof(float))) +
+           sums;
 }
 
 size_t qp_accumulator_host_bytes(const qp_device_t *device, int n_rank, int64_t n_param)

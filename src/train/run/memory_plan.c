@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "compute/collectives.h"
 
 /* What libraries take later on: kernels that oneDNN compiles, buffers of HDF5 and MPI, stacks.
  * While a base is loaded, the slots that it passes through take as much. */
@@ -16,6 +17,9 @@ static const int64_t PROGRAM_UNKNOWN = 160 << 20;
 /* The two places that have a limit. */
 typedef enum { HOST, DEVICE, N_LIMIT } limit_t;
 
+/* The row that is not of the budget. */
+static const char OUTSIDE[] = "outside";
+
 static const char *const of_each[N_LIMIT] = {[HOST] = "node", [DEVICE] = "device"};
 static const char *const of_place[] = {
     [QP_PLACE_RANK] = "rank", [QP_PLACE_NODE] = "node", [QP_PLACE_DEVICE] = "device"};
@@ -25,24 +29,35 @@ qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_devic
     int64_t device_free = -1, total = -1, used = qp_env_memory_used();
     QP_TRY(qp_comm_agree(comm, device->ops->memory_info(device, &device_free, &total)));
     int64_t most[] = {qp_comm_node_size(comm), used > 0 ? used : PROGRAM_UNKNOWN,
-                      -qp_env_memory_available(), -device_free};
+                      -qp_env_memory_available(), -total, -device_free};
     qp_comm_max_i64(comm, most, sizeof most / sizeof *most);
     *plan = (qp_memory_plan_t){.n_rank = most[0],
                                .program = most[1] + GROWTH_PER_RANK,
                                .host_free = most[2] > 0 ? -1 : -most[2],
                                .has_device = total >= 0,
-                               .device_free = -most[3]};
+                               .device_free = device_free < 0 ? -1 : -most[3]};
+    const int64_t taken = device_free < 0 ? 0 : most[4] - most[3];
+    const size_t later = device->outside + qp_collectives_outside(device, qp_comm_size(comm));
+    if (plan->has_device && (size_t)taken + later > 0)
+        qp_memory_plan_add(plan, OUTSIDE, (size_t)taken + later, QP_PLACE_DEVICE);
     return NULL;
 }
 
-void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, qp_place_t place)
+void qp_memory_plan_add_as(qp_memory_plan_t *plan, const char *name, const char *label,
+                           size_t bytes, qp_place_t place)
 {
     QP_ASSERT(plan->n < QP_MAX_PLAN_ROW);
     if (place == QP_PLACE_DEVICE && !plan->has_device)
         place = QP_PLACE_RANK;
+    plan->row[plan->n].name = name;
     plan->row[plan->n].label = label;
-    plan->row[plan->n].bytes = bytes;
+    plan->row[plan->n].bytes = place == QP_PLACE_DEVICE ? qp_budget_piece(bytes) : bytes;
     plan->row[plan->n++].place = place;
+}
+
+void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, qp_place_t place)
+{
+    qp_memory_plan_add_as(plan, label, label, bytes, place);
 }
 
 /* What a row takes of a limit. */
@@ -78,7 +93,7 @@ static bool fits(const qp_memory_plan_t *plan, limit_t limit, int64_t extra)
 {
     const int64_t need = needed(plan, limit) + extra;
     if (limit == DEVICE)
-        return !plan->has_device || need <= plan->device_free;
+        return plan->device_free < 0 || need <= plan->device_free;
     return plan->host_free < 0 || need <= plan->host_free;
 }
 
@@ -107,7 +122,7 @@ void qp_memory_plan_print(const qp_memory_plan_t *plan)
 {
     qp_log_info("memory plan (ranks on a node: %lld):", (long long)plan->n_rank);
     for (int i = 0; i < plan->n; i++)
-        qp_log_info("  %-14s %10.1f MB per %s", plan->row[i].label,
+        qp_log_info("  %-14s %10.1f MB per %s", plan->row[i].name,
                     megabytes((int64_t)plan->row[i].bytes), of_place[plan->row[i].place]);
     qp_log_info("  %-14s %10.1f MB per rank", "program", megabytes(plan->program));
     print_limit(plan, HOST, plan->host_free);
@@ -115,10 +130,37 @@ void qp_memory_plan_print(const qp_memory_plan_t *plan)
         print_limit(plan, DEVICE, plan->device_free);
 }
 
-void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm)
+/* What the device has had of each row, in all, and what others have of its memory. */
+static void compare_device(qp_comm_t *comm, qp_device_t *device)
+{
+    const qp_budget_t *budget = &device->budget;
+    int64_t unused = 0, all = 0, planned = (int64_t)qp_budget_bytes(budget), used = 0;
+    qp_error_t error = device->ops->memory_info(device, &unused, &all);
+    int64_t most[QP_BUDGET_ROWS + 1] = {error == NULL ? all - unused - planned : -1};
+    qp_error_destroy(&error);
+    for (int i = 0; i < budget->n; i++)
+        most[1 + i] = (int64_t)budget->row[i].peak;
+    qp_comm_max_i64(comm, most, 1 + budget->n);
+    for (int i = 0; i < budget->n; i++) {
+        const qp_budget_row_t *row = &budget->row[i];
+        used += most[1 + i];
+        if (most[1 + i] != (int64_t)row->bytes)
+            qp_log_info("  %-14s %lld bytes at most, planned %zu", row->label,
+                        (long long)most[1 + i], row->bytes);
+    }
+    qp_log_info(
+        "peak memory: device %.1f MB of %.1f MB planned (%lld of %lld bytes), %.1f MB beside "
+        "it",
+        megabytes(used), megabytes(planned), (long long)used, (long long)planned,
+        megabytes(most[0]));
+}
+
+void qp_memory_plan_compare(const qp_memory_plan_t *plan, qp_comm_t *comm, qp_device_t *device)
 {
     int64_t peak = qp_env_memory_peak();
     qp_comm_max_i64(comm, &peak, 1);
+    if (device->budget.n > 0)
+        compare_device(comm, device);
     if (peak < 0)
         return;
     qp_log_info("peak memory: rank %.1f MB, node %.1f MB (planned %.1f MB)", megabytes(peak),
@@ -140,7 +182,7 @@ static char *largest_rows(const qp_memory_plan_t *plan, limit_t limit)
         if (largest < 0)
             break;
         named[largest] = true;
-        qp_str_printf(&text, "%s%s %.1f MB per %s", n == 0 ? "" : ", ", plan->row[largest].label,
+        qp_str_printf(&text, "%s%s %.1f MB per %s", n == 0 ? "" : ", ", plan->row[largest].name,
                       megabytes((int64_t)plan->row[largest].bytes),
                       of_place[plan->row[largest].place]);
     }
@@ -169,4 +211,22 @@ qp_error_t qp_memory_plan_check(const qp_memory_plan_t *plan)
 {
     QP_TRY(check_limit(plan, HOST, plan->host_free));
     return check_limit(plan, DEVICE, plan->device_free);
+}
+
+qp_error_t qp_memory_plan_take(const qp_memory_plan_t *plan, qp_comm_t *comm, qp_device_t *device)
+{
+    qp_budget_t budget = {0};
+    for (int i = 0; i < plan->n; i++)
+        if (plan->row[i].place == QP_PLACE_DEVICE && plan->row[i].label != OUTSIDE)
+            qp_budget_add(&budget, plan->row[i].label, plan->row[i].bytes);
+    if (budget.n == 0)
+        return NULL;
+    qp_error_t error = device->ops->take_budget(device, &budget);
+    if (error != NULL) {
+        char *largest = largest_rows(plan, DEVICE);
+        error = qp_error_context(error, "the plan is %.1f MB on a device (%s)",
+                                 megabytes((int64_t)qp_budget_bytes(&budget)), largest);
+        qp_free(largest);
+    }
+    return qp_comm_agree(comm, error);
 }

@@ -43,11 +43,12 @@ static qp_error_t begin(qp_run_t *run, bool dry)
 }
 
 /* Cores for this rank, unless the user has placed its threads, and the device on them. */
-static qp_error_t open_device(qp_run_t *run)
+static qp_error_t open_device(qp_run_t *run, bool dry)
 {
     static const char *const placed_by[] = {"OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY"};
     qp_device_config_t config = run->settings->device;
     bool placed = false;
+    config.dry = dry;
     for (size_t i = 0; i < sizeof placed_by / sizeof placed_by[0]; i++)
         placed |= qp_env(placed_by[i]) != NULL;
     int n_core = qp_comm_take_cores(run->comm, config.threads, !placed);
@@ -219,7 +220,7 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (qp_comm_rank(comm) == 0)
         error = begin(run, dry);
     QP_TRY(qp_comm_agree(comm, error));
-    QP_TRY(open_device(run));
+    QP_TRY(open_device(run, dry));
     if (qp_log_level() >= QP_LOG_STAT)
         qp_device_time_ops(run->device);
     QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run), "base.file")));
@@ -268,6 +269,7 @@ static qp_error_t load_scorer(qp_run_t *run)
 qp_error_t qp_run_load(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
+    QP_TRY(qp_memory_plan_take(&run->plan, run->comm, run->device));
     double start = qp_time();
     QP_TRY(qp_base_load(run->comm, run->device, &s->base, run->size.n_position, &run->model.base));
     const double seconds = qp_time() - start;

@@ -145,53 +145,76 @@ static size_t choose_workspace(qp_run_t *run, const qp_base_shape_t *shape,
     return qp_workspace_bytes(shape, lora, max_token, run->size.recompute);
 }
 
-static qp_place_t place_of_base(const qp_run_t *run)
+/* Bases and what they are loaded through: a device gets them piece by piece. */
+static void plan_bases(qp_run_t *run, const qp_base_shape_t *shape, const qp_scorer_bytes_t *scorer)
 {
-    return qp_base_is_shared(run->device) ? QP_PLACE_NODE : QP_PLACE_DEVICE;
+    const bool shared = qp_base_is_shared(run->device);
+    const qp_place_t place = shared ? QP_PLACE_NODE : QP_PLACE_DEVICE;
+    size_t staging = qp_base_staging_bytes(shape);
+    staging = scorer->staging > staging ? scorer->staging : staging;
+    qp_memory_plan_add(&run->plan, "base", qp_base_bytes(shape, run->size.n_position), place);
+    if (scorer->base > 0)
+        qp_memory_plan_add_as(&run->plan, "reward base", "base", scorer->base, place);
+    if (!shared)
+        qp_memory_plan_add(&run->plan, "base staging", staging, QP_PLACE_DEVICE);
 }
 
-/* A reward model of its own. */
-static void plan_scorer(qp_run_t *run, int64_t max_token)
+/* The adapters of policy, rival and reward model; each with its gradient. */
+static void plan_adapters(qp_run_t *run, const qp_scorer_bytes_t *scorer)
 {
-    const qp_scorer_bytes_t bytes =
-        qp_scorer_bytes(run->given.scorer, run->device, run->size.n_position, max_token);
-    if (bytes.base == 0)
-        return;
-    qp_memory_plan_add(&run->plan, "reward base", bytes.base, place_of_base(run));
-    qp_memory_plan_add(&run->plan, "reward model", bytes.model, QP_PLACE_DEVICE);
+    const qp_llama_config_t *config = &run->given.info.config;
+    const qp_run_given_t *given = &run->given;
+    const bool merged = given->head.required && run->settings->lora.init == NULL;
+    const int64_t n_param =
+        merged ? qp_head_n_param(given->head.kind, config->d_model) : run->size.n_param;
+    if (merged || given->has_adapter)
+        qp_memory_plan_add(&run->plan, "adapter", qp_adapter_bytes(run->device, n_param),
+                           QP_PLACE_DEVICE);
+    if (given->rival_lora.init != NULL)
+        qp_memory_plan_add_as(
+            &run->plan, "rival adapter", "adapter",
+            qp_adapter_bytes(run->device, qp_lora_n_param(config, &given->rival_lora)),
+            QP_PLACE_DEVICE);
+    if (scorer->adapter > 0)
+        qp_memory_plan_add_as(&run->plan, "reward adapter", "adapter", scorer->adapter,
+                              QP_PLACE_DEVICE);
+}
+
+static void plan_training(qp_run_t *run)
+{
+    qp_memory_plan_t *plan = &run->plan;
+    const int n_rank = qp_comm_size(run->comm);
+    const int64_t n_param = run->size.n_param, n_micro = qp_settings_n_micro(run->settings);
+    const size_t staged = qp_accumulator_host_bytes(run->device, n_rank, n_param);
+    qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(n_param), QP_PLACE_DEVICE);
+    qp_memory_plan_add(plan, "gradient sums",
+                       qp_accumulator_bytes(run->device, n_rank, n_micro, n_param),
+                       QP_PLACE_DEVICE);
+    if (staged > 0) /* where sums are made in host memory */
+        qp_memory_plan_add(plan, "gradient sums", staged, QP_PLACE_RANK);
 }
 
 /* Fills the memory plan and chooses what to recompute. */
 void qp_run_plan(qp_run_t *run)
 {
-    const qp_settings_t *s = run->settings;
     qp_memory_plan_t *plan = &run->plan;
     const qp_base_shape_t shape = qp_base_info_shape(&run->given.info, run->device);
     const int64_t max_token = qp_run_max_token(run);
     const qp_lora_config_t widest = qp_run_widest_lora(run);
-    run->size.n_param = qp_lora_n_param(&run->given.info.config, &s->lora) +
-                        qp_head_n_param(run->given.head.kind, run->given.info.config.d_model);
-    qp_memory_plan_add(plan, "base", qp_base_bytes(&shape, run->size.n_position),
-                       place_of_base(run));
-    if (run->given.has_adapter)
-        qp_memory_plan_add(plan, "adapter", qp_bytes(run->size.n_param, 2 * sizeof(float) + 2),
-                           QP_PLACE_DEVICE);
-    if (qp_method_trains(s->job.method)) {
-        qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(run->size.n_param), QP_PLACE_DEVICE);
-        const int n_rank = qp_comm_size(run->comm);
-        const int64_t n_param = run->size.n_param;
-        const size_t staged = qp_accumulator_host_bytes(run->device, n_rank, n_param);
-        qp_memory_plan_add(
-            plan, "gradient sums",
-            qp_accumulator_bytes(run->device, n_rank, qp_settings_n_micro(s), n_param),
-            QP_PLACE_DEVICE);
-        if (staged > 0) /* where sums are made in host memory */
-            qp_memory_plan_add(plan, "gradient sums", staged, QP_PLACE_RANK);
-    }
+    qp_scorer_bytes_t scorer = {0};
     if (run->given.scorer != NULL)
-        plan_scorer(run, max_token);
-    qp_memory_plan_add(plan, "scratch", scratch_bytes(run, &shape, &widest, max_token),
-                       QP_PLACE_DEVICE);
+        scorer = qp_scorer_bytes(run->given.scorer, &shape, run->size.n_position, max_token);
+    run->size.n_param = qp_lora_n_param(&run->given.info.config, &run->settings->lora) +
+                        qp_head_n_param(run->given.head.kind, run->given.info.config.d_model);
+    plan_bases(run, &shape, &scorer);
+    plan_adapters(run, &scorer);
+    if (qp_method_trains(run->settings->job.method))
+        plan_training(run);
+    if (scorer.workspace > 0)
+        qp_memory_plan_add_as(plan, "reward model", "workspace", scorer.workspace, QP_PLACE_DEVICE);
+    int64_t scratch = (int64_t)scratch_bytes(run, &shape, &widest, max_token);
+    qp_comm_max_i64(run->comm, &scratch, 1); /* GPUs may be of several kinds */
+    qp_memory_plan_add(plan, "scratch", (size_t)scratch, QP_PLACE_DEVICE);
     const size_t engine =
         run->size.n_generate > 0
             ? qp_engine_bytes(&shape, &widest, &run->size.generate, run->size.n_generate)
