@@ -26,6 +26,9 @@ static const char usage[] =
     "                     key=value,... (n_layer d_model n_head n_kv_head head_dim d_ff n_vocab\n"
     "                     max_position tied attention_bias), or a name and changes: 7b,n_layer=2\n"
     "  --seed N           of the random weights (default 1)\n"
+    "  --no-weights       all but the weights: a small file that plans runs (quipu --dry-run) of "
+    "a\n"
+    "                     model, for any size of it, and makes none\n"
     "  --version          version and revision\n"
     "  --help             this text\n"
     "\n"
@@ -36,6 +39,7 @@ typedef struct {
     const char *lm_head; /* NULL: as the embedding */
     qp_base_kinds_t kinds;
     uint32_t seed;
+    bool no_weights;
 } arguments_t;
 
 static qp_error_t take_option(void *owner, int option)
@@ -47,6 +51,9 @@ static qp_error_t take_option(void *owner, int option)
         return qp_precision_parse(optarg, &args->kinds.linear);
     case 'l':
         args->lm_head = optarg;
+        return NULL;
+    case 'w':
+        args->no_weights = true;
         return NULL;
     case 's':
         args->shape = optarg;
@@ -61,11 +68,10 @@ static qp_error_t take_option(void *owner, int option)
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {{"precision", required_argument, NULL, 'p'},
-                                            {"lm-head", required_argument, NULL, 'l'},
-                                            {"synthetic", required_argument, NULL, 's'},
-                                            {"seed", required_argument, NULL, 'n'},
-                                            {0}};
+    static const struct option options[] = {
+        {"precision", required_argument, NULL, 'p'}, {"lm-head", required_argument, NULL, 'l'},
+        {"synthetic", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'n'},
+        {"no-weights", no_argument, NULL, 'w'},      {0}};
     *args = (arguments_t){.kinds.linear = QP_WEIGHT_INT8, .seed = 1};
     QP_TRY(qp_program_options("quipu-import", options, argc, argv, take_option, args));
     QP_TRY(qp_base_kinds_choose(args->kinds.linear, args->lm_head, &args->kinds));
@@ -140,7 +146,8 @@ static qp_error_t import(const arguments_t *args)
         QP_TRY(qp_source_synthetic(args->shape, args->seed, &source));
     else
         QP_TRY(qp_source_open(args->from, &source));
-    qp_error_t error = qp_source_write_base(source, args->to, args->kinds);
+    qp_error_t error = (args->no_weights ? qp_source_write_head
+                                         : qp_source_write_base)(source, args->to, args->kinds);
     if (error == NULL) {
         const qp_llama_config_t *c = qp_source_config(source);
         qp_log_info("%s: %s base of %ld layers, d_model %ld, vocabulary %ld, LM head %s, tokenizer "

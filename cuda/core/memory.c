@@ -64,7 +64,7 @@ qp_error_t qp_cuda_memory_info(qp_device_t *base, int64_t *free_bytes, int64_t *
     if (device->is_there)
         QP_TRY(QP_CUDA(cudaMemGetInfo(&unused, &all)));
     *free_bytes = device->is_there ? (int64_t)unused : -1;
-    *all_bytes = (int64_t)all;
+    *all_bytes = device->is_there ? (int64_t)all : CONTEXT_BYTES;
     if (device->is_there && device->arena == NULL)
         *free_bytes += scratch_alive(device);
     if (most > 0 && (base->config.dry || most < *all_bytes)) {

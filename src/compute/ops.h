@@ -227,7 +227,7 @@ typedef struct qp_ops {
     /** Free and all bytes of the device's own memory, or of the part of it that may be used
      *  (device.memory); scratch that a budget will move counts as free. Both -1 where it has none
      *  and alloc() gives memory of the host; free is -1 where it is not known (a dry run without
-     * the device). */
+     *  the device); all is then what others take of it. */
     qp_error_t (*memory_info)(qp_device_t *device, int64_t *free_bytes, int64_t *all_bytes);
     /**
      * Takes the device's own memory for all rows of the budget, in one piece. From here on alloc()

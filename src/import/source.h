@@ -65,6 +65,8 @@ qp_error_t qp_source_rows(qp_source_t *source, int64_t spec, int64_t first, int6
 
 /** Writes a base.h5, complete or not at all. */
 qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds);
+/** The same without its weights: enough for dry runs. */
+qp_error_t qp_source_write_head(qp_source_t *source, const char *path, qp_base_kinds_t kinds);
 
 /** An HF folder's model.safetensors is split into shards of at most this many bytes (a tensor at
  * least). */

@@ -72,7 +72,8 @@ static int64_t n_stored(const qp_source_t *source, qp_base_kinds_t kinds)
     return n_spec;
 }
 
-qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds)
+static qp_error_t write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds,
+                             bool weights)
 {
     int64_t n_score;
     const qp_llama_config_t *config = qp_source_config(source);
@@ -80,7 +81,11 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_k
     const float *score = qp_source_score(source, &n_score);
     qp_base_writer_t *writer = NULL;
     QP_TRY(qp_base_writer_create(path, config, kinds, qp_source_name(source), &writer));
-    qp_error_t error = stream(source, 0, n_stored(source, kinds), &(sink_t){writer, put_in_base});
+    qp_error_t error = NULL;
+    if (weights)
+        error = stream(source, 0, n_stored(source, kinds), &(sink_t){writer, put_in_base});
+    else
+        qp_base_writer_skip(writer);
     if (error == NULL && score != NULL)
         error = qp_base_writer_score(writer, n_score, config->d_model, score);
     if (error == NULL && tokenizer->kind[0] != '\0')
@@ -91,6 +96,16 @@ qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_k
         return qp_base_writer_commit(&writer);
     qp_base_writer_abandon(&writer);
     return error;
+}
+
+qp_error_t qp_source_write_base(qp_source_t *source, const char *path, qp_base_kinds_t kinds)
+{
+    return write_base(source, path, kinds, true);
+}
+
+qp_error_t qp_source_write_head(qp_source_t *source, const char *path, qp_base_kinds_t kinds)
+{
+    return write_base(source, path, kinds, false);
 }
 
 /* --- HF folder -------------------------------------------------------------------------------- */

@@ -32,6 +32,19 @@ as_planned sft 1 deck.cfg "${small[@]}"
 check "nothing stands beside the plan" test "$(grep -c 'beside it' log)" -eq \
     "$(grep -c -e ', 0.0 MB beside it' -e 'cuda: GPU.* NVIDIA' log)"
 as_planned reward 1 reward.cfg "${small[@]}"
+
+# A base without weights plans and does no more.
+make_base head.h5 tiny,n_layer=1 --no-weights
+quipu --dry-run "${small[@]}" --set base.file=head.h5 deck.cfg >log 2>&1 || code=$?
+check "a base without weights: a dry run" test "$code" -eq 0
+check "says that it has none" logged "head.h5: has no weights, it is for dry runs alone"
+rows() { sed -n '/memory plan/,$ { s/^[^]]*\] //; / MB per /p; }' "$1" | grep -v -e program -e together -e outside; }
+cp log head.log
+quipu --dry-run "${small[@]}" deck.cfg >log 2>&1 || code=$?
+check "plans as the base does" diff <(rows head.log) <(rows log)
+quipu_on 2 head "${small[@]}" --set base.file=head.h5
+check "no run is made with it (got $code)" test "$code" = 2
+check "says why" logged "head.h5: has no weights, it is for dry runs alone"
 if [ -z "${QUIPU_BACKEND:-}" ]; then
     end_test
     exit

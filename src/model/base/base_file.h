@@ -61,6 +61,7 @@ typedef struct {
     qp_base_kinds_t kinds;
     uint64_t base_id;
     char *source;
+    bool has_weights; /**< or it is the head of a base, for dry runs alone */
 } qp_base_info_t;
 /** Reads and checks the root of an open base file. Rank-local. */
 qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
@@ -95,6 +96,8 @@ qp_error_t qp_base_writer_generation(qp_base_writer_t *writer, const char *text)
 /** Stores a score head [n_score, d_model] beside the table. */
 qp_error_t qp_base_writer_score(qp_base_writer_t *writer, int64_t n_score, int64_t d_model,
                                 const float *score);
+/** Leaves all rows out: the head of a base, which plans a run and cannot be loaded. */
+void qp_base_writer_skip(qp_base_writer_t *writer);
 /** All rows must have arrived. Writes base_id, fsyncs, renames. Destroys the writer either way. */
 qp_error_t qp_base_writer_commit(qp_base_writer_t **writer);
 void qp_base_writer_abandon(qp_base_writer_t **writer);

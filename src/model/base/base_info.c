@@ -119,6 +119,7 @@ qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info)
     QP_TRY(parse_kinds(file, &info->kinds));
     QP_TRY(parse_config(file, &info->config));
     QP_TRY(parse_id(file, &info->base_id));
+    info->has_weights = qp_h5_exists(file, "/tensors");
     return qp_h5_attr_get_str(file, "/", "source", &info->source);
 }
 

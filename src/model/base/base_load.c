@@ -203,7 +203,10 @@ static qp_error_t load_items(qp_comm_t *comm, qp_base_t *base, const qp_h5_t *fi
 static qp_error_t open_info(const char *path, qp_h5_t **file, qp_base_info_t *info)
 {
     QP_TRY(qp_h5_open(path, NULL, file));
-    return qp_base_info_read(*file, info);
+    QP_TRY(qp_base_info_read(*file, info));
+    if (!info->has_weights)
+        return QP_ERROR(QP_INPUT, "%s: has no weights, it is for dry runs alone", path);
+    return NULL;
 }
 
 /* A base without weights, that has room for them. */

@@ -238,6 +238,12 @@ qp_error_t qp_base_writer_score(qp_base_writer_t *w, int64_t n_score, int64_t d_
     return note_sum(w, name, qp_hash_bytes(score, qp_bytes(n_score * d_model, sizeof *score)));
 }
 
+void qp_base_writer_skip(qp_base_writer_t *w)
+{
+    QP_ASSERT(w->current == 0 && w->next_row == 0);
+    w->current = w->n_spec;
+}
+
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const sum_t *)a)->name, ((const sum_t *)b)->name);

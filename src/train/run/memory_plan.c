@@ -36,7 +36,7 @@ qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_devic
                                .host_free = most[2] > 0 ? -1 : -most[2],
                                .has_device = total >= 0,
                                .device_free = device_free < 0 ? -1 : -most[3]};
-    const int64_t taken = device_free < 0 ? 0 : most[4] - most[3];
+    const int64_t taken = (device_free < 0 ? 0 : most[4]) - most[3];
     const size_t later = device->outside + qp_collectives_outside(device, qp_comm_size(comm));
     if (plan->has_device && (size_t)taken + later > 0)
         qp_memory_plan_add(plan, OUTSIDE, (size_t)taken + later, QP_PLACE_DEVICE);

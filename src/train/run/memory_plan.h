@@ -35,8 +35,9 @@ typedef struct {
     int64_t program;   /**< bytes of a rank that is in place before anything is allocated */
     int64_t host_free; /**< bytes a node can give, the least of all nodes; -1: unknown */
     bool has_device;   /**< devices have memory of their own */
-    int64_t
-        device_free; /**< of the device that has least of it; each rank has its own; -1: unknown */
+    /** Of the smallest device; what others have of it is a row. Each rank has its own; -1: unknown
+     */
+    int64_t device_free;
 } qp_memory_plan_t;
 
 /** Takes what the program itself has already, and the free memory of all nodes and devices; a row

@@ -61,11 +61,15 @@ static qp_error_t open_device(qp_run_t *run, bool dry)
 }
 
 /* What stands in the base's header: architecture and tokenizer. Rank-local. */
-static qp_error_t open_base(qp_run_t *run)
+static qp_error_t open_base(qp_run_t *run, bool dry)
 {
     const char *path = run->settings->base.file;
     qp_run_given_t *given = &run->given;
     QP_TRY(qp_base_header_read(path, &given->info, &given->tokenizer));
+    if (!given->info.has_weights && !dry)
+        return QP_ERROR(QP_INPUT, "%s: has no weights, it is for dry runs alone", path);
+    if (!given->info.has_weights)
+        qp_log_warn("%s: has no weights, it is for dry runs alone", path);
     return qp_error_context(qp_llama_eos(&given->info.config, given->tokenizer, &given->eos), "%s",
                             path);
 }
@@ -223,7 +227,7 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     QP_TRY(open_device(run, dry));
     if (qp_log_level() >= QP_LOG_STAT)
         qp_device_time_ops(run->device);
-    QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run), "base.file")));
+    QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run, dry), "base.file")));
     describe(run);
     if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)
         error = qp_lora_check_init(&settings->lora, &run->given.info.config);
