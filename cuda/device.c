@@ -122,11 +122,12 @@ static qp_error_t start(qp_cuda_device_t *device)
 {
     struct cudaDeviceProp prop;
     int count;
-    qp_error_t missing = device->base.config.dry ? count_devices(&count) : NULL;
-    if (missing != NULL) {
+    qp_error_t missing = count_devices(&count);
+    if (missing != NULL && device->base.config.dry) {
         imagine(device, missing);
         return NULL;
     }
+    QP_TRY(missing);
     QP_TRY(QP_CUDA(cudaSetDevice(device->index)));
     QP_TRY(QP_CUDA(cudaGetDeviceProperties(&prop, device->index)));
     device->is_there = true;
