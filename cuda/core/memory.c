@@ -7,6 +7,13 @@
 
 /* --- device and pinned memory ----------------------------------------------------------------- */
 
+/* Whoever watches what kernels do knows only what CUDA gives. */
+#ifdef CUDA_ON_CPU
+#define TELL(p, bytes, given) cuda_on_cpu_piece((p), (bytes), (given))
+#else
+#define TELL(p, bytes, given) ((void)0)
+#endif
+
 /* How large a block is, and under which label it is counted. */
 typedef struct block {
     struct block *next;
@@ -100,6 +107,7 @@ qp_error_t qp_cuda_alloc(qp_device_t *base, const char *label, size_t bytes, qp_
     } else {
         QP_TRY(qp_budget_take(&base->budget, label, bytes, &at));
         p = device->arena + at;
+        TELL(p, bytes, true);
     }
     count(label, p, bytes);
     *out = (qp_dptr_t){(uintptr_t)p};
@@ -124,6 +132,7 @@ void qp_cuda_release(qp_device_t *base, qp_dptr_t *p)
         warn(QP_CUDA(cudaFree(block.p))); /* waits for all work */
     } else {
         warn(QP_CUDA(cudaDeviceSynchronize()));
+        TELL(block.p, block.bytes, false);
         qp_budget_give_back(&base->budget, block.label, block.bytes);
     }
     *p = (qp_dptr_t){0};
@@ -227,7 +236,9 @@ qp_error_t qp_cuda_take_budget(qp_device_t *base, const qp_budget_t *budget)
     QP_ASSERT(device->arena == NULL);
     qp_cuda_drop_scratch(base);
     base->budget = *budget;
-    QP_TRY(take("the run's memory, in one piece", qp_budget_place(&base->budget), &arena));
+    const size_t bytes = qp_budget_place(&base->budget);
+    QP_TRY(take("the run's memory, in one piece", bytes, &arena));
+    TELL(arena, bytes, false);
     device->arena = arena;
     return make_scratch(base, &need);
 }

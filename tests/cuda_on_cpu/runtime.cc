@@ -144,7 +144,8 @@ void open_arena()
 void fill(char *start, size_t bytes)
 {
     open_memory(true);
-    if (key < 0 && mprotect(start, bytes, OPEN) != 0)
+    char *page = start - (uintptr_t)start % PAGE;
+    if (key < 0 && mprotect(page, bytes + (size_t)(start - page), OPEN) != 0)
         fail("mprotect failed");
     memset(start, 0xff, bytes);
     open_memory(false);
@@ -459,6 +460,20 @@ cudaError_t cudaFree(void *p)
     freed.push_back({found->first, pages});
     blocks.erase(found);
     return cudaSuccess;
+}
+
+void cuda_on_cpu_piece(void *p, size_t bytes, bool given)
+{
+    guard_t guard;
+    char *start = static_cast<char *>(p);
+    if (!is_on_device(p, bytes))
+        fail("a piece of what is not on the device");
+    if (given)
+        fill(start, bytes);
+    if (given)
+        cuda_on_cpu::checker_alloc(start, bytes);
+    else
+        cuda_on_cpu::checker_free(start, bytes);
 }
 
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)

@@ -7,6 +7,7 @@
 #ifndef CUDA_ON_CPU_RUNTIME_API_H
 #define CUDA_ON_CPU_RUNTIME_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -70,10 +71,14 @@ cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaDeviceSynchronize(void);
 
-/** A device has as many bytes as the environment variable CUDA_ON_CPU_MEMORY says, else 16 GiB. */
+/** A device has as many bytes as the environment variable CUDA_ON_CPU_MEMORY says, else 16 GiB;
+ * cudaMalloc() gives at most CUDA_ON_CPU_MALLOC at once, whatever is free. */
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes);
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
+/** Not of CUDA: bytes of a larger allocation are given out as memory of their own, new and
+ * unwritten, or are nobody's. */
+void cuda_on_cpu_piece(void *p, size_t bytes, bool given);
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
 cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned flags);
