@@ -71,6 +71,39 @@ static void test_memory(void)
     qp_device_close(&device);
 }
 
+/* A part of a GPU, and one that is planned for and not there. */
+static void test_planned(const char *n_device, bool dry, double memory, int64_t free_expected,
+                         int64_t all_expected)
+{
+    qp_device_config_t config = cuda;
+    qp_device_t *device = NULL;
+    int64_t unused = 0, all = 0;
+    config.dry = dry;
+    config.memory = memory;
+    show(n_device);
+    if (!CHECK_OK(qp_device_open(&config, 0, 1, &device)))
+        return;
+    CHECK_OK(device->ops->memory_info(device, &unused, &all));
+    CHECK(unused == free_expected && all == all_expected);
+    CHECK(device->outside > 0);
+    qp_device_close(&device);
+}
+
+static void test_budget(void)
+{
+    qp_device_t *device = NULL;
+    qp_budget_t budget = {0};
+    const qp_pass_size_t none = {0};
+    show("1");
+    if (!CHECK_OK(qp_device_open(&cuda, 0, 1, &device)))
+        return;
+    qp_budget_add(&budget, "scratch", device->ops->scratch_bytes(device, &none, 1));
+    qp_budget_add(&budget, "base", 100000000);
+    CHECK_FAILS(device->ops->take_budget(device, &budget), QP_IO,
+                "the run's memory, in one piece: the GPU has no room for ");
+    qp_device_close(&device);
+}
+
 int main(void)
 {
     test_open("8", 3, "GPU 3,");
@@ -79,6 +112,13 @@ int main(void)
     test_rejected("-1", "the driver of this node knows CUDA 12.4, this program needs 13.0");
     test_rejected("-2", "this node has no driver of NVIDIA's");
     test_memory();
+    test_budget();
+    test_planned("1", false, 0.06, 60000000, 60000000);
+    test_planned("1", false, 0.2, 100000000, 100000000); /* more than it has */
+    test_planned("1", true, 0.2, 200000000, 200000000);  /* another GPU */
+    test_planned("-2", true, 0, -1, 629145600);          /* what a driver takes of one */
+    test_planned("-2", true, 80, 80000000000 - 629145600, 80000000000);
+    test_planned("-2", true, 0.1, 0, 100000000);
     return qp_test_end();
 }
 
