@@ -48,8 +48,8 @@ function(quipu_cuda name)
     target_compile_definitions(cuda_on_cpu PRIVATE OMPI_SKIP_MPICXX) # MPI is called as from C
     set_source_files_properties(${cuda_cu} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS "-xc++")
     target_link_libraries(quipu_cuda PRIVATE cuda_on_cpu)
-    target_compile_definitions(quipu_cuda PRIVATE QP_CUBLASLT_SONAME="$<TARGET_FILE:cuda_on_cpu>"
-                                                  QP_NCCL_SONAME="$<TARGET_FILE:cuda_on_cpu>")
+    target_compile_definitions(quipu_cuda PRIVATE QP_CUBLASLT_SONAME="$<TARGET_FILE_NAME:cuda_on_cpu>"
+                                                  QP_NCCL_SONAME="$<TARGET_FILE_NAME:cuda_on_cpu>")
     target_compile_options(quipu_cuda PRIVATE $<$<COMPILE_LANGUAGE:C>:${QUIPU_C_WARNINGS}>
       $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wshadow;-Werror;-Wno-missing-field-initializers;-Wno-unknown-pragmas;-ffp-contract=off>)
     if(QUIPU_CUDA_CHECK)
