@@ -221,16 +221,18 @@ void checker_open(char *start, size_t n)
 
 void checker_alloc(const char *start, size_t n)
 {
-    if (!on)
-        return;
-    memset(states + (start - arena), UNWRITTEN, n);
+    if (on && n < HUGE_BLOCK)
+        memset(states + (start - arena), UNWRITTEN, n);
 }
 
 void checker_free(const char *start, size_t n)
 {
     if (!on)
         return;
-    memset(states + (start - arena), OUTSIDE, n);
+    if (n < HUGE_BLOCK)
+        memset(states + (start - arena), OUTSIDE, n);
+    else /* all of it is zero again, OUTSIDE */
+        madvise(states + (start - arena), n, MADV_DONTNEED);
 }
 
 void checker_begin(const char *name, int stream, uint64_t index, const std::vector<uint64_t> &all)

@@ -39,6 +39,10 @@ struct place_t {
 };
 extern place_t place;
 
+/** Blocks of device memory from this size on take room only where they are used: they are for tests
+ * of offsets. What a kernel reads of one, or writes to it, has been copied there or set before. */
+const size_t HUGE_BLOCK = (size_t)1 << 30;
+
 /** The device's memory lies in [arena, arena + bytes). */
 void checker_open(char *arena, size_t bytes);
 void checker_alloc(const char *start, size_t bytes);

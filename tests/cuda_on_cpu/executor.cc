@@ -20,7 +20,7 @@ block_t block_now;
 namespace
 {
 
-enum { STACK_BYTES = 128 << 10, SHARED_BYTES = 228 << 10 };
+enum { STACK_BYTES = 128 << 10, SHARED_BYTES = 99 << 10 };
 
 struct warp_t {
     warp_values_t values[2]; /* of this meeting and the one before */

@@ -2,6 +2,7 @@
  * that the seed draws, and device memory is unreadable while no work is done. */
 #include "checker.h"
 #include "executor.h"
+#include "faults.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -53,6 +54,7 @@ namespace
 {
 
 enum { PAGE = 4096, OPEN = PROT_READ | PROT_WRITE };
+enum { SHARED_MOST = 99 << 10 }; /* of a block: what every card since sm_80 gives */
 const size_t ARENA = (size_t)1 << 38;
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that follows */
@@ -74,6 +76,7 @@ char *arena;
 size_t arena_used, n_bytes_used;
 int key = -1; /* of the arena's protection; -1: there are none */
 cudaError_t last_error;
+int launches_left; /* until one fails; 0: none will */
 thread_local int current_device;
 
 struct guard_t {
@@ -140,14 +143,15 @@ void open_arena()
     cuda_on_cpu::checker_open(arena, ARENA);
 }
 
-/* New memory is full of NaN. */
+/* New memory is full of NaN; one that is huge takes room only where it is used. */
 void fill(char *start, size_t bytes)
 {
     open_memory(true);
     char *page = start - (uintptr_t)start % PAGE;
     if (key < 0 && mprotect(page, bytes + (size_t)(start - page), OPEN) != 0)
         fail("mprotect failed");
-    memset(start, 0xff, bytes);
+    if (bytes < cuda_on_cpu::HUGE_BLOCK)
+        memset(start, 0xff, bytes);
     open_memory(false);
 }
 
@@ -268,9 +272,13 @@ cudaError_t put_kernel(const char *name, dim3 grid, dim3 block, size_t shared_by
 {
     guard_t guard;
     const uint64_t n = (uint64_t)block.x * block.y * block.z;
-    if (n == 0 || n > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
-        grid.z > 65535 || grid.x > 0x7fffffffu)
+    if (n == 0 || n > 1024 || block.z > 64 || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+        grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu)
+        return keep(cudaErrorInvalidConfiguration);
+    if (shared_bytes > SHARED_MOST)
         return keep(cudaErrorInvalidValue);
+    if (launches_left > 0 && --launches_left == 0)
+        return keep(cudaErrorLaunchOutOfResources);
     put(stream, {name, [=] { run(name, grid, block, shared_bytes, body); }, NULL, 0, {}});
     return cudaSuccess;
 }
@@ -290,6 +298,14 @@ void pause_host()
 
 } // namespace cuda_on_cpu
 
+int cuda_on_cpu_fail_launch(int n)
+{
+    guard_t guard;
+    const int left = launches_left;
+    launches_left = n;
+    return left;
+}
+
 /* --- the API ---------------------------------------------------------------------------------- */
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -299,6 +315,10 @@ const char *cudaGetErrorString(cudaError_t error)
         return "no error";
     case cudaErrorMemoryAllocation:
         return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorLaunchOutOfResources:
+        return "too many resources requested for launch";
     case cudaErrorInsufficientDriver:
         return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice:
