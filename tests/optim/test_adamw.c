@@ -1,4 +1,5 @@
-/* AdamW steps with clipping against a plain double-precision twin of torch.optim.AdamW; a gradient
+/* QP_TEST: check=0
+ * AdamW steps with clipping against a plain double-precision twin of torch.optim.AdamW; a gradient
  * that is not finite changes nothing. */
 #include <math.h>
 #include <string.h>
