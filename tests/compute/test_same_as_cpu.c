@@ -165,8 +165,9 @@ static void test_rope(const pair_t *on)
 static void test_dropout(const pair_t *on)
 {
     static const int32_t length[] = {5, 0, 17, 1}, n_past[] = {0, 3, 1000, 2};
-    const qp_philox_key_t key = {.seed = 1, .step = 2, .site = 1030};
     for (int64_t n_col = 1; n_col < 700; n_col += 133) {
+        const qp_philox_key_t key = {
+            .seed = (uint32_t)n_col, .step = (uint32_t)n_col % 5, .site = 1030};
         qp_dptr_t p[2];
         size_t bytes = 0;
         for (int d = 0; d < 2; d++) {
