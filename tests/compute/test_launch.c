@@ -199,9 +199,11 @@ static qp_error_t lm_logits(const on_t *on, qp_queue_t *q)
     return on->device->ops->lm_logits(q, logits, mat(on, 3, D), &head);
 }
 
+/* The first of them the most likely one. */
 static qp_error_t sample(const on_t *on, qp_queue_t *q)
 {
-    const qp_sampling_t how = {.temperature = 1.0f, .top_p = 1.0f};
+    const qp_sampling_t how = {.temperature = on->kind == QP_WEIGHT_F32 ? 0.0f : 1.0f,
+                               .top_p = 0.9f};
     const qp_philox_key_t key = {.seed = 1};
     return on->device->ops->sample(q, on->p[1], on->p[2],
                                    qp_mat(on->p[0], QP_F32, on->batch.n_token, V), &how, &key,
@@ -244,7 +246,7 @@ static const op_t ops[] = {
     OP(lm_head, true, true),
     OP(lm_kl, true, true),
     OP(lm_logits, true, true),
-    OP(sample, false, false),
+    OP(sample, true, true),
 };
 
 /* One launch after the other fails, until there are no more. */
@@ -283,15 +285,15 @@ static void test_device(qp_compute_t compute)
 {
     static const int32_t some[] = {0, 1, T}, none[] = {0, 0, 0}, past[] = {20, 0};
     static const int32_t table[N_BLOCK] = {0, 1, 2, 3, 4, 5, 6, 7};
-    const size_t piece = (size_t)T * V * sizeof(float);
+    const size_t piece = (size_t)T * V * sizeof(float), zeros = (size_t)V * F * sizeof(float);
     on_t on = {.device = open_compute(compute, 1),
                .dtype = compute == QP_COMPUTE_BF16 ? QP_BF16 : QP_F32};
     const qp_ops_t *ops_of = on.device->ops;
     qp_queue_t *q = qp_device_queue(on.device);
-    CHECK_OK(ops_of->alloc(on.device, "test", 9 * piece, &on.zeros));
-    CHECK_OK(ops_of->zero(q, on.zeros, 9 * piece));
+    CHECK_OK(ops_of->alloc(on.device, "test", zeros + 8 * piece, &on.zeros));
+    CHECK_OK(ops_of->zero(q, on.zeros, zeros + 8 * piece));
     for (size_t i = 0; i < 8; i++)
-        on.p[i] = qp_dptr_at(on.zeros, (i + 1) * piece);
+        on.p[i] = qp_dptr_at(on.zeros, zeros + i * piece);
     const qp_mat_t cache = qp_mat(on.p[5], on.dtype, N_BLOCK * BLOCK, G * E);
     on.kv = (qp_kv_t){.k = cache, .v = cache, .block_len = BLOCK};
     on.kv.v.data = on.p[6];
