@@ -179,18 +179,18 @@ static prepare_t prepare_of(const qp_cuda_rows_t *rows, const qp_input_t *x,
 
 /* --- outlier columns of LLM.int8 -------------------------------------------------------------- */
 
-/* Marks the columns where a row has an outlier. */
-static __global__ void mark_kernel(uint8_t *mark, qp_input_t in, float threshold)
+/* Marks the columns where a row has an outlier: several rows may have one in the same column. */
+static __global__ void mark_kernel(int32_t *mark, qp_input_t in, float threshold)
 {
     qp_input_row(in, blockIdx.x, [&](int64_t i, float x) {
         if (x >= threshold || x <= -threshold)
-            mark[i] = 1;
+            atomicAdd(&mark[i], 1);
     });
 }
 
 /* One block: the marked columns in ascending order, and the place of each column among them. */
 static __global__ void list_kernel(int32_t *column, int32_t *place, int32_t *count,
-                                   const uint8_t *mark, int64_t n)
+                                   const int32_t *mark, int64_t n)
 {
     QP_SHARED(int32_t, of_warp, [QP_WARP]);
     const int warp = threadIdx.x / QP_WARP, n_warp = blockDim.x / QP_WARP;
@@ -219,14 +219,13 @@ static __global__ void list_kernel(int32_t *column, int32_t *place, int32_t *cou
 }
 
 typedef struct {
-    uint8_t *mark;                   /* [n] */
-    int32_t *count, *column, *place; /* [1], [n], [n] */
+    int32_t *mark, *count, *column, *place; /* [n], [1], [n], [n] */
 } outlier_memory_t;
 
 static outlier_memory_t carve_outliers(char **at, int64_t n)
 {
     outlier_memory_t m;
-    m.mark = (uint8_t *)qp_cuda_carve(at, (size_t)n);
+    m.mark = (int32_t *)qp_cuda_carve(at, qp_bytes(n, sizeof *m.mark));
     m.count = (int32_t *)qp_cuda_carve(at, sizeof *m.count);
     m.column = (int32_t *)qp_cuda_carve(at, qp_bytes(n, sizeof *m.column));
     m.place = (int32_t *)qp_cuda_carve(at, qp_bytes(n, sizeof *m.place));
@@ -245,7 +244,7 @@ static qp_error_t find_outliers(qp_queue_t *q, const outlier_memory_t *m, const 
 {
     qp_input_t look = *x;
     look.copy.data.address = 0; /* made once, with the rows */
-    QP_TRY(QP_CUDA(cudaMemsetAsync(m->mark, 0, (size_t)n, qp_cuda_stream(q))));
+    QP_TRY(QP_CUDA(cudaMemsetAsync(m->mark, 0, qp_bytes(n, sizeof *m->mark), qp_cuda_stream(q))));
     QP_TRY(QP_LAUNCH(q, mark_kernel, (unsigned)x->x.n_row, qp_row_threads(n), m->mark, look,
                      threshold));
     return QP_LAUNCH(q, list_kernel, 1, LIST_THREADS, m->column, m->place, m->count, m->mark, n);
