@@ -30,8 +30,11 @@ enum readers_t : uint16_t { ONE, OF_WARP, OF_BLOCK, OF_GRID };
 struct access_t {
     uint32_t work, block;
     uint16_t thread, block_epoch, warp_epoch;
-    uint16_t readers;
+    uint16_t readers : 15;
+    uint16_t atomic : 1; /* it was, and so may be the next one */
 };
+
+enum kind_t { READ, WRITE, ATOMIC };
 
 struct byte_t {
     access_t write, read;
@@ -130,7 +133,8 @@ access_t access_now(bool in_shared)
             place.thread,
             place.block_epoch,
             place.warp_epoch,
-            ONE};
+            ONE,
+            0};
 }
 
 void note_read(access_t *last, bool in_shared)
@@ -147,6 +151,22 @@ void note_read(access_t *last, bool in_shared)
     *last = here;
 }
 
+/* Atomics of all threads may meet, but nothing else without a barrier. What was written just before
+ * stays noted, for others to find. */
+void check_atomic(byte_t *byte, const char *address, bool in_shared, void *from)
+{
+    const access_t here = access_now(in_shared), *last = &byte->write;
+    const bool current = last->work == here.work;
+    if (!current || !last->atomic)
+        check_order(last, in_shared, "an atomic without a barrier after a write", address, from);
+    check_order(&byte->read, in_shared, "an atomic without a barrier after a read", address, from);
+    if (current && !last->atomic && last->block == here.block &&
+        last->block_epoch == here.block_epoch)
+        return;
+    note_read(&byte->write, in_shared);
+    byte->write.atomic = 1;
+}
+
 void check_byte(byte_t *byte, const char *address, bool in_shared, bool write, void *from)
 {
     check_order(&byte->write, in_shared,
@@ -160,29 +180,35 @@ void check_byte(byte_t *byte, const char *address, bool in_shared, bool write, v
     byte->write = access_now(in_shared);
 }
 
-void check_device(const char *address, size_t n, bool write, void *from)
+void check_device(const char *address, size_t n, kind_t kind, void *from)
 {
     for (size_t i = 0; i < n; i++) {
         const size_t at = (size_t)(address + i - arena);
         if (states[at] == OUTSIDE)
             report("an access outside of an allocation", address + i, NULL, from);
-        if (!write && states[at] == UNWRITTEN)
+        if (kind != WRITE && states[at] == UNWRITTEN)
             report("a read of what nobody has written", address + i, NULL, from);
-        if (write)
+        if (kind != READ)
             states[at] = WRITTEN;
-        check_byte(&bytes[at], address + i, false, write, from);
+        if (kind == ATOMIC)
+            check_atomic(&bytes[at], address + i, false, from);
+        else
+            check_byte(&bytes[at], address + i, false, kind == WRITE, from);
     }
 }
 
-void check_shared(const char *address, size_t n, bool write, void *from)
+void check_shared(const char *address, size_t n, kind_t kind, void *from)
 {
     if (shared_bytes_of_block.size() < place.shared_bytes)
         shared_bytes_of_block.resize(place.shared_bytes);
     for (size_t i = 0; i < n; i++) {
         byte_t *byte = &shared_bytes_of_block[(size_t)(address + i - place.shared)];
-        if (!write && byte->write.work != n_block)
+        if (kind != WRITE && byte->write.work != n_block)
             report("a read of what nobody has written", address + i, NULL, from);
-        check_byte(byte, address + i, true, write, from);
+        if (kind == ATOMIC)
+            check_atomic(byte, address + i, true, from);
+        else
+            check_byte(byte, address + i, true, kind == WRITE, from);
     }
 }
 
@@ -191,7 +217,7 @@ bool is_within(const char *p, const char *start, size_t n)
     return p >= start && p < start + n;
 }
 
-void access(void *pointer, size_t n, bool write, void *from)
+void access(void *pointer, size_t n, kind_t kind, void *from)
 {
     const char *p = static_cast<char *>(pointer);
     Dl_info info;
@@ -200,9 +226,9 @@ void access(void *pointer, size_t n, bool write, void *from)
         is_within(p, place.own[1], place.own_bytes[1]))
         return;
     if (is_within(p, place.shared, place.shared_bytes))
-        check_shared(p, n, write, from);
+        check_shared(p, n, kind, from);
     else if (is_within(p, arena, arena_bytes))
-        check_device(p, n, write, from);
+        check_device(p, n, kind, from);
     else if (dladdr(p, &info) == 0) /* constants of the program are fine */
         report("an access of host memory", p, NULL, from);
 }
@@ -262,6 +288,12 @@ void checker_range(const void *start, size_t n, bool write)
         }
 }
 
+void atomic_access(void *p, size_t n)
+{
+    if (on)
+        access(p, n, ATOMIC, __builtin_return_address(0));
+}
+
 void checker_rows(const void *start, uint64_t n_row, size_t row_bytes, size_t stride, bool write)
 {
     for (uint64_t i = 0; i < n_row; i++)
@@ -272,15 +304,15 @@ void checker_rows(const void *start, uint64_t n_row, size_t row_bytes, size_t st
 
 /* --- what the compiler calls ------------------------------------------------------------------ */
 
-#define HOOK(name, n, write)                                               \
-    void name(void *p)                                                     \
-    {                                                                      \
-        cuda_on_cpu::access(p, (n), (write), __builtin_return_address(0)); \
+#define HOOK(name, n, kind)                                                          \
+    void name(void *p)                                                               \
+    {                                                                                \
+        cuda_on_cpu::access(p, (n), cuda_on_cpu::kind, __builtin_return_address(0)); \
     }
-#define HOOKS(n)                   \
-    HOOK(__tsan_read##n, n, false) \
-    HOOK(__tsan_write##n, n, true) \
-    HOOK(__tsan_unaligned_read##n, n, false) HOOK(__tsan_unaligned_write##n, n, true)
+#define HOOKS(n)                    \
+    HOOK(__tsan_read##n, n, READ)   \
+    HOOK(__tsan_write##n, n, WRITE) \
+    HOOK(__tsan_unaligned_read##n, n, READ) HOOK(__tsan_unaligned_write##n, n, WRITE)
 
 extern "C" {
 HOOKS(1)
@@ -290,11 +322,11 @@ HOOKS(8)
 HOOKS(16)
 void __tsan_read_range(void *p, size_t n)
 {
-    cuda_on_cpu::access(p, n, false, __builtin_return_address(0));
+    cuda_on_cpu::access(p, n, cuda_on_cpu::READ, __builtin_return_address(0));
 }
 void __tsan_write_range(void *p, size_t n)
 {
-    cuda_on_cpu::access(p, n, true, __builtin_return_address(0));
+    cuda_on_cpu::access(p, n, cuda_on_cpu::WRITE, __builtin_return_address(0));
 }
 void __tsan_func_entry(void *)
 {

@@ -5,7 +5,8 @@
  * in whatever order the threads ran:
  *
  * - two accesses of different threads, one of them a write, with no barrier between them: of the
- *   block, or of the warp where both are in one; threads of different blocks have none;
+ *   block, or of the warp where both are in one; threads of different blocks have none; atomics
+ *   may meet each other, but nothing else;
  * - the same between kernels and copies of different streams with no event between them;
  * - reads of what nobody has written, in shared memory and on the device;
  * - accesses outside of allocations, and of host memory.

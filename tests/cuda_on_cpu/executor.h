@@ -81,6 +81,9 @@ void run(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
 /** What this thread does from here on is the kernel's, or no longer (checker.h). */
 void watch(bool on);
 
+/** An atomic of this thread (checker.h). */
+void atomic_access(void *p, size_t bytes);
+
 /** A number from the seed, from 0 to n - 1. */
 unsigned draw(unsigned n);
 

@@ -74,10 +74,11 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
     return all;
 }
 
-/* Threads of all blocks take turns: plain arithmetic is atomic. The checker is not told. */
+/* Threads of all blocks take turns: plain arithmetic is atomic. The checker is told what it is. */
 #define CUDA_ON_CPU_ATOMIC __attribute__((no_sanitize("thread"), noinline)) static
 template <typename T> CUDA_ON_CPU_ATOMIC T atomicAdd(T *p, T x)
 {
+    cuda_on_cpu::atomic_access(p, sizeof *p);
     const T old = *p;
     *p = old + x;
     return old;
@@ -85,6 +86,7 @@ template <typename T> CUDA_ON_CPU_ATOMIC T atomicAdd(T *p, T x)
 
 template <typename T> CUDA_ON_CPU_ATOMIC T atomicMin(T *p, T x)
 {
+    cuda_on_cpu::atomic_access(p, sizeof *p);
     const T old = *p;
     *p = old < x ? old : x;
     return old;
