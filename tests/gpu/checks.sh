@@ -239,8 +239,8 @@ speed_generate() { # SEQUENCES
     local tokens=128
     if "$small"; then tokens=4; fi
     head -n "$1" many.jsonl >some.jsonl
-    run "speed-generate-$1" generate large --set prompts.input=some.jsonl --set generate.max_new_tokens=$tokens \
-        --set generate.do_sample=true
+    run "speed-generate-$1" generate large --set prompts.input=some.jsonl --set generate.do_sample=true \
+        --set generate.max_new_tokens=$tokens --set generate.min_new_tokens=$tokens
     say "$(grep -o '[0-9]* tokens, .* tokens/s' "speed-generate-$1.log" | tail -n 1)"
 }
 
