@@ -283,8 +283,9 @@ static void run_ops(on_t *on)
 /* No rows, and rows of each type. */
 static void test_device(qp_compute_t compute)
 {
-    static const int32_t some[] = {0, 1, T}, none[] = {0, 0, 0}, past[] = {20, 0};
-    static const int32_t table[N_BLOCK] = {0, 1, 2, 3, 4, 5, 6, 7};
+    /* Not static: a kernel that reads one is found, while the program's constants are fine. */
+    const int32_t some[] = {0, 1, T}, none[] = {0, 0, 0}, past[] = {20, 0};
+    const int32_t table[N_BLOCK] = {0, 1, 2, 3, 4, 5, 6, 7};
     const size_t piece = (size_t)T * V * sizeof(float), zeros = (size_t)V * F * sizeof(float);
     on_t on = {.device = open_compute(compute, 1),
                .dtype = compute == QP_COMPUTE_BF16 ? QP_BF16 : QP_F32};
