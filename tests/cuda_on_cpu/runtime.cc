@@ -1,5 +1,7 @@
-/* Streams, events and memory of the stand-in for NVIDIA's runtime: work is done late, in an order
- * that the seed draws, and device memory is unreadable while no work is done. */
+/* Streams, events, launches and copies of the stand-in for NVIDIA's runtime: work is done late, in
+ * an order that the seed draws. */
+#include "runtime.h"
+
 #include "checker.h"
 #include "executor.h"
 #include "faults.h"
@@ -8,13 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <deque>
-#include <map>
-#include <string>
 #include <vector>
+
+using namespace cuda_on_cpu;
 
 namespace
 {
@@ -53,107 +54,16 @@ struct cuda_on_cpu_event {
 namespace
 {
 
-enum { PAGE = 4096, OPEN = PROT_READ | PROT_WRITE };
 enum { SHARED_MOST = 99 << 10 }; /* of a block: what every card since sm_80 gives */
-const size_t ARENA = (size_t)1 << 38;
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that follows */
 std::vector<cudaStream_t> streams;
-int n_stream;                          /* that ever were */
-clock_t host;                          /* what it has waited for */
-std::map<const char *, size_t> pinned; /* start and bytes */
-std::map<char *, size_t> blocks;       /* of device memory */
-
-/* Addresses are given out again as late as is cheap: an arena that only grows makes each change of
- * its protection slow. */
-struct freed_t {
-    char *start;
-    size_t pages;
-};
-enum { QUARANTINE = 32 };
-std::deque<freed_t> freed;
-char *arena;
-size_t arena_used, n_bytes_used;
-int key = -1; /* of the arena's protection; -1: there are none */
+int n_stream; /* that ever were */
+clock_t host; /* what it has waited for */
 cudaError_t last_error;
 int launches_left; /* until one fails; 0: none will */
-thread_local int current_device;
-
-struct guard_t {
-    guard_t()
-    {
-        pthread_mutex_lock(&lock);
-    }
-    ~guard_t()
-    {
-        pthread_mutex_unlock(&lock);
-    }
-};
-
-[[noreturn]] void fail(const char *problem)
-{
-    fprintf(stderr, "cuda_on_cpu: %s\n", problem);
-    abort();
-}
-
-cudaError_t keep(cudaError_t error)
-{
-    if (error != cudaSuccess)
-        last_error = error;
-    return error;
-}
-
-size_t bytes_of(const char *variable, size_t otherwise)
-{
-    const char *bytes = getenv(variable);
-    return bytes != NULL ? strtoull(bytes, NULL, 10) : otherwise;
-}
-
-size_t device_bytes()
-{
-    return bytes_of("CUDA_ON_CPU_MEMORY", (size_t)16 << 30);
-}
-
-/* What one call gets at most, whatever is said to be free: another program was faster. */
-size_t most_bytes()
-{
-    return bytes_of("CUDA_ON_CPU_MALLOC", SIZE_MAX);
-}
 
 /* --- work ------------------------------------------------------------------------------------- */
-
-/* By a protection key where the CPU has them: a register instead of a call. */
-void open_memory(bool open)
-{
-    if (key >= 0)
-        pkey_set(key, open ? 0 : PKEY_DISABLE_ACCESS);
-    else if (arena_used > 0 && mprotect(arena, arena_used, open ? OPEN : PROT_NONE) != 0)
-        fail("mprotect failed");
-}
-
-void open_arena()
-{
-    void *memory = mmap(NULL, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        fail("no address space");
-    arena = static_cast<char *>(memory);
-    key = pkey_alloc(0, PKEY_DISABLE_ACCESS);
-    if (key >= 0 && pkey_mprotect(arena, ARENA, OPEN, key) != 0)
-        fail("pkey_mprotect failed");
-    cuda_on_cpu::checker_open(arena, ARENA);
-}
-
-/* New memory is full of NaN; one that is huge takes room only where it is used. */
-void fill(char *start, size_t bytes)
-{
-    open_memory(true);
-    char *page = start - (uintptr_t)start % PAGE;
-    if (key < 0 && mprotect(page, bytes + (size_t)(start - page), OPEN) != 0)
-        fail("mprotect failed");
-    if (bytes < cuda_on_cpu::HUGE_BLOCK)
-        memset(start, 0xff, bytes);
-    open_memory(false);
-}
 
 bool is_blocked(const task_t *task)
 {
@@ -192,7 +102,7 @@ void do_first(cudaStream_t stream)
     if (known != before)
         stream->history.push_back({stream->n_done, known});
     if (task.work) {
-        cuda_on_cpu::checker_begin(task.name, stream->id, stream->n_done, known);
+        checker_begin(task.name, stream->id, stream->n_done, known);
         task.work();
     }
     stream->n_done++;
@@ -203,7 +113,7 @@ void do_others(cudaStream_t stream)
 {
     for (cudaStream_t other : streams)
         while (other != stream && !other->task.empty() && !is_blocked(&other->task.front()) &&
-               !other->task.front().meets && cuda_on_cpu::draw(3) == 0)
+               !other->task.front().meets && draw(3) == 0)
             do_first(other);
 }
 
@@ -236,36 +146,39 @@ void put(cudaStream_t stream, task_t task)
     stream->n_put++;
 }
 
+} // namespace
+
+namespace cuda_on_cpu
+{
+
+guard_t::guard_t()
+{
+    pthread_mutex_lock(&lock);
+}
+
+guard_t::~guard_t()
+{
+    pthread_mutex_unlock(&lock);
+}
+
+void fail(const char *problem)
+{
+    fprintf(stderr, "cuda_on_cpu: %s\n", problem);
+    abort();
+}
+
+cudaError_t keep(cudaError_t error)
+{
+    if (error != cudaSuccess)
+        last_error = error;
+    return error;
+}
+
 void finish_all()
 {
     for (cudaStream_t stream : streams)
         finish(stream, stream->n_put);
 }
-
-/* --- memory ----------------------------------------------------------------------------------- */
-
-bool is_on_device(const void *p, size_t bytes)
-{
-    auto after = blocks.upper_bound(static_cast<char *>(const_cast<void *>(p)));
-    if (after == blocks.begin())
-        return false;
-    --after;
-    return static_cast<const char *>(p) + bytes <= after->first + after->second;
-}
-
-bool is_pinned(const void *p, size_t bytes)
-{
-    auto after = pinned.upper_bound(static_cast<const char *>(p));
-    if (after == pinned.begin())
-        return false;
-    --after;
-    return static_cast<const char *>(p) + bytes <= after->first + after->second;
-}
-
-} // namespace
-
-namespace cuda_on_cpu
-{
 
 cudaError_t put_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> body)
@@ -308,35 +221,6 @@ int cuda_on_cpu_fail_launch(int n)
 
 /* --- the API ---------------------------------------------------------------------------------- */
 
-const char *cudaGetErrorString(cudaError_t error)
-{
-    switch (error) {
-    case cudaSuccess:
-        return "no error";
-    case cudaErrorMemoryAllocation:
-        return "out of memory";
-    case cudaErrorInvalidConfiguration:
-        return "invalid configuration argument";
-    case cudaErrorLaunchOutOfResources:
-        return "too many resources requested for launch";
-    case cudaErrorInsufficientDriver:
-        return "CUDA driver version is insufficient for CUDA runtime version";
-    case cudaErrorNoDevice:
-        return "no CUDA-capable device is detected";
-    case cudaErrorInvalidDevice:
-        return "invalid device ordinal";
-    case cudaErrorLaunchFailure:
-        return "unspecified launch failure";
-    default:
-        return "invalid argument";
-    }
-}
-
-const char *cudaGetErrorName(cudaError_t error)
-{
-    return error == cudaSuccess ? "cudaSuccess" : "cudaError";
-}
-
 cudaError_t cudaGetLastError(void)
 {
     guard_t guard;
@@ -345,192 +229,11 @@ cudaError_t cudaGetLastError(void)
     return error;
 }
 
-/* Numbers of the devices that the process sees. */
-static std::vector<int> visible(int n)
-{
-    std::vector<int> seen;
-    const char *list = getenv("CUDA_VISIBLE_DEVICES");
-    if (list == NULL) {
-        for (int i = 0; i < n; i++)
-            seen.push_back(i);
-        return seen;
-    }
-    for (char *end; *list != '\0'; list = *end == ',' ? end + 1 : end) {
-        const long i = strtol(list, &end, 10);
-        if (end == list || i < 0 || i >= n)
-            break; /* what stands behind one that is none does not count */
-        seen.push_back((int)i);
-    }
-    return seen;
-}
-
-static int n_physical()
-{
-    const char *n = getenv("CUDA_ON_CPU_DEVICES");
-    return n == NULL ? 8 : atoi(n);
-}
-
-cudaError_t cudaGetDeviceCount(int *count)
-{
-    *count = 0;
-    if (n_physical() < 0) /* -1 stands for a driver that is too old, -2 for none */
-        return cudaErrorInsufficientDriver;
-    *count = (int)visible(n_physical()).size();
-    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int device)
-{
-    int count;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || device < 0 || device >= count)
-        return cudaErrorInvalidDevice;
-    current_device = device;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
-{
-    const std::vector<int> seen = visible(n_physical());
-    if (device < 0 || device >= (int)seen.size())
-        return cudaErrorInvalidDevice;
-    memset(prop, 0, sizeof *prop);
-    const char *node = getenv("CUDA_ON_CPU_NODE");
-    snprintf(prop->uuid.bytes, sizeof prop->uuid.bytes, "%.8s-%d", node != NULL ? node : "here",
-             seen[(size_t)device]);
-    snprintf(prop->name, sizeof prop->name, "CUDA on the CPU");
-    prop->totalGlobalMem = device_bytes();
-    prop->major = 8;
-    prop->multiProcessorCount = 4;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int *version)
-{
-    const char *n = getenv("CUDA_ON_CPU_DEVICES");
-    *version = n == NULL || atoi(n) >= 0 ? 13000 : atoi(n) == -1 ? 12040 : 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-    *version = 13000;
-    return cudaSuccess;
-}
-
 cudaError_t cudaDeviceSynchronize(void)
 {
     guard_t guard;
     finish_all();
     return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *all_bytes)
-{
-    guard_t guard;
-    *all_bytes = device_bytes();
-    *free_bytes = *all_bytes > n_bytes_used ? *all_bytes - n_bytes_used : 0;
-    return cudaSuccess;
-}
-
-/* A place for so many pages, with one page behind it that is nobody's. */
-static char *find_place(size_t pages)
-{
-    for (size_t i = 0; i + QUARANTINE < freed.size(); i++)
-        if (freed[i].pages == pages) {
-            char *start = freed[i].start;
-            freed.erase(freed.begin() + (long)i);
-            return start;
-        }
-    char *start = arena + arena_used;
-    arena_used += pages + PAGE;
-    return start;
-}
-
-cudaError_t cudaMalloc(void **p, size_t bytes)
-{
-    guard_t guard;
-    *p = NULL;
-    if (n_bytes_used + bytes > device_bytes() || bytes > most_bytes())
-        return keep(cudaErrorMemoryAllocation);
-    if (arena == NULL)
-        open_arena();
-    const size_t pages = (bytes + PAGE - 1) / PAGE * PAGE;
-    char *start = find_place(pages);
-    fill(start, pages);
-    cuda_on_cpu::checker_alloc(start, bytes);
-    blocks[start] = bytes;
-    n_bytes_used += bytes;
-    *p = start;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFree(void *p)
-{
-    guard_t guard;
-    if (p == NULL)
-        return cudaSuccess;
-    auto found = blocks.find(static_cast<char *>(p));
-    if (found == blocks.end())
-        return keep(cudaErrorInvalidValue);
-    finish_all();
-    cuda_on_cpu::checker_free(found->first, found->second);
-    n_bytes_used -= found->second;
-    const size_t pages = (found->second + PAGE - 1) / PAGE * PAGE;
-    madvise(p, pages, MADV_DONTNEED);
-    freed.push_back({found->first, pages});
-    blocks.erase(found);
-    return cudaSuccess;
-}
-
-void cuda_on_cpu_piece(void *p, size_t bytes, bool given)
-{
-    guard_t guard;
-    char *start = static_cast<char *>(p);
-    if (!is_on_device(p, bytes))
-        fail("a piece of what is not on the device");
-    if (given)
-        fill(start, bytes);
-    if (given)
-        cuda_on_cpu::checker_alloc(start, bytes);
-    else
-        cuda_on_cpu::checker_free(start, bytes);
-}
-
-cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
-{
-    (void)flags;
-    guard_t guard;
-    *p = aligned_alloc(PAGE, (bytes + PAGE - 1) / PAGE * PAGE + PAGE);
-    if (*p == NULL)
-        return keep(cudaErrorMemoryAllocation);
-    pinned[static_cast<char *>(*p)] = bytes;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFreeHost(void *p)
-{
-    guard_t guard;
-    if (p == NULL)
-        return cudaSuccess;
-    finish_all();
-    if (pinned.erase(static_cast<char *>(p)) == 0)
-        return keep(cudaErrorInvalidValue);
-    free(p);
-    return cudaSuccess;
-}
-
-cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned flags)
-{
-    (void)flags;
-    guard_t guard;
-    pinned[static_cast<char *>(p)] = bytes;
-    return cudaSuccess;
-}
-
-cudaError_t cudaHostUnregister(void *p)
-{
-    guard_t guard;
-    return pinned.erase(static_cast<char *>(p)) == 1 ? cudaSuccess : keep(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
@@ -619,8 +322,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         fail("a copy from memory that is not on the device, or not pinned");
     put(stream, {"a copy",
                  [=] {
-                     cuda_on_cpu::checker_range(from, bytes, false);
-                     cuda_on_cpu::checker_range(to, bytes, true);
+                     checker_range(from, bytes, false);
+                     checker_range(to, bytes, true);
                      memmove(to, from, bytes);
                  },
                  NULL,
@@ -638,7 +341,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
         fail("memory to be set is not on the device");
     put(stream, {"a memset",
                  [=] {
-                     cuda_on_cpu::checker_range(to, bytes, true);
+                     checker_range(to, bytes, true);
                      memset(to, value, bytes);
                  },
                  NULL,
