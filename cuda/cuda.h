@@ -70,6 +70,9 @@ typedef struct {
     size_t bytes[QP_CUDA_N_SCRATCH];
 } qp_cuda_need_t;
 
+/** Features of a head that the kernels of attention are there for. */
+enum { QP_CUDA_MAX_HEAD_DIM = 256 };
+
 typedef struct {
     qp_device_t base; /**< first: a qp_device_t * is a qp_cuda_device_t * */
     bool is_there;    /**< else only its sizes are: for a dry run */

@@ -160,6 +160,7 @@ qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int index, int 
                                  .config = *config,
                                  .collectives = &maker,
                                  .outside = CODE_BYTES,
+                                 .max_head_dim = QP_CUDA_MAX_HEAD_DIM,
                                  .queued = true};
     device->base.config.backend = QP_BACKEND_CUDA;
     device->index = index;

@@ -16,7 +16,7 @@
 
 #include "cuda/core/number.cuh"
 
-enum { QP_TILE_X = 16, QP_TILE_ROWS = 4, QP_TILE_MAX_E = 256 };
+enum { QP_TILE_X = 16, QP_TILE_ROWS = 4, QP_TILE_MAX_E = QP_CUDA_MAX_HEAD_DIM };
 
 /* Whole loops, whose arrays then are registers; and loops of which a few steps are enough. */
 #ifdef CUDA_ON_CPU

@@ -101,6 +101,7 @@ typedef struct qp_device {
     /** Bytes of its own memory that libraries and code take later on, beside alloc(): an estimate
      * for the memory plan. */
     size_t outside;
+    int64_t max_head_dim; /**< features of a head that attention can do at most; 0: any */
     bool queued; /**< work may be done later than an op returns: it pays to queue more before
                     looking */
     bool host_addressable; /**< device addresses are host addresses (CPU): weights may live in

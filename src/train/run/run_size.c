@@ -77,6 +77,19 @@ static qp_error_t check_windows(const qp_run_t *run)
     return NULL;
 }
 
+/* Of the base; a reward model on another base is not looked at before it computes. */
+static qp_error_t check_heads(const qp_run_t *run)
+{
+    const int64_t n = run->given.info.config.head_dim, most = run->device->max_head_dim;
+    if (most == 0 || n <= most)
+        return NULL;
+    return QP_ERROR(
+        QP_INPUT,
+        "base.file: %s: heads of %lld features, but attention on \"%s\" has %lld at most: "
+        "set device.backend = \"cpu\"",
+        run->settings->base.file, (long long)n, run->device->ops->name, (long long)most);
+}
+
 /* Rows, answers, and the positions that they take. */
 qp_error_t qp_run_size(qp_run_t *run)
 {
@@ -94,6 +107,7 @@ qp_error_t qp_run_size(qp_run_t *run)
                         : row > run->size.n_generate ? "data.seq_length"
                                                      : "the longest prompt with its answer",
                         (long long)run->size.n_position, (long long)most);
+    QP_TRY(check_heads(run));
     QP_TRY(check_windows(run));
     return run->given.scorer != NULL ? qp_scorer_check(run->given.scorer, row) : NULL;
 }
