@@ -7,7 +7,7 @@ if(QUIPU_CUDA AND NOT QUIPU_CUDA STREQUAL EMULATED)
   set(QUIPU_CUDA_ARCHITECTURES 80 86 89 90 100 120 CACHE STRING "GPUs that kernels are compiled for")
   # Kernels are the same for all: the first half of a compilation is done once, and kept as PTX for
   # what comes after the last of them.
-  string(REGEX REPLACE "([0-9]+a?f?)(-real)?" "sm_\\1" codes "${QUIPU_CUDA_ARCHITECTURES}")
+  string(REGEX REPLACE "([0-9]+[af]?)" "sm_\\1" codes "${QUIPU_CUDA_ARCHITECTURES}")
   string(REPLACE ";" "," codes "${codes}")
   set(QUIPU_CUDA_CODES "--generate-code=arch=compute_80,code=[compute_80,${codes}]")
   set(CMAKE_CUDA_ARCHITECTURES OFF)

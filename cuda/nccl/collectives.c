@@ -155,12 +155,12 @@ static void sum_begin(qp_collectives_t *base, qp_queue_t *q, qp_dptr_t p, int64_
         c->error = sum(c, q, (float *)p.address, n);
 }
 
-/* Nobody can be asked to agree: the job ends here, with its last checkpoint. */
+/* Nobody can be asked to agree: the job ends here, with its last checkpoint. The pause lets the
+ * launcher pass the message on. */
 static void end_job(collectives_t *c, qp_error_t error)
 {
     const int code = qp_error_report(&error);
-    nanosleep(&(struct timespec){.tv_nsec = 6 * POLL_NS},
-              NULL); /* the launcher passes the message on */
+    nanosleep(&(struct timespec){.tv_nsec = 6 * POLL_NS}, NULL);
     qp_comm_abort(c->comm, code);
 }
 

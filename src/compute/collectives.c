@@ -19,8 +19,7 @@ qp_error_t qp_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n
                         "device.allreduce: \"tree\" and \"nccl\" are ways of GPUs, the "
                         "backend \"%s\" has \"mpi\" alone: say \"auto\"",
                         device->ops->name);
-    if (!is_by_mpi(device) && device->config.allreduce == QP_ALLREDUCE_NCCL &&
-        qp_comm_size(comm) > 1)
+    if (device->config.allreduce == QP_ALLREDUCE_NCCL && qp_comm_size(comm) > 1)
         qp_log_info(
             "device.allreduce = \"nccl\": the bits of gradients depend on the number of ranks "
             "and on the machine");

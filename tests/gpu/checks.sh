@@ -7,6 +7,8 @@ set -euo pipefail
 : "${root:?}" "${small:?}" "${results:?}"
 PATH=$root/bin:$PATH
 export QUIPU_SOURCE=$root QUIPU_BIN=$root/bin
+# shellcheck source=tests/texts.sh
+. "$(dirname "$0")/../texts.sh"
 
 say() { echo "= $*"; }
 stop() {
@@ -23,24 +25,13 @@ material() {
     for precision in int8 llm_int8 bf16 fp32; do
         quipu-import --precision $precision --synthetic $shape "$precision.h5"
     done
-    awk 'BEGIN {
-        split("malt hop yeast water barley wheat foam glass cask keg cellar brewer", word, " ")
-        state = 12345
-        for (row = 0; row < 600; row++) {
-            text = ""
-            n = 4 + row % 9
-            for (i = 0; i < n; i++) {
-                state = (state * 1103515245 + 12345) % 2147483648
-                text = text (i ? " " : "") word[1 + int(state / 65536) % 12]
-            }
-            prompt = "{\"prompt\": \"Question: " text "?\""
-            printf "%s, \"completion\": \" Answer: %s.\"}\n", prompt, text >"rows.jsonl"
-            printf "%s, \"chosen\": \" %s is %s\", \"rejected\": \" %s\"}\n", prompt, text, word[1 + row % 12],
-                word[1 + row % 7] >"pairs.jsonl"
-            print prompt "}" >"prompts.jsonl"
-            if (row < 8) print prompt "}" >"few.jsonl"
-            if (row < 64) print prompt "}" >"many.jsonl"
-        }
+    texts 12345 600 4 9 | awk -F'\t' '{
+        prompt = "{\"prompt\": \"Question: " $1 "?\""
+        printf "%s, \"completion\": \" Answer: %s.\"}\n", prompt, $1 >"rows.jsonl"
+        printf "%s, \"chosen\": \" %s is %s\", \"rejected\": \" %s\"}\n", prompt, $1, $2, $3 >"pairs.jsonl"
+        print prompt "}" >"prompts.jsonl"
+        if (NR <= 8) print prompt "}" >"few.jsonl"
+        if (NR <= 64) print prompt "}" >"many.jsonl"
     }'
     local rows
     for rows in rows pairs prompts; do

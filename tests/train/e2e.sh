@@ -12,6 +12,8 @@ finish() {
     rm -rf "$work"
 }
 trap finish EXIT
+# shellcheck source=tests/texts.sh
+. "$QUIPU_SOURCE/tests/texts.sh"
 cd "$work"
 
 # check NAME COMMAND...: the command must succeed; otherwise the last log is shown.
@@ -35,18 +37,8 @@ make_base() {
 
 # make_data PREFIX: some hundred short prompts and completions, always the same.
 make_data() {
-    awk 'BEGIN {
-        split("malt hop yeast water barley wheat foam glass cask keg cellar brewer", word, " ")
-        state = 12345
-        for (row = 0; row < 160; row++) {
-            text = ""
-            n = 4 + row % 9
-            for (i = 0; i < n; i++) {
-                state = (state * 1103515245 + 12345) % 2147483648
-                text = text (i ? " " : "") word[1 + int(state / 65536) % 12]
-            }
-            printf "{\"prompt\": \"Question: %s?\", \"completion\": \" Answer: %s.\"}\n", text, text
-        }
+    texts 12345 160 4 9 | awk -F'\t' '{
+        printf "{\"prompt\": \"Question: %s?\", \"completion\": \" Answer: %s.\"}\n", $1, $1
     }' >"$1.jsonl"
     quipu-prep jsonl "$1.jsonl" --base base.h5 --out "$1" --eval-fraction 0.1 >/dev/null 2>&1
 }

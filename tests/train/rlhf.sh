@@ -19,21 +19,10 @@ quipu_on() {
 
 # make_pairs PREFIX: pairs of answers, of which the chosen one is the longer, and prompts alone.
 make_pairs() {
-    awk -v name="$1" 'BEGIN {
-        split("malt hop yeast water barley wheat foam glass cask keg cellar brewer", word, " ")
-        state = 54321
-        for (row = 0; row < 96; row++) {
-            text = ""
-            n = 2 + row % 5
-            for (i = 0; i < n; i++) {
-                state = (state * 1103515245 + 12345) % 2147483648
-                text = text (i ? " " : "") word[1 + int(state / 65536) % 12]
-            }
-            prompt = "{\"prompt\": \"Question: " text "?\\n\\nAnswer: \""
-            printf "%s, \"chosen\": \"%s is %s\", \"rejected\": \"%s\"}\n", prompt, text, word[1 + row % 12],
-                word[1 + row % 7] >(name "-pairs.jsonl")
-            print prompt "}" >(name "-prompts.jsonl")
-        }
+    texts 54321 96 2 5 | awk -F'\t' -v name="$1" '{
+        prompt = "{\"prompt\": \"Question: " $1 "?\\n\\nAnswer: \""
+        printf "%s, \"chosen\": \"%s is %s\", \"rejected\": \"%s\"}\n", prompt, $1, $2, $3 >(name "-pairs.jsonl")
+        print prompt "}" >(name "-prompts.jsonl")
     }'
     quipu-prep jsonl "$1-pairs.jsonl" --base base.h5 --out "$1" --eval-fraction 0.1 >/dev/null 2>&1
     quipu-prep jsonl "$1-prompts.jsonl" --base base.h5 --out "$1" --eval-fraction 0.1 >/dev/null 2>&1

@@ -54,4 +54,9 @@ answers() { grep -o '"response":.*' "runs/$1/samples.jsonl"; }
 check "ppo: the CPU's answers" cmp -s <(answers first) <(answers cpu-first)
 check "ppo: the CPU's rewards" close first cpu-first env/reward_mean 2 1e-4
 check "ppo: the CPU's losses of the value head" close first cpu-first ppo/loss/value 2 1e-4
+
+make_base wide.h5 tiny,head_dim=258
+on cuda 1 wide "${small[@]}" --set reward_model.base=wide.h5 --set reward_model.adapter=runs/reward-on1/adapter --dry-run
+check "ppo: a reward base with heads too wide is refused" test "$code" = 2
+check "ppo: by name" logged "reward_model.base: heads of 258 features"
 end_test

@@ -105,6 +105,17 @@ bool qp_base_is_shared(const qp_device_t *device)
     return device->host_addressable;
 }
 
+qp_error_t qp_base_info_check(const qp_base_info_t *info, const qp_device_t *device)
+{
+    if (device->max_head_dim == 0 || info->config.head_dim <= device->max_head_dim)
+        return NULL;
+    return QP_ERROR(QP_INPUT,
+                    "heads of %lld features, but attention on \"%s\" has %lld at most: set "
+                    "device.backend = \"cpu\"",
+                    (long long)info->config.head_dim, device->ops->name,
+                    (long long)device->max_head_dim);
+}
+
 size_t qp_base_bytes(const qp_base_shape_t *shape, int64_t n_position)
 {
     qp_arena_t arena = {0};

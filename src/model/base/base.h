@@ -69,6 +69,9 @@ typedef struct {
     qp_base_kinds_t kinds;
 } qp_base_shape_t;
 
+/** QP_INPUT: the device cannot compute with such a base. */
+qp_error_t qp_base_info_check(const qp_base_info_t *info, const qp_device_t *device);
+
 /** As the file's header tells. */
 static inline qp_base_shape_t qp_base_info_shape(const qp_base_info_t *info,
                                                  const qp_device_t *device)

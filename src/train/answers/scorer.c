@@ -81,9 +81,12 @@ qp_error_t qp_scorer_check_length(const qp_scorer_t *s, const char *what, int64_
                             "reward_model.base");
 }
 
-qp_error_t qp_scorer_check(const qp_scorer_t *s, int64_t n_position)
+qp_error_t qp_scorer_check(const qp_scorer_t *s, const qp_device_t *device, int64_t n_position)
 {
-    if (!s->own_base || n_position <= s->info.config.max_position)
+    if (!s->own_base)
+        return NULL;
+    QP_TRY(qp_error_context(qp_base_info_check(&s->info, device), "reward_model.base"));
+    if (n_position <= s->info.config.max_position)
         return NULL;
     return QP_ERROR(
         QP_INPUT,

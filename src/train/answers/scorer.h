@@ -22,8 +22,10 @@ uint64_t qp_scorer_base_id(const qp_scorer_t *scorer);
 const qp_lora_config_t *qp_scorer_shared_lora(const qp_scorer_t *scorer);
 /** A sequence (\a what, of n_token tokens) that is longer than its base's window: QP_INPUT. */
 qp_error_t qp_scorer_check_length(const qp_scorer_t *scorer, const char *what, int64_t n_token);
-/** Its base must have as many positions as the longest answered query. */
-qp_error_t qp_scorer_check(const qp_scorer_t *scorer, int64_t n_position);
+/** A base of its own must be one that the device can do, and have as many positions as the longest
+ * answered query. */
+qp_error_t qp_scorer_check(const qp_scorer_t *scorer, const qp_device_t *device,
+                           int64_t n_position);
 
 /** Bytes that it takes beside the run's base and workspace; for the memory plan. */
 typedef struct {

@@ -77,19 +77,6 @@ static qp_error_t check_windows(const qp_run_t *run)
     return NULL;
 }
 
-/* Of the base; a reward model on another base is not looked at before it computes. */
-static qp_error_t check_heads(const qp_run_t *run)
-{
-    const int64_t n = run->given.info.config.head_dim, most = run->device->max_head_dim;
-    if (most == 0 || n <= most)
-        return NULL;
-    return QP_ERROR(
-        QP_INPUT,
-        "base.file: %s: heads of %lld features, but attention on \"%s\" has %lld at most: "
-        "set device.backend = \"cpu\"",
-        run->settings->base.file, (long long)n, run->device->ops->name, (long long)most);
-}
-
 /* Rows, answers, and the positions that they take. */
 qp_error_t qp_run_size(qp_run_t *run)
 {
@@ -107,9 +94,9 @@ qp_error_t qp_run_size(qp_run_t *run)
                         : row > run->size.n_generate ? "data.seq_length"
                                                      : "the longest prompt with its answer",
                         (long long)run->size.n_position, (long long)most);
-    QP_TRY(check_heads(run));
+    QP_TRY(qp_error_context(qp_base_info_check(&run->given.info, run->device), "base.file"));
     QP_TRY(check_windows(run));
-    return run->given.scorer != NULL ? qp_scorer_check(run->given.scorer, row) : NULL;
+    return run->given.scorer != NULL ? qp_scorer_check(run->given.scorer, run->device, row) : NULL;
 }
 
 qp_lora_config_t qp_run_widest_lora(const qp_run_t *run)
