@@ -86,6 +86,7 @@ check "generate: the CPU's answers" cmp -s runs/generate/answers.jsonl runs/cpu-
 
 # Kernels of attention are there for heads up to a size.
 make_base wide.h5 tiny,head_dim=258
+deck=deck.cfg
 on cuda 1 wide --set base.file=wide.h5 --dry-run
 check "wide heads: exit code 2, in a dry run too" test "$code" -eq 2
 check "wide heads: says so" logged 'base.file: heads of 258 features, but attention on "cuda" has 256 at most'
