@@ -66,16 +66,26 @@ void qp_assert_failed(const char *file, int line, const char *condition)
     abort();
 }
 
+/* Prints one of the messages of an error: n bytes of text. */
+static void report_message(const qp_error_t error, const char *text, int n)
+{
+    if (error->code == QP_INTERNAL)
+        qp_log_error("%.*s (internal, %s:%d)", n, text, error->file, error->line);
+    else
+        qp_log_error("%.*s", n, text);
+}
+
 int qp_error_report(qp_error_t *error)
 {
     if (*error == NULL)
         return QP_OK;
-    qp_code_t code = (*error)->code;
-    const char *message = (*error)->message ? (*error)->message : "out of memory";
-    if (code == QP_INTERNAL)
-        qp_log_error("%s (internal, %s:%d)", message, (*error)->file, (*error)->line);
-    else
-        qp_log_error("%s", message);
+    const qp_code_t code = (*error)->code;
+    const char *text = (*error)->message ? (*error)->message : "out of memory";
+    do {
+        const size_t n = strcspn(text, QP_ERROR_NEXT);
+        report_message(*error, text, (int)n);
+        text += n + strspn(text + n, QP_ERROR_NEXT);
+    } while (*text != '\0');
     qp_error_destroy(error);
     return (int)code;
 }

@@ -28,6 +28,11 @@ struct qp_error {
 };
 typedef struct qp_error *qp_error_t;
 
+/** Stands between the messages of an error that has several, as of a deck with several mistakes:
+ * the report prints each as a line of its own. No line feed, which the log escapes as it does
+ * everything that may come from a user's file. */
+#define QP_ERROR_NEXT "\036" /* ASCII's record separator */
+
 /** Creates an error; never returns NULL. Not collective. */
 __attribute__((format(printf, 4, 5), warn_unused_result)) qp_error_t
 qp_error_create(qp_code_t code, const char *file, int line, const char *format, ...);
@@ -82,8 +87,8 @@ __attribute__((warn_unused_result)) static inline qp_error_t qp_error_not_null(q
 __attribute__((noreturn)) void qp_assert_failed(const char *file, int line, const char *condition);
 
 /**
- * Prints \a error at level error on this rank, frees it and returns its exit code; QP_OK for NULL.
- * For main() only.
+ * Prints \a error at level error on this rank, a line for each message, frees it and returns its
+ * exit code; QP_OK for NULL. For main() only.
  */
 int qp_error_report(qp_error_t *error);
 

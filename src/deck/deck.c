@@ -15,12 +15,12 @@ typedef struct {
     qp_deck_t *deck;
     const qp_deck_group_t *const *groups;
     int n_group;
-    qp_str_t problems; /* "where: what" lines */
+    qp_str_t problems; /* "where: what", joined by QP_ERROR_NEXT */
 } reader_t;
 
 static void add_problem(reader_t *r, const char *where, const char *what)
 {
-    qp_str_printf(&r->problems, "%s%s: %s", r->problems.n > 0 ? "\n" : "", where, what);
+    qp_str_printf(&r->problems, "%s%s: %s", r->problems.n > 0 ? QP_ERROR_NEXT : "", where, what);
 }
 
 /* Both texts are freed. */

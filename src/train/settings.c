@@ -84,7 +84,7 @@ int64_t qp_settings_max_response(const qp_settings_t *s)
     return s->ppo.output_max_length > 0 ? s->ppo.output_max_length : s->generate.max_new_tokens;
 }
 
-/* Appends "where: text" as one more line of the report. */
+/* Appends "where: text" as one more message of the report. */
 __attribute__((format(printf, 4, 5))) static void
 complain(qp_str_t *report, const qp_deck_t *deck, const char *path, const char *format, ...)
 {
@@ -94,7 +94,7 @@ complain(qp_str_t *report, const qp_deck_t *deck, const char *path, const char *
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     char *where = qp_deck_where(deck, path);
-    qp_str_printf(report, "%s%s: %s", report->n > 0 ? "\n" : "", where, text);
+    qp_str_printf(report, "%s%s: %s", report->n > 0 ? QP_ERROR_NEXT : "", where, text);
     qp_free(where);
 }
 

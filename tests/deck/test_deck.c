@@ -193,10 +193,10 @@ static void test_all_at_once(void)
                   &c, &deck);
     if (CHECK(error != NULL))
         CHECK_MSG(strcmp(error->message,
-                         "a.cfg:1: job.methd: unknown key; did you mean job.method?\n"
-                         "a.cfg:2: job.seed: expected an integer, found \"a\"\n"
-                         "a.cfg:3: optim.lr: expected a number, found true\n"
-                         "--set job.sead: unknown key; did you mean job.seed?\n"
+                         "a.cfg:1: job.methd: unknown key; did you mean job.method?" QP_ERROR_NEXT
+                         "a.cfg:2: job.seed: expected an integer, found \"a\"" QP_ERROR_NEXT
+                         "a.cfg:3: optim.lr: expected a number, found true" QP_ERROR_NEXT
+                         "--set job.sead: unknown key; did you mean job.seed?" QP_ERROR_NEXT
                          "a.cfg: job.method: required key is missing (What to do.)") == 0,
                   "%s", error->message);
     qp_error_destroy(&error);

@@ -52,6 +52,7 @@ deck=absent.cfg refused "no deck" 'absent.cfg'
 sed -e 's/lora  = { r = 4;/lora  = { rank = 4;/' -e 's/steps = 6;/steps = "six";/' deck.cfg >two.cfg
 deck=two.cfg refused "two mistakes: the first" 'two.cfg:3'
 deck=two.cfg refused "two mistakes: the second" 'two.cfg:6'
+check "two mistakes: a line each" test "$(grep -c '^\[error' log)" -eq 2
 
 # A checkpoint belongs to its base and to what the deck says of the numbers.
 quipu_on 1 good --set checkpoint.stop_after_steps=3
