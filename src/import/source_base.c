@@ -68,6 +68,8 @@ qp_error_t qp_source_open_base(const char *path, qp_source_t *source)
     QP_TRY(qp_h5_open(path, NULL, &base->file));
     qp_base_info_t info;
     qp_error_t error = qp_base_info_read(base->file, &info);
+    if (error == NULL)
+        error = qp_base_check_weights(&info, path);
     source->config = info.config;
     base->kinds = info.kinds;
     qp_base_info_fini(&info);

@@ -45,6 +45,10 @@ check "plans as the base does" diff <(rows head.log) <(rows log)
 quipu_on 2 head "${small[@]}" --set base.file=head.h5
 check "no run is made with it (got $code)" test "$code" = 2
 check "says why" logged "head.h5: has no weights, it is for dry runs alone"
+code=0
+quipu-merge head.h5 runs/sft/adapter merged >log 2>&1 || code=$?
+check "nothing is merged into it (got $code)" test "$code" = 2
+check "merge says why" logged "head.h5: has no weights, it is for dry runs alone"
 if [ -z "${QUIPU_BACKEND:-}" ]; then
     end_test
     exit

@@ -15,12 +15,18 @@ make_decks
 deck=reward.cfg quipu_on 2 reward
 deck=dpo.cfg quipu_on 1 dpo --set optim.steps=1
 
-# refused NAME MESSAGE --set ...: a run on 2 ranks must end with 2 and say so once.
+# refused NAME MESSAGE --set ...: a run on 2 ranks must end with 2 and say so once; so does a dry run, but
+# of what only a start can see (late=yes).
 number=0
 refused() {
     local name=$1 message=$2
     shift 2
     number=$((number + 1))
+    if [ -z "${late:-}" ]; then
+        quipu_on 2 "wrong$number" --dry-run "$@"
+        check "$name: a dry run sees it (exit code $code)" test "$code" -eq 2
+        check "$name: a dry run says \"$message\"" logged "$message"
+    fi
     quipu_on 2 "wrong$number" "$@"
     check "$name: exit code 2 (got $code)" test "$code" -eq 2
     check "$name: says \"$message\"" logged "$message"
@@ -47,10 +53,12 @@ refused "a base that is a folder" 'reward_model.base: odd: is a folder, expected
 refused "another tokenizer" 'reward_model.base: other.h5 has tokenizer' --set reward_model.base=other.h5
 refused "no such base" 'absent.h5' --set reward_model.base=absent.h5
 refused "a base of another shape" 'reward_model.adapter: ' --set reward_model.base=wide.h5
+deck=reward.cfg quipu_on 1 wide --set base.file=wide.h5 --set optim.steps=1
+refused "an adapter of another shape" 'reward_model.adapter: ' --set reward_model.adapter=runs/wide/adapter
 refused "a base with fewer positions" 'reward_model.base: short.h5 has 100 positions, but' --set reward_model.base=short.h5
 deck=none.cfg refused "a base that is no reward model" 'base.h5: has no score head: no reward adapter was merged' \
     --set reward_model.base=base.h5
-deck=none.cfg refused "no such command" 'reward program ./absent: cannot be started: No such file or directory' \
+late=yes deck=none.cfg refused "no such command" 'reward program ./absent: cannot be started: No such file or directory' \
     --set reward_model.command=./absent
 refused "mini-batches" 'ppo.mini_batch_sequences: 3 does not divide batch.global_sequences = 8' \
     --set ppo.mini_batch_sequences=3

@@ -90,8 +90,10 @@ qp_error_t qp_lora_init_values(const char *init, qp_str_t *lines);
  * Collective.
  */
 qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_config_t *config);
-/** Reads the adapter config->init and compares it with the deck and the model. Rank-local. */
-qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model);
+/** Reads the adapter config->init, compares it with the deck and the model, and looks for the head
+ * that it is to have, all of which qp_adapter_create() would do later. Rank-local. */
+qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_head_config_t *head,
+                              const qp_llama_config_t *model);
 /** Parameters of an adapter on all layers; for the memory plan. */
 int64_t qp_lora_n_param(const qp_llama_config_t *config, const qp_lora_config_t *lora);
 /** Bytes of a device that an adapter with so many parameters takes. */
@@ -110,6 +112,8 @@ qp_error_t qp_adapter_create(qp_comm_t *comm, const qp_base_t *base, const qp_lo
  */
 qp_error_t qp_adapter_of_merged(qp_comm_t *comm, const qp_base_t *base, const char *path,
                                 qp_adapter_t **adapter);
+/** Whether such a head is there, for a model of d_model. Rank-local. */
+qp_error_t qp_adapter_check_merged(const char *path, int64_t d_model);
 void qp_adapter_destroy(qp_adapter_t **adapter);
 /** Refreshes the bf16 copy from param (after loading; the optimiser does it itself). */
 qp_error_t qp_adapter_refresh(qp_adapter_t *adapter);

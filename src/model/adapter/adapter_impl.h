@@ -13,6 +13,7 @@ qp_lora_group_t qp_adapter_group(const qp_adapter_t *adapter, int64_t layer, qp_
 /** Reads config->init (PEFT) into host memory param [n_param]; it must match the deck. A head that
  * is not there is left as it is, unless it is required. Rank-local. */
 qp_error_t qp_adapter_read(const qp_adapter_t *adapter, const qp_lora_config_t *config,
-                           const qp_llama_config_t *model, bool head_required, float *param);
+                           const qp_head_config_t *head, const qp_llama_config_t *model,
+                           float *param);
 
 #endif

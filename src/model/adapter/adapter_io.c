@@ -107,12 +107,36 @@ static qp_error_t read_init(const qp_lora_config_t *config, const qp_llama_confi
     return error;
 }
 
-qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_llama_config_t *model)
+/* The head that stands with an adapter; to is left alone where there is none of its kind. */
+static qp_error_t read_head(const qp_lora_config_t *config, const qp_head_config_t *head,
+                            const qp_peft_t *peft, int64_t d_model, float *to)
+{
+    if (head == NULL || head->kind == QP_HEAD_NONE)
+        return NULL;
+    if (head->kind == QP_HEAD_VALUE)
+        return read_value_head(config->init, d_model, to);
+    if (head->required && peft->score == NULL)
+        return QP_ERROR(QP_INPUT,
+                        "%s: has no score head (modules_to_save \"score\"): it is no reward model",
+                        config->init);
+    if (peft->n_score > 1)
+        return QP_ERROR(QP_INPUT, "%s: its score head has %lld labels, a reward model has 1",
+                        config->init, (long long)peft->n_score);
+    if (peft->score != NULL)
+        memcpy(to, peft->score, qp_bytes(d_model, sizeof(float)));
+    return NULL;
+}
+
+qp_error_t qp_lora_check_init(const qp_lora_config_t *config, const qp_head_config_t *head,
+                              const qp_llama_config_t *model)
 {
     qp_peft_t peft;
     QP_TRY(read_init(config, model, &peft));
+    float *unused = QP_NEW("adapter staging", float, model->d_model + 1);
+    qp_error_t error = read_head(config, head, &peft, model->d_model, unused);
+    qp_free(unused);
     qp_peft_fini(&peft);
-    return NULL;
+    return error;
 }
 
 /* PEFT runs an adapter with any scale; one to train has bounds, which are the deck's. */
@@ -169,7 +193,8 @@ qp_error_t qp_lora_from_folder(qp_comm_t *comm, const char *folder, qp_lora_conf
 }
 
 qp_error_t qp_adapter_read(const qp_adapter_t *adapter, const qp_lora_config_t *config,
-                           const qp_llama_config_t *model, bool head_required, float *param)
+                           const qp_head_config_t *head, const qp_llama_config_t *model,
+                           float *param)
 {
     qp_peft_t peft;
     QP_TRY(read_init(config, model, &peft));
@@ -181,19 +206,8 @@ qp_error_t qp_adapter_read(const qp_adapter_t *adapter, const qp_lora_config_t *
         memcpy(param + view->a, pair->a, qp_bytes(adapter->r * view->n_in, sizeof(float)));
         memcpy(param + view->b, pair->b, qp_bytes(adapter->r * view->n_out, sizeof(float)));
     }
-    float *head = param + adapter->layer_first[adapter->n_layer];
-    qp_error_t error = NULL;
-    if (adapter->head == QP_HEAD_SCORE && head_required && peft.score == NULL)
-        error = QP_ERROR(QP_INPUT,
-                         "%s: has no score head (modules_to_save \"score\"): it is no reward model",
-                         config->init);
-    else if (adapter->head == QP_HEAD_SCORE && peft.n_score > 1)
-        error = QP_ERROR(QP_INPUT, "%s: its score head has %lld labels, a reward model has 1",
-                         config->init, (long long)peft.n_score);
-    else if (adapter->head == QP_HEAD_SCORE && peft.score != NULL)
-        memcpy(head, peft.score, qp_bytes(model->d_model, sizeof(float)));
-    else if (adapter->head == QP_HEAD_VALUE)
-        error = read_value_head(config->init, model->d_model, head);
+    qp_error_t error = read_head(config, head, &peft, model->d_model,
+                                 param + adapter->layer_first[adapter->n_layer]);
     qp_peft_fini(&peft);
     return error;
 }

@@ -66,6 +66,8 @@ typedef struct {
 /** Reads and checks the root of an open base file. Rank-local. */
 qp_error_t qp_base_info_read(const qp_h5_t *file, qp_base_info_t *info);
 void qp_base_info_fini(qp_base_info_t *info);
+/** Of a base at \a path without weights: QP_INPUT. */
+qp_error_t qp_base_check_weights(const qp_base_info_t *info, const char *path);
 /** The tokenizer of an open base file; QP_INPUT if it has none. Rank-local. */
 qp_error_t qp_base_tokenizer_read(const qp_h5_t *file, qp_tokenizer_files_t *files);
 /** Root and tokenizer of the base at \a path; info is the caller's (fini) in any case. Rank-local.

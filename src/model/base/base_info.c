@@ -129,6 +129,13 @@ void qp_base_info_fini(qp_base_info_t *info)
     *info = (qp_base_info_t){0};
 }
 
+qp_error_t qp_base_check_weights(const qp_base_info_t *info, const char *path)
+{
+    if (info->has_weights)
+        return NULL;
+    return QP_ERROR(QP_INPUT, "%s: has no weights, it is for dry runs alone", path);
+}
+
 static qp_error_t read_tokenizer(const qp_h5_t *file, qp_tokenizer_files_t *files)
 {
     void *kind = NULL;

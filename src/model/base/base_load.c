@@ -204,9 +204,7 @@ static qp_error_t open_info(const char *path, qp_h5_t **file, qp_base_info_t *in
 {
     QP_TRY(qp_h5_open(path, NULL, file));
     QP_TRY(qp_base_info_read(*file, info));
-    if (!info->has_weights)
-        return QP_ERROR(QP_INPUT, "%s: has no weights, it is for dry runs alone", path);
-    return NULL;
+    return qp_base_check_weights(info, path);
 }
 
 /* A base without weights, that has room for them. */

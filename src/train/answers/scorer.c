@@ -58,6 +58,17 @@ qp_error_t qp_scorer_open(qp_comm_t *comm, const qp_settings_t *settings,
                             "reward_model.adapter");
 }
 
+static const qp_head_config_t score_head = {.kind = QP_HEAD_SCORE, .required = true};
+
+qp_error_t qp_scorer_check_files(const qp_scorer_t *s, const qp_llama_config_t *config)
+{
+    const qp_llama_config_t *own = s->own_base ? &s->info.config : config;
+    if (s->has_lora)
+        return qp_error_context(qp_lora_check_init(&s->lora, &score_head, own),
+                                "reward_model.adapter");
+    return s->own_base ? qp_adapter_check_merged(s->config->base, own->d_model) : NULL;
+}
+
 int64_t qp_scorer_n_vocab(const qp_scorer_t *s, int64_t n_vocab)
 {
     return s->own_base && s->info.config.n_vocab < n_vocab ? s->info.config.n_vocab : n_vocab;
@@ -130,7 +141,6 @@ qp_scorer_bytes_t qp_scorer_bytes(const qp_scorer_t *s, const qp_base_shape_t *s
 
 qp_error_t qp_scorer_load(qp_scorer_t *s, const qp_scorer_host_t *host)
 {
-    const qp_head_config_t head = {.kind = QP_HEAD_SCORE, .required = true};
     s->host = *host;
     if (s->config->command.n > 0)
         return qp_comm_agree(host->comm, qp_reward_command_start(&s->config->command,
@@ -147,8 +157,9 @@ qp_error_t qp_scorer_load(qp_scorer_t *s, const qp_scorer_host_t *host)
     }
     if (!s->has_lora)
         return qp_adapter_of_merged(host->comm, base, s->config->base, &s->adapter);
-    return qp_error_context(qp_adapter_create(host->comm, base, &s->lora, &head, 0, &s->adapter),
-                            "reward_model.adapter");
+    return qp_error_context(
+        qp_adapter_create(host->comm, base, &s->lora, &score_head, 0, &s->adapter),
+        "reward_model.adapter");
 }
 
 void qp_scorer_destroy(qp_comm_t *comm, qp_scorer_t **scorer)

@@ -14,6 +14,8 @@ typedef struct qp_scorer qp_scorer_t;
 /** Looks at the files that the deck names. Collective; destroy() in any case. */
 qp_error_t qp_scorer_open(qp_comm_t *comm, const qp_settings_t *settings,
                           const qp_tokenizer_t *tokenizer, qp_scorer_t **scorer);
+/** Whether its adapter or head is there and fits its base, or the run's (\a config). Rank-local. */
+qp_error_t qp_scorer_check_files(const qp_scorer_t *scorer, const qp_llama_config_t *config);
 /** Tokens that it knows of the run's n_vocab. */
 int64_t qp_scorer_n_vocab(const qp_scorer_t *scorer, int64_t n_vocab);
 /** Identity of another base than the run's; 0: there is none. */

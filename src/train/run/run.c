@@ -66,9 +66,9 @@ static qp_error_t open_base(qp_run_t *run, bool dry)
     const char *path = run->settings->base.file;
     qp_run_given_t *given = &run->given;
     QP_TRY(qp_base_header_read(path, &given->info, &given->tokenizer));
-    if (!given->info.has_weights && !dry)
-        return QP_ERROR(QP_INPUT, "%s: has no weights, it is for dry runs alone", path);
-    if (!given->info.has_weights)
+    if (!dry)
+        QP_TRY(qp_base_check_weights(&given->info, path));
+    else if (!given->info.has_weights)
         qp_log_warn("%s: has no weights, it is for dry runs alone", path);
     return qp_error_context(qp_llama_eos(&given->info.config, given->tokenizer, &given->eos), "%s",
                             path);
@@ -175,6 +175,25 @@ static qp_error_t open_rival(qp_run_t *run)
                             "compare.against");
 }
 
+/* Whether the adapters that are read later fit the base. Collective. */
+static qp_error_t check_adapters(const qp_run_t *run)
+{
+    const qp_run_given_t *given = &run->given;
+    const qp_lora_config_t *lora = &run->settings->lora;
+    qp_error_t error = NULL;
+    if (qp_comm_rank(run->comm) == 0) {
+        if (lora->init != NULL)
+            error = qp_lora_check_init(lora, &given->head, &given->info.config);
+        if (error == NULL && given->rival_lora.init != NULL)
+            error =
+                qp_error_context(qp_lora_check_init(&given->rival_lora, NULL, &given->info.config),
+                                 "compare.against");
+        if (error == NULL && given->scorer != NULL)
+            error = qp_scorer_check_files(given->scorer, &given->info.config);
+    }
+    return qp_comm_agree(run->comm, error);
+}
+
 static void describe(const qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
@@ -229,9 +248,6 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         qp_device_time_ops(run->device);
     QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run, dry), "base.file")));
     describe(run);
-    if (settings->lora.init != NULL && qp_comm_rank(comm) == 0)
-        error = qp_lora_check_init(&settings->lora, &run->given.info.config);
-    QP_TRY(qp_comm_agree(comm, error));
     if (trains(settings)) {
         QP_TRY(qp_run_find_checkpoint(run));
         QP_TRY(open_train_data(run));
@@ -247,6 +263,7 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (trains(settings))
         QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
+    QP_TRY(check_adapters(run));
     QP_TRY(qp_run_size(run));
     QP_TRY(qp_memory_plan_init(&run->plan, comm, run->device));
     qp_run_plan(run);
