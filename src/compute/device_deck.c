@@ -18,8 +18,11 @@ static const qp_deck_key_t keys[] = {
      .value = "\"auto\"",
      .choices = "auto|bf16|fp32",
      .unit = "",
-     .help = "Type of activations in products; auto is bf16 on a GPU and where the CPU has "
-             "instructions for it (AVX-512 BF16, AMX), else fp32; fp32 is the reference mode."},
+     .help =
+         "Type of activations in products; auto is bf16 on a GPU and where the CPU has "
+         "instructions for it (AVX-512 BF16, AMX), else fp32; fp32 is the reference mode. A run "
+         "goes on in the type that it began in: name it where it moves between devices whose "
+         "auto differs."},
     {.path = "device.recompute",
      .type = QP_DECK_FIELD(QP_DECK_CHOICE, qp_device_config_t, recompute),
      .value = "\"auto\"",

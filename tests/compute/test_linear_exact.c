@@ -3,6 +3,7 @@
  * before and after them is written down to the order of its roundings. Linears of many shapes run
  * on the CPU and on the device of the environment. Where the row is a function of x, its elements
  * may differ in the last bit, and a rounding to int8 that was near a half goes the other way. */
+#include "base/minmax.h"
 #include "linear_testing.h"
 
 static const uint32_t SEED = 5;
@@ -102,6 +103,84 @@ static void test_case(const pair_t *pair, const case_t *c)
         free_tensor(&y[d]);
 }
 
+/* --- what a row is quantised to --------------------------------------------------------------- */
+
+/* A weight that gives what the row was quantised to: y = s q, and 127 is the largest of q. */
+static linear_t make_unit(qp_device_t *device, int64_t n)
+{
+    linear_t l = make_weight(
+        device,
+        (qp_weight_t){.kind = QP_WEIGHT_INT8, .n_out = n, .n_in = n, .mode = {true, true, 1e30f}});
+    memset(l.q, 0, (size_t)(n * n));
+    for (int64_t i = 0; i < n; i++) {
+        l.q[i * n + i] = 127;
+        l.scale[i] = 1.0f / 127.0f;
+    }
+    device->ops->release(device, &l.w.storage);
+    pack_weight(device, &l.w, l.q, l.scale, NULL, n);
+    return l;
+}
+
+/* q [n_row, n] of a function of rows of x, as the device makes it. */
+static void quantised(qp_device_t *device, qp_input_kind_t kind, qp_dtype_t dtype, int64_t n_row,
+                      int64_t n, int32_t *q)
+{
+    linear_t unit = make_unit(device, n);
+    const int64_t n_col = kind == QP_INPUT_SWIGLU ? 2 * n : n;
+    tensor_t x = make_normal(device, dtype, n_row, n_col, 7);
+    tensor_t weight = make_normal(device, QP_F32, 1, n_col, 8);
+    tensor_t rstd = make_tensor(device, QP_F32, 1, n_row);
+    tensor_t y = make_tensor(device, QP_F32, n_row, n);
+    const qp_input_t input = {
+        .kind = kind, .x = x.m, .weight = weight.m.data, .rstd = rstd.m.data, .eps = 1e-5f};
+    CHECK_OK(
+        device->ops->linear_forward(qp_device_queue(device), y.m, &input, &unit.w, (qp_mat_t){0}));
+    look(&y);
+    for (int64_t r = 0; r < n_row; r++) {
+        double most = 0.0;
+        for (int64_t i = 0; i < n; i++)
+            most = fmax(most, fabs(y.x[r * n + i]));
+        for (int64_t i = 0; i < n; i++) {
+            const double exact = 127.0 * y.x[r * n + i] / most;
+            q[r * n + i] = (int32_t)rint(exact);
+            CHECK_MSG(fabs(exact - rint(exact)) < 1e-3, "a row is not whole numbers: %g", exact);
+        }
+    }
+    tensor_t *all[] = {&x, &weight, &rstd, &y};
+    for (int i = 0; i < 4; i++)
+        free_tensor(all[i]);
+    free_linear(device, &unit);
+}
+
+/* Behind a norm or SwiGLU q differs by 1 at most, in one element of a thousand at most. */
+static void test_quantised(const pair_t *pair)
+{
+    enum { N_ROW = 24 };
+    static const int64_t sizes[] = {64, 176, 257, 1024, 1408};
+    static const qp_input_kind_t kinds[] = {QP_INPUT_PLAIN, QP_INPUT_RMSNORM, QP_INPUT_SWIGLU};
+    for (int i = 0; i < 5 * 3 * 2; i++) {
+        const int64_t n = sizes[i / 6], n_element = N_ROW * n;
+        const qp_input_kind_t kind = kinds[i / 2 % 3];
+        const qp_dtype_t dtype = i % 2 == 0 ? QP_F32 : QP_BF16;
+        int32_t *q[2];
+        int64_t n_other = 0, most = 0;
+        for (int d = 0; d < 2; d++) {
+            q[d] = QP_NEW("test", int32_t, n_element);
+            quantised(pair->device[d], kind, dtype, N_ROW, n, q[d]);
+        }
+        for (int64_t k = 0; k < n_element; k++) {
+            n_other += q[0][k] != q[1][k];
+            most = qp_max_i64(most, llabs((long long)q[0][k] - q[1][k]));
+        }
+        CHECK_MSG(most <= (kind == QP_INPUT_PLAIN ? 0 : 1) && n_other * 1000 <= n_element,
+                  "input %d, x %s, n %lld: %lld of %lld elements of q differ, by up to %lld",
+                  (int)kind, qp_dtype_name(dtype), (long long)n, (long long)n_other,
+                  (long long)n_element, (long long)most);
+        for (int d = 0; d < 2; d++)
+            qp_free(q[d]);
+    }
+}
+
 /* --- shapes ----------------------------------------------------------------------------------- */
 
 enum { N_RANDOM = 240, N_FUNCTION = 40 };
@@ -190,6 +269,7 @@ int main(void)
     const pair_t pair = {{open_backend(QP_BACKEND_CPU), open_backend(QP_BACKEND_AUTO)}};
     test_random(&pair);
     test_large(&pair);
+    test_quantised(&pair);
     for (int d = 0; d < 2; d++) {
         qp_device_t *device = pair.device[d];
         qp_device_close(&device);
