@@ -84,7 +84,8 @@ qp_error_t qp_h5_read(const qp_h5_t *file, const char *name, qp_dtype_t dtype, i
 qp_error_t qp_h5_write(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
                        int64_t n_row, const void *data);
 
-/** The same with collective transfers, in pieces of at most 1 GiB; every rank of comm calls it. */
+/** The same, called by every rank of comm, in pieces of at most 1 GiB: rows are read together, and
+ * written by each rank for itself; an error is every rank's. */
 qp_error_t qp_h5_read_all(const qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,
                           int64_t n_row, void *data);
 qp_error_t qp_h5_write_all(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t first,

@@ -248,9 +248,9 @@ static qp_error_t transfer(transfer_t *t, bool collective, qp_dtype_t dtype, int
     t->set = -1;
     t->properties = H5P_DEFAULT;
     qp_error_t error = transfer_begin(t, dtype, first, n_row);
-    if (comm != NULL && error == NULL)
+    if (comm != NULL && !t->writing && error == NULL)
         error = QP_H5(t->file, t->name, t->properties = H5Pcreate(H5P_DATASET_XFER));
-    if (comm != NULL && error == NULL)
+    if (comm != NULL && !t->writing && error == NULL)
         error = QP_H5(t->file, t->name, H5Pset_dxpl_mpio(t->properties, H5FD_MPIO_COLLECTIVE));
     if (comm != NULL)
         error = qp_comm_agree(comm, error);
@@ -262,7 +262,7 @@ static qp_error_t transfer(transfer_t *t, bool collective, qp_dtype_t dtype, int
             qp_comm_max_i64(comm, &n_piece, 1);
         error = transfer_pieces(t, first, n_row, piece_rows, n_piece);
         if (comm != NULL)
-            error = qp_comm_agree(comm, error);
+            error = qp_comm_agree(comm, qp_h5_latched(t->file, error));
     }
     if (t->properties != H5P_DEFAULT)
         error = qp_h5_release(t->file, t->name, t->properties, error);

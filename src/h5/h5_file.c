@@ -130,6 +130,8 @@ static qp_error_t open_id(qp_h5_t *file, purpose_t purpose)
 {
     hid_t access = -1, driver = -1;
     qp_error_t error;
+    if (file->writable && file->shared)
+        qp_h5_latch_mpio(&file->failure);
     QP_TRY_DONE(QP_H5(file, NULL, H5Eset_auto2(H5E_DEFAULT, NULL, NULL)));
     QP_TRY_DONE(QP_H5(file, NULL, access = H5Pcreate(H5P_FILE_ACCESS)));
     QP_TRY_DONE(set_access(file, access, &driver));
@@ -164,7 +166,10 @@ static qp_error_t close_id(qp_h5_t *file)
         return NULL;
     hid_t id = file->id;
     file->id = -1;
-    return qp_h5_latched(file, QP_H5(file, NULL, H5Fclose(id)));
+    qp_error_t error = QP_H5(file, NULL, H5Fclose(id));
+    if (file->shared)
+        qp_h5_latch_mpio(NULL);
+    return qp_h5_latched(file, error);
 }
 
 bool qp_h5_is_builder(const qp_h5_t *file)

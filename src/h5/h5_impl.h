@@ -9,8 +9,9 @@
 /**
  * A file that several ranks write is in one of two states. Structure: rank 0 alone has it open,
  * with the driver of h5_latch.c; data sets and attributes are made there. Data: all ranks have it
- * open with MPI-IO and write rows; the metadata stay as they are. For HDF5's collective metadata
- * writes do not survive a failure on one rank: the others wait for it for ever.
+ * open with MPI-IO and write rows, each by itself; the metadata stay as they are. For what is
+ * collective in HDF5 and MPI-IO does not survive a failure on one rank: the others wait for it for
+ * ever. A failed write is kept in both states, and the ranks agree on it.
  */
 struct qp_h5 {
     hid_t id; /**< -1: not open on this rank */
@@ -18,7 +19,7 @@ struct qp_h5 {
     qp_comm_t *comm; /**< NULL: this process alone */
     bool writable;
     bool shared;        /**< open on all ranks with MPI-IO */
-    int failure;        /**< errno of the first failed write of the serial driver */
+    int failure;        /**< errno of the first failed write, which HDF5 was not told of */
     int64_t n_bytes;    /**< of the file, when opened for reading */
     int64_t changed_ns; /**< when it was last written to, as of then; nanoseconds since 1970 */
 };
@@ -30,13 +31,17 @@ __attribute__((warn_unused_result)) qp_error_t qp_h5_enter_data(qp_h5_t *file);
 /** Whether this rank makes the structure. */
 bool qp_h5_is_builder(const qp_h5_t *file);
 
-/** \a error, or else the failure the serial driver has kept. */
+/** \a error, or else the failure that was kept. */
 __attribute__((warn_unused_result)) qp_error_t qp_h5_latched(const qp_h5_t *file, qp_error_t error);
 
 /** Makes the access list use the driver of h5_latch.c; *driver is released after the file is open.
  */
 __attribute__((warn_unused_result)) qp_error_t qp_h5_set_latch(const qp_h5_t *file, hid_t access,
                                                                hid_t *driver);
+
+/** The same for the file that is being written with MPI-IO: its first failure goes to *failure.
+ * NULL: there is no such file. */
+void qp_h5_latch_mpio(int *failure);
 
 /**
  * Holds the lock around HDF5 until the enclosing block ends. HDF5's own build here is not

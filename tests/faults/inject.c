@@ -1,0 +1,142 @@
+/*
+ * Makes system calls fail on purpose; preloaded (LD_PRELOAD) into a rank of a run.
+ *
+ *     QUIPU_INJECT="CALL SUFFIX RANK FIRST LAST ERROR"
+ *
+ * CALL: write (write, pwrite), sync (fsync, fdatasync), truncate (ftruncate, fallocate) or rename.
+ * Calls on files whose name ends in SUFFIX are counted from 1; those from FIRST to LAST (0: all
+ * that follow) fail with ERROR (EIO, ENOSPC, EDQUOT) on rank RANK.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static struct {
+    char call[16], suffix[256];
+    long rank, first, last;
+    int error; /* 0: nothing is injected into this process */
+    long n;    /* calls so far */
+} fault;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void read_fault(void)
+{
+    const char *given = getenv("QUIPU_INJECT"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    char error[16];
+    if (given == NULL || sscanf(given, "%15s %255s %ld %ld %ld %15s", fault.call, fault.suffix,
+                                &fault.rank, &fault.first, &fault.last, error) != 6)
+        return;
+    if ((rank == NULL ? 0 : atol(rank)) != fault.rank)
+        return;
+    fault.error = strcmp(error, "ENOSPC") == 0   ? ENOSPC
+                  : strcmp(error, "EDQUOT") == 0 ? EDQUOT
+                                                 : EIO;
+}
+
+/* Whether this call on the path is to fail; then errno says how. */
+static bool fails_on(const char *call, const char *path)
+{
+    const size_t n = strlen(path), n_suffix = strlen(fault.suffix);
+    if (n < n_suffix || strcmp(path + n - n_suffix, fault.suffix) != 0)
+        return false;
+    pthread_mutex_lock(&lock);
+    fault.n++;
+    const bool fails = fault.n >= fault.first && (fault.last == 0 || fault.n <= fault.last);
+    pthread_mutex_unlock(&lock);
+    if (fails) {
+        fprintf(stderr, "injected: %s of %s\n", call, path);
+        errno = fault.error;
+    }
+    return fails;
+}
+
+static bool is_wanted(const char *call)
+{
+    pthread_once(&once, read_fault);
+    return fault.error != 0 && strcmp(call, fault.call) == 0;
+}
+
+static bool fails(const char *call, int fd)
+{
+    char link[32], path[PATH_MAX];
+    if (!is_wanted(call))
+        return false;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const ssize_t n = readlink(link, path, sizeof path - 1);
+    if (n < 0)
+        return false;
+    path[n] = '\0';
+    return fails_on(call, path);
+}
+
+/* The function that this one stands before. */
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+ssize_t write(int fd, const void *data, size_t n)
+{
+    return fails("write", fd) ? -1 : NEXT(write)(fd, data, n);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
+{
+    return fails("write", fd) ? -1 : NEXT(pwrite)(fd, data, n, at);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t n, off64_t at)
+{
+    return fails("write", fd) ? -1 : NEXT(pwrite64)(fd, data, n, at);
+}
+
+ssize_t writev(int fd, const struct iovec *piece, int n)
+{
+    return fails("write", fd) ? -1 : NEXT(writev)(fd, piece, n);
+}
+
+ssize_t pwritev(int fd, const struct iovec *piece, int n, off_t at)
+{
+    return fails("write", fd) ? -1 : NEXT(pwritev)(fd, piece, n, at);
+}
+
+int fsync(int fd)
+{
+    return fails("sync", fd) ? -1 : NEXT(fsync)(fd);
+}
+
+int fdatasync(int fd)
+{
+    return fails("sync", fd) ? -1 : NEXT(fdatasync)(fd);
+}
+
+int ftruncate(int fd, off_t size)
+{
+    return fails("truncate", fd) ? -1 : NEXT(ftruncate)(fd, size);
+}
+
+int ftruncate64(int fd, off64_t size)
+{
+    return fails("truncate", fd) ? -1 : NEXT(ftruncate64)(fd, size);
+}
+
+int fallocate(int fd, int mode, off_t at, off_t n)
+{
+    return fails("truncate", fd) ? -1 : NEXT(fallocate)(fd, mode, at, n);
+}
+
+int fallocate64(int fd, int mode, off64_t at, off64_t n)
+{
+    return fails("truncate", fd) ? -1 : NEXT(fallocate64)(fd, mode, at, n);
+}
+
+int rename(const char *from, const char *to)
+{
+    return is_wanted("rename") && fails_on("rename", to) ? -1 : NEXT(rename)(from, to);
+}
