@@ -126,13 +126,10 @@ qp_error_t qp_file_write(const char *path, const void *data, size_t n_bytes)
         ok = false;
         reason = errno;
     }
-    qp_error_t error = NULL;
-    if (!ok) {
+    qp_error_t error = ok ? qp_file_commit(temporary, path)
+                          : QP_ERROR(QP_IO, "%s: cannot be written: %s", path, strerror(reason));
+    if (error != NULL)
         unlink(temporary);
-        error = QP_ERROR(QP_IO, "%s: cannot be written: %s", path, strerror(reason));
-    } else {
-        error = qp_file_commit(temporary, path);
-    }
     qp_free(temporary);
     return error;
 }

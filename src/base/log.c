@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,15 @@ static char *one_line(const char *format, va_list args)
     return line;
 }
 
+/* Lines go on to the terminal where the file takes no more, as on a full disk. */
+static void give_up_copy(void)
+{
+    const int reason = errno;
+    qp_log_fini();
+    qp_log_warn("the log file cannot be written: %s; what follows stands here alone",
+                strerror(reason));
+}
+
 void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
 {
     if (level > state.level || (state.rank != 0 && !every_rank))
@@ -90,7 +100,8 @@ void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
         else
             fprintf(sinks[i], "[%s %s] ", level_name[level], stamp);
         fprintf(sinks[i], "%s\n", line != NULL ? line : "out of memory");
-        fflush(sinks[i]);
+        if (fflush(sinks[i]) != 0 && sinks[i] == state.copy)
+            give_up_copy();
     }
     free(line);
 }

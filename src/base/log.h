@@ -18,7 +18,8 @@ typedef enum { QP_LOG_ERROR, QP_LOG_WARN, QP_LOG_INFO, QP_LOG_STAT, QP_LOG_DEBUG
  */
 void qp_log_init(qp_log_level_t level, int rank);
 
-/** Copies every line also to the file at \a path (appended). It cannot be opened: QP_IO. */
+/** Copies every line also to the file at \a path (appended). It cannot be opened: QP_IO; written
+ * later: a warning, and no copy from there on. */
 qp_error_t qp_log_tee(const char *path);
 
 /** Closes the copy. */

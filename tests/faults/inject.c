@@ -3,9 +3,11 @@
  *
  *     QUIPU_INJECT="CALL SUFFIX RANK FIRST LAST ERROR"
  *
- * CALL: write (write, pwrite), sync (fsync, fdatasync), truncate (ftruncate, fallocate) or rename.
- * Calls on files whose name ends in SUFFIX are counted from 1; those from FIRST to LAST (0: all
- * that follow) fail with ERROR (EIO, ENOSPC, EDQUOT) on rank RANK.
+ * CALL: write (write, pwrite), stream (fopen, fdopen: what is written to the stream meets a full
+ * device, for the C library's own calls cannot be caught), sync (fsync, fdatasync), truncate
+ * (ftruncate, fallocate) or rename. Calls on files whose name ends in SUFFIX are counted from 1;
+ * those from FIRST to LAST (0: all that follow) fail with ERROR (EIO, ENOSPC, EDQUOT) on rank RANK
+ * and in what it starts.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -80,6 +82,31 @@ static bool fails(const char *call, int fd)
 
 /* The function that this one stands before. */
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+static FILE *onto_full_device(FILE *file, const char *mode)
+{
+    if (file == NULL || mode[0] == 'r' || !fails("stream", fileno(file)))
+        return file;
+    const int full = open("/dev/full", O_RDWR);
+    dup2(full, fileno(file));
+    close(full);
+    return file;
+}
+
+FILE *fopen(const char *path, const char *mode)
+{
+    return onto_full_device(NEXT(fopen)(path, mode), mode);
+}
+
+FILE *fopen64(const char *path, const char *mode)
+{
+    return onto_full_device(NEXT(fopen64)(path, mode), mode);
+}
+
+FILE *fdopen(int fd, const char *mode)
+{
+    return onto_full_device(NEXT(fdopen)(fd, mode), mode);
+}
 
 ssize_t write(int fd, const void *data, size_t n)
 {

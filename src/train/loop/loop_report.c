@@ -67,7 +67,7 @@ static void write_row(qp_loop_t *loop)
 {
     if (loop->metrics.file == NULL)
         return;
-    qp_error_t error = qp_metrics_write(&loop->metrics);
+    qp_error_t error = qp_error_context(qp_metrics_write(&loop->metrics), "%s", loop->run->folder);
     if (loop->report_error == NULL)
         loop->report_error = error;
     else
@@ -182,7 +182,8 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
     QP_TRY_DONE(qp_comm_agree(run->comm, error));
     if (loop->samples != NULL && lines.n > 0 &&
         (fwrite(lines.data, 1, lines.n, loop->samples) != lines.n || fflush(loop->samples) != 0))
-        error = QP_ERROR(QP_IO, "samples.jsonl: cannot be written: %s", strerror(errno));
+        error = QP_ERROR(QP_IO, "%s/samples.jsonl: cannot be written: %s", run->folder,
+                         strerror(errno));
     error = qp_comm_agree(run->comm, error);
     qp_timers_add(&run->timers, "samples", qp_time() - start);
 done:

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/child.h"
 #include "base/file.h"
@@ -169,6 +170,18 @@ static qp_error_t run_gnuplot(const qp_str_t *script, const char *output)
     return written && gnuplot.status == 0 ? NULL : QP_ERROR(QP_IO, "%s: gnuplot failed", output);
 }
 
+/* Takes what gnuplot has drawn, if it is whole: gnuplot does not say that it could not write. */
+static qp_error_t take_picture(const char *temporary, const char *output)
+{
+    void *data = NULL;
+    size_t n = 0;
+    QP_TRY(qp_error_context(qp_file_read(temporary, &data, &n), "%s: not drawn", output));
+    const bool whole = memmem(data, n, "</svg>", 6) != NULL || memmem(data, n, "IEND", 4) != NULL;
+    qp_free(data);
+    return whole ? qp_file_commit(temporary, output)
+                 : QP_ERROR(QP_IO, "%s: gnuplot could not write all of it", output);
+}
+
 qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output)
 {
     bool png = qp_has_suffix(output, ".png");
@@ -177,6 +190,7 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
     int chosen[MAX_PANEL];
     if (!png && !qp_has_suffix(output, ".svg"))
         return QP_ERROR(QP_INPUT, "%s: the name must end in .svg or .png", output);
+    char *temporary = qp_format("%s.part", output);
     char **text = QP_NEW("plot", char *, n_metrics);
     for (int i = 0; i < n_metrics; i++) {
         void *data;
@@ -196,7 +210,7 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
     }
     qp_str_printf(&script, "set terminal %s\nset output ",
                   png ? "png size 1200,800" : "svg size 1200,800 background 'white'");
-    quote(&script, output);
+    quote(&script, temporary);
     qp_str_puts(&script,
                 "\nset termoption noenhanced\nset datafile separator ','\n"
                 "set key autotitle columnhead above\nset grid lc rgb '#dddddd'\nset border 3\n"
@@ -206,7 +220,11 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
         plot_panel(&script, chosen[p], metrics, text, n_metrics);
     qp_str_puts(&script, "unset multiplot\n");
     error = run_gnuplot(&script, output);
+    if (error == NULL)
+        error = take_picture(temporary, output);
 done:
+    unlink(temporary);
+    qp_free(temporary);
     for (int i = 0; i < n_metrics; i++)
         qp_free(text[i]);
     qp_free(text);
@@ -219,7 +237,9 @@ void qp_plot_try(const char *const *metrics, int n_metrics, const char *output)
     qp_error_t error = qp_plot(metrics, n_metrics, output);
     if (error == NULL)
         qp_log_info("curves: %s", output);
+    else if (error->code == QP_IO)
+        qp_log_warn("%s", error->message);
     else
-        qp_log_info("%s", error->message);
+        qp_log_info("%s", error->message); /* there is no gnuplot, or nothing to draw */
     qp_error_destroy(&error);
 }
