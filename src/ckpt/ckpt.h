@@ -95,7 +95,8 @@ qp_error_t qp_ckpt_inputs(qp_comm_t *comm, const char *path, char **inputs);
 
 /** What is found of a checkpoint that belongs to a run. */
 typedef struct {
-    int64_t step, steps; /**< as in qp_ckpt_info_t */
+    int64_t step, steps;  /**< as in qp_ckpt_info_t */
+    double write_seconds; /**< how long the file took to be written; 0: it does not say */
 } qp_ckpt_found_t;
 
 /**

@@ -209,8 +209,11 @@ static qp_error_t check_alone(const char *path, const qp_ckpt_info_t *expected,
     QP_TRY(qp_ckpt_open(path, &file, &found->step));
     qp_error_t error = check_belongs(file, expected);
     found->steps = -1;
+    found->write_seconds = 0.0;
     if (error == NULL && qp_h5_attr_exists(file, "/", "steps"))
         error = qp_h5_attr_get_i64(file, "/", "steps", &found->steps);
+    if (error == NULL && qp_h5_attr_exists(file, "/", "write_seconds"))
+        error = qp_h5_attr_get_f64(file, "/", "write_seconds", &found->write_seconds);
     return qp_error_first(error, qp_h5_close(&file));
 }
 
@@ -223,6 +226,7 @@ qp_error_t qp_ckpt_check(qp_comm_t *comm, const char *path, const qp_ckpt_info_t
     QP_TRY(qp_comm_agree(comm, error));
     qp_comm_bcast(comm, &found->step, 1, QP_I64, 0);
     qp_comm_bcast(comm, &found->steps, 1, QP_I64, 0);
+    qp_comm_bcast(comm, &found->write_seconds, 1, QP_F64, 0);
     return NULL;
 }
 

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "base/minmax.h"
 #include "base/str.h"
+#include "base/timer.h"
 #include "ckpt/ckpt_impl.h"
 
 /* Bytes of another rank's slab that rank 0 holds at once while it computes a checksum. */
@@ -132,11 +133,13 @@ static qp_error_t write_file(qp_comm_t *comm, const char *path, const qp_ckpt_in
                              const qp_state_t *state)
 {
     qp_h5_t *file = NULL;
+    const double start = qp_time();
     QP_TRY(qp_h5_create(path, comm, &file));
     qp_error_t error;
     QP_TRY_DONE(write_info(file, info));
     QP_TRY_DONE(write_state(comm, file, state));
     QP_TRY_DONE(qp_h5_flush(file)); /* the data are on disk before the mark that vouches for them */
+    QP_TRY_DONE(qp_h5_attr_set_f64(file, "/", "write_seconds", qp_time() - start));
     QP_TRY_DONE(qp_h5_attr_set_i64(file, "/", "complete", 1));
 done:
     return qp_error_first(error, qp_h5_close(&file));

@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "train/loop/stop.h"
 #include "train/methods/dpo.h"
 #include "train/methods/evaluate.h"
 #include "train/methods/generate.h"
@@ -20,6 +21,9 @@ qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
 {
     qp_run_t run;
     qp_error_t error = NULL;
+    const bool stops = !dry && qp_method_trains(settings->job.method);
+    if (stops)
+        qp_stop_catch(); /* while the base is loaded, too */
     QP_TRY_DONE(qp_run_open(comm, settings, dry, &run));
     if (dry) {
         qp_log_info("dry run: everything needed is there");
@@ -36,5 +40,7 @@ done:
     if (!dry)
         qp_mem_report();
     qp_run_close(&run);
+    if (stops)
+        qp_stop_release();
     return error;
 }

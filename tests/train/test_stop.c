@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,12 +19,30 @@ static void test_signals(void)
     const int number[] = {SIGTERM, SIGUSR1, SIGINT};
     for (int i = 0; i < 3; i++) {
         qp_stop_t stop;
+        qp_stop_catch();
         qp_stop_init(&stop, &no_limit, qp_test_folder());
-        CHECK(qp_stop_bits(&stop, 1) == 0);
+        CHECK(qp_stop_bits(&stop, 1) == 0 && !qp_stop_hurries());
         raise(number[i]);
         CHECK(qp_stop_bits(&stop, 1) == QP_WORD_SIGNAL);
+        CHECK(qp_stop_hurries() == (number[i] != SIGUSR1));
         qp_stop_fini(&stop);
+        qp_stop_release();
     }
+}
+
+/* Ctrl-C, and once more: the process is gone. */
+static void test_second_interrupt(void)
+{
+    int status = 0;
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        qp_stop_catch();
+        raise(SIGINT);
+        raise(SIGINT);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
 }
 
 static void test_stop_file(void)
@@ -83,6 +102,7 @@ int main(void)
 {
     test_batch_systems();
     test_signals();
+    test_second_interrupt();
     test_stop_file();
     test_walltime();
     CHECK(qp_env_memory_available() > 0);

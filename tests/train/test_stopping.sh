@@ -48,6 +48,32 @@ kill -TERM "$(a_rank)"
 wait_for_run
 check_stopped term "a signal"
 
+# SIGTERM does not wait for the end of a step of seconds: it is given up behind a micro-batch, on all ranks.
+make_base slow.h5 tiny,d_model=256,n_layer=6,d_ff=1024
+slow=(--set base.file=slow.h5 --set batch.global_sequences=96 --set data.packing=none --set optim.steps=2
+    --set checkpoint.every_steps=100 --set eval.at_start=false)
+code=0
+mpirun --oversubscribe --bind-to none -n 2 quipu --set job.name=cut "${slow[@]}" deck.cfg >log 2>&1 &
+run=$!
+until grep -q '^1,' runs/cut/metrics.csv 2>/dev/null || ! kill -0 "$run"; do sleep 0.05; done
+kill -TERM "$(a_rank)"
+wait_for_run
+check "cut short: exit code 10 (got $code)" test "$code" -eq 10
+check "cut short: says why" logged "stopped after step 1 of 2 (a signal)"
+check "cut short: a checkpoint of the last whole step" test -s runs/cut/checkpoints/step-000001.h5
+quipu_on 2 cut "${slow[@]}"
+check "cut short: continues" logged "continuing after step 1"
+quipu_on 1 cut-whole "${slow[@]}"
+check "cut short: as if never stopped" same_adapter cut cut-whole
+check "cut short: the same metrics" same_results cut cut-whole
+
+# What a checkpoint took is remembered: a limit too short for a guess does for it.
+quipu_on 2 margin --set checkpoint.walltime=1:00
+check "a guess stops at the first step (got $code)" test "$code" -eq 10
+check "a guess stops at the first step: says so" logged "stopped after step 1 of 6 (the wall time runs out)"
+quipu_on 2 margin --set checkpoint.walltime=1:00
+check "what was measured does not (got $code)" test "$code" -eq 0
+
 in_background usr1
 kill -USR1 "$run" # mpirun passes it on to all
 wait_for_run

@@ -10,17 +10,20 @@
 /* So many steps without a finite loss and gradient in a row end the run. */
 static const int64_t MAX_SKIPPED_IN_ROW = 10;
 
+/* Values of a micro-batch behind the method's: how many ranks have failed, or cut the step short.
+ */
+enum { FAILED, CUT, N_OWN };
+
 qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner, qp_loop_t **loop)
 {
     qp_loop_t *l = QP_NEW("loop", qp_loop_t, 1);
     int64_t n_micro = qp_settings_n_micro(run->settings), end;
     qp_error_t error = NULL;
-    QP_ASSERT(method->n_value < QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
+    QP_ASSERT(method->n_value + N_OWN <= QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
               method->n_shown <= method->n_metric && method->n_eval_metric <= QP_MAX_VALUE);
     *l = (qp_loop_t){.run = run, .method = method, .owner = owner};
     qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
-    /* The method's values, and one that says that a rank has failed. */
-    qp_leaf_values_init(&l->values, n_micro, method->n_value + 1);
+    qp_leaf_values_init(&l->values, n_micro, method->n_value + N_OWN);
     QP_TRY_DONE(qp_comm_agree(
         run->comm, qp_optim_create(run->device, run->model.adapter->n_param, &l->optim)));
     QP_TRY_DONE(qp_accumulator_create(run->comm, run->model.adapter, n_micro, &l->accumulator));
@@ -67,9 +70,13 @@ int64_t qp_loop_step(const qp_loop_t *loop)
     return loop->progress.step;
 }
 
+/* A micro-batch; none more where the end is near and the step leaves nothing behind but its
+ * gradient, which is then not applied. */
 static qp_error_t run_micro(void *owner, int64_t i, const qp_pass_t *pass)
 {
     qp_loop_t *loop = owner;
+    if (qp_stop_hurries() && loop->method->register_state == NULL)
+        return QP_ERROR(QP_STOPPED, "the step is cut short");
     return loop->method->training_step(loop->owner, loop->update, i, pass,
                                        qp_leaf_values_at(&loop->values, loop->first_leaf + i));
 }
@@ -93,8 +100,8 @@ static qp_error_t apply(qp_loop_t *loop, const double *total, qp_step_result_t *
 
 /*
  * Gradient, totals over all ranks, and what follows from them; *go_on: another update may follow.
- * total also says whether a rank has failed: then nothing is applied. The error is this rank's own.
- * Collective.
+ * total also says whether a rank has failed or cut the step short: then nothing is applied. The
+ * error is this rank's own. Collective.
  */
 static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *total, bool *go_on)
 {
@@ -110,10 +117,14 @@ static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *t
     QP_TIMED(&run->timers, "gradient",
              error =
                  qp_accumulate(loop->accumulator, result->work.n_micro, &pass, run_micro, loop));
-    if (error != NULL)
-        qp_leaf_values_at(&loop->values, loop->first_leaf)[method->n_value] = 1.0;
+    double *own = qp_leaf_values_at(&loop->values, loop->first_leaf) + method->n_value;
+    own[FAILED] = error != NULL && error->code != QP_STOPPED;
+    own[CUT] = error != NULL && error->code == QP_STOPPED;
+    if (own[CUT] > 0.0)
+        qp_error_destroy(&error);
     qp_leaf_values_total(run->comm, &loop->values, total);
-    *go_on = total[method->n_value] == 0.0;
+    result->cut = total[method->n_value + CUT] > 0.0;
+    *go_on = total[method->n_value + FAILED] == 0.0 && !result->cut;
     if (!*go_on)
         return error;
     if (method->end_update != NULL)
@@ -257,6 +268,8 @@ static qp_error_t run_steps(qp_loop_t *loop)
         uint64_t word;
         double start = qp_time();
         QP_TRY(do_step(loop, &result, &word));
+        if (result.cut)
+            return stop_early(loop, QP_WORD_SIGNAL);
         count_step(loop, &result);
         QP_TRY(after_step(loop, &result));
         loop->stop.step_seconds = fmax(loop->stop.step_seconds, qp_time() - start);

@@ -39,6 +39,7 @@ typedef struct {
     double grad_norm; /* of the last update */
     double learning_rate, seconds;
     bool skipped; /* an update at least */
+    bool cut;     /* nothing of it counts: the run ends with the step before */
 } qp_step_result_t;
 
 struct qp_loop {

@@ -67,6 +67,7 @@ qp_error_t qp_loop_restore(qp_loop_t *loop)
     QP_TRY(qp_ckpt_read(run->comm, run->given.checkpoint, loop->state, &loop->progress.step));
     QP_TRY(qp_comm_agree(run->comm, qp_adapter_refresh(run->model.adapter)));
     loop->checkpoint_step = loop->progress.step;
+    loop->stop.checkpoint_seconds = run->given.write_seconds;
     qp_log_info("continuing after step %lld from %s", (long long)loop->progress.step,
                 run->given.checkpoint);
     return NULL;

@@ -12,13 +12,19 @@
 static const int caught[] = {SIGTERM, SIGUSR1, SIGINT};
 enum { N_CAUGHT = sizeof caught / sizeof caught[0] };
 
-/* The one flag a handler can reach. */
-static volatile sig_atomic_t signalled;
+/* What a handler can reach: any signal has come; one that is followed by the end; Ctrl-C. */
+static volatile sig_atomic_t signalled, hurried, interrupted;
 
 static void on_signal(int number)
 {
-    (void)number;
     signalled = 1;
+    hurried |= number != SIGUSR1;
+    if (number == SIGINT &&
+        interrupted) { /* the second: whoever sits there does not want to wait */
+        signal(SIGINT, SIG_DFL);
+        raise(SIGINT);
+    }
+    interrupted |= number == SIGINT;
 }
 
 static void set_handlers(void (*handler)(int))
@@ -27,6 +33,22 @@ static void set_handlers(void (*handler)(int))
     sigemptyset(&action.sa_mask);
     for (int i = 0; i < N_CAUGHT; i++)
         sigaction(caught[i], &action, NULL);
+}
+
+void qp_stop_catch(void)
+{
+    set_handlers(on_signal);
+}
+
+void qp_stop_release(void)
+{
+    set_handlers(SIG_DFL);
+    signalled = hurried = interrupted = 0;
+}
+
+bool qp_stop_hurries(void)
+{
+    return hurried;
 }
 
 void qp_stop_init(qp_stop_t *stop, const qp_settings_t *settings, const char *folder)
@@ -42,14 +64,10 @@ void qp_stop_init(qp_stop_t *stop, const qp_settings_t *settings, const char *fo
     };
     if (walltime >= 0.0)
         qp_log_info("wall time: %.0f s left (%s)", walltime, source);
-    signalled = 0;
-    set_handlers(on_signal);
 }
 
 void qp_stop_fini(qp_stop_t *stop)
 {
-    if (stop->file != NULL)
-        set_handlers(SIG_DFL);
     QP_FREE(stop->file);
 }
 

@@ -6,6 +6,7 @@
 #ifndef QP_TRAIN_LOOP_STOP_H
 #define QP_TRAIN_LOOP_STOP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "train/settings.h"
@@ -23,12 +24,20 @@ typedef struct {
     char *file;      /**< the stop file, owned */
     double deadline; /**< on qp_time()'s clock; infinite when there is no limit */
     double margin;   /**< seconds; negative: from the two measurements below */
-    double checkpoint_seconds, step_seconds; /**< longest so far (a step: with its evaluation) */
+    double checkpoint_seconds, step_seconds; /**< longest so far (a step: with its evaluation; a
+                                                checkpoint: that of the start before, too) */
 } qp_stop_t;
 
-/** Catches the signals (handlers only set a flag) and works out the deadline. */
+/** Catches the signals from here on: handlers only set flags, but that a second SIGINT ends this
+ * process. */
+void qp_stop_catch(void);
+/** Gives the signals back their default action, and forgets those that came. */
+void qp_stop_release(void);
+/** Whether SIGTERM or SIGINT has come to this rank: mpirun kills two seconds behind them. */
+bool qp_stop_hurries(void);
+
+/** Works out the deadline. */
 void qp_stop_init(qp_stop_t *stop, const qp_settings_t *settings, const char *folder);
-/** Gives the signals back their default action. */
 void qp_stop_fini(qp_stop_t *stop);
 
 /** This rank's bits now. Rank-local: OR them over ranks. */

@@ -32,6 +32,7 @@ typedef struct {
     qp_str_t inputs;  /**< of a run that trains: what its checkpoints keep of the files it reads */
     char *checkpoint; /**< to continue from, or NULL */
     char *began_with; /**< the inputs of that checkpoint */
+    double write_seconds; /**< that it took to be written; 0: not known */
 } qp_run_given_t;
 
 /** How large it is; follows from what is given and the deck. */

@@ -146,6 +146,7 @@ qp_error_t qp_run_check_checkpoint(qp_run_t *run)
         return NULL;
     const qp_ckpt_info_t info = qp_run_describe(run, 0);
     QP_TRY(qp_ckpt_check(run->comm, run->given.checkpoint, &info, &found));
+    run->given.write_seconds = found.write_seconds;
     compare_steps(&run->settings->optim, &found);
     qp_log_info("%s: %lld steps are done", run->given.checkpoint, (long long)found.step);
     return NULL;
