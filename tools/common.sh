@@ -6,6 +6,7 @@
 QUIPU_CACHE=${QUIPU_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/quipu}
 export QUIPU_REAL=${QUIPU_REAL:-$QUIPU_CACHE/real}
 export QUIPU_PEERS=${QUIPU_PEERS:-$QUIPU_CACHE/peers}
+export QUIPU_TENSORBOARD=${QUIPU_TENSORBOARD:-$QUIPU_CACHE/tensorboard}
 export QUIPU_TRL=${QUIPU_TRL:-$QUIPU_CACHE/trl}
 
 # Open MPI refuses to run as root (containers) unless told.
@@ -49,6 +50,12 @@ make_peers() {
         sentencepiece gguf numpy h5py bitsandbytes
     "$QUIPU_PEERS/bin/pip" install -q llama-cpp-python ||
         echo "llama-cpp-python could not be built: generation is compared without it" >&2
+}
+
+# TensorBoard, which reads back what log.tensorboard writes.
+make_tensorboard() {
+    [ -d "$QUIPU_TENSORBOARD/tensorboard" ] ||
+        python3 -m pip install -q --target "$QUIPU_TENSORBOARD" tensorboard
 }
 
 # The last TRL that has the PPO of the recipe, for the goldens of tests/golden/make_rlhf.py. It

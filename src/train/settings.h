@@ -53,6 +53,7 @@ typedef struct {
 typedef struct {
     int level; /**< qp_log_level_t: "error|warn|info|stat|debug" */
     int64_t every_steps;
+    bool tensorboard;
 } qp_log_config_t;
 
 typedef struct {

@@ -71,8 +71,12 @@ static const qp_deck_key_t log_keys[] = {
      "How much the log says; stat adds timers and memory.", QP_DECK_RESTART_OK},
     {"log.every_steps", FIELD(QP_DECK_INT, every_steps), "10", 1, 1e12, NULL, "steps",
      "A line in the log every so many steps.", QP_DECK_RESTART_OK},
+    {"log.tensorboard", FIELD(QP_DECK_BOOL, tensorboard), "false", 0, 0, NULL, "",
+     "Metrics of training for TensorBoard, too: event files in <run>/tensorboard.",
+     QP_DECK_RESTART_OK},
 };
-const qp_deck_group_t qp_log_deck = {"log", "The human log.", NULL, log_keys, N_KEYS(log_keys)};
+const qp_deck_group_t qp_log_deck = {"log", "What a run says of itself.", NULL, log_keys,
+                                     N_KEYS(log_keys)};
 #undef FIELD
 
 #define FIELD(type, member) QP_DECK_FIELD(type, qp_samples_config_t, member)

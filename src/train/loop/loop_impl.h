@@ -6,6 +6,7 @@
 #include "train/micro/accumulate.h"
 #include "train/loop/loop.h"
 #include "train/report/metrics.h"
+#include "train/report/tensorboard.h"
 #include "train/loop/stop.h"
 
 /** A replicated device array as checkpoint entry: each rank writes its slab, everyone reads all. */
@@ -64,6 +65,7 @@ struct qp_loop {
     /* loop_report.c */
     qp_metrics_t metrics;
     int column[QP_N_COLUMN], first_metric, first_eval_metric;
+    qp_tensorboard_t *tensorboard; /* NULL: not wanted, or another rank's */
     FILE *samples;
     int64_t samples_step, eval_step; /* of the last ones; -1: none */
 };

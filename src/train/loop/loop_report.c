@@ -30,6 +30,14 @@ static void add_columns(qp_loop_t *loop)
         qp_metrics_add(&loop->metrics, method->eval_metric[i]);
 }
 
+static qp_error_t open_tensorboard(qp_loop_t *loop, int64_t step)
+{
+    char *folder = qp_format("%s/tensorboard", loop->run->folder);
+    qp_error_t error = qp_tensorboard_open(folder, step, &loop->tensorboard);
+    qp_free(folder);
+    return error;
+}
+
 qp_error_t qp_loop_report_open(qp_loop_t *loop)
 {
     const qp_run_t *run = loop->run;
@@ -46,6 +54,8 @@ qp_error_t qp_loop_report_open(qp_loop_t *loop)
             error = qp_lines_open(samples, "\"step\":", step, &loop->samples);
         qp_free(metrics);
         qp_free(samples);
+        if (error == NULL && run->settings->log.tensorboard)
+            error = open_tensorboard(loop, step);
     }
     return qp_comm_agree(run->comm, error);
 }
@@ -53,6 +63,7 @@ qp_error_t qp_loop_report_open(qp_loop_t *loop)
 void qp_loop_report_close(qp_loop_t *loop)
 {
     qp_metrics_close(&loop->metrics);
+    qp_tensorboard_close(&loop->tensorboard);
     if (loop->samples != NULL)
         fclose(loop->samples);
     loop->samples = NULL;
@@ -67,7 +78,11 @@ static void write_row(qp_loop_t *loop)
 {
     if (loop->metrics.file == NULL)
         return;
-    qp_error_t error = qp_error_context(qp_metrics_write(&loop->metrics), "%s", loop->run->folder);
+    qp_error_t error = NULL;
+    if (loop->tensorboard != NULL)
+        error = qp_tensorboard_write(loop->tensorboard, &loop->metrics, loop->progress.step);
+    error = qp_error_first(
+        error, qp_error_context(qp_metrics_write(&loop->metrics), "%s", loop->run->folder));
     if (loop->report_error == NULL)
         loop->report_error = error;
     else

@@ -20,6 +20,7 @@ static const struct {
     {"samples.jsonl", TRAINS, qp_output_check_file},
     {"checkpoints", TRAINS, qp_output_check_folder},
     {"adapter", TRAINS, qp_output_check_folder},
+    {"tensorboard", TRAINS, qp_output_check_folder},
     {"curves.svg", TRAINS, qp_output_check_file},
     {"eval.json", EVALUATES, qp_output_check_file},
     {"answers.jsonl", EVALUATES, qp_output_check_file},
