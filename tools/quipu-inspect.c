@@ -9,6 +9,7 @@ static const char usage[] =
     "usage: quipu-inspect [--tensors] [--verify] PATH\n"
     "       quipu-inspect --text BASE.h5 SHARD.h5\n"
     "       quipu-inspect --diff A B\n"
+    "       quipu-inspect --watch RUN\n"
     "\n"
     "PATH is a base, shard or checkpoint (.h5), or a PEFT adapter folder.\n"
     "\n"
@@ -20,6 +21,10 @@ static const char usage[] =
     "              prompts shows both whole\n"
     "  --diff      how two .h5 files differ: attributes, data sets, largest absolute and relative\n"
     "              (L2) difference\n"
+    "  --watch     a run's folder in the terminal, every two seconds until it has ended: how far "
+    "it "
+    "is,\n"
+    "              its curves, the end of its log; once where the output is no terminal\n"
     "  --version   version and revision\n"
     "  --help      this text\n"
     "\n"
@@ -28,7 +33,7 @@ static const char usage[] =
     "differ), 3 reading failed.\n";
 
 typedef struct {
-    bool tensors, verify, text, diff;
+    bool tensors, verify, text, diff, watch;
     const char *path, *other;
 } arguments_t;
 
@@ -39,16 +44,16 @@ static qp_error_t take_option(void *owner, int option)
     args->verify |= option == 'v';
     args->text |= option == 'x';
     args->diff |= option == 'd';
+    args->watch |= option == 'w';
     return NULL;
 }
 
 static qp_error_t parse_arguments(int argc, char **argv, arguments_t *args)
 {
-    static const struct option options[] = {{"tensors", no_argument, NULL, 't'},
-                                            {"verify", no_argument, NULL, 'v'},
-                                            {"text", no_argument, NULL, 'x'},
-                                            {"diff", no_argument, NULL, 'd'},
-                                            {0}};
+    static const struct option options[] = {
+        {"tensors", no_argument, NULL, 't'}, {"verify", no_argument, NULL, 'v'},
+        {"text", no_argument, NULL, 'x'},    {"diff", no_argument, NULL, 'd'},
+        {"watch", no_argument, NULL, 'w'},   {0}};
     *args = (arguments_t){0};
     QP_TRY(qp_program_options("quipu-inspect", options, argc, argv, take_option, args));
     if (argc - optind != (args->diff || args->text ? 2 : 1))
@@ -73,6 +78,8 @@ static qp_error_t inspect_two(const arguments_t *args)
 static qp_error_t inspect(const arguments_t *args)
 {
     bool adapter;
+    if (args->watch)
+        return qp_watch(args->path);
     if (args->diff || args->text)
         return inspect_two(args);
     QP_TRY(qp_inspect_kind(args->path, &adapter));

@@ -45,4 +45,7 @@ qp_error_t qp_show_text(const char *path, const char *base);
 /** Prints how two Quipu HDF5 files differ. *same is false if they do. */
 qp_error_t qp_diff_h5(const char *path_a, const char *path_b, bool *same);
 
+/** Shows how a run in its folder is going, until it has ended; once where stdout is no terminal. */
+qp_error_t qp_watch(const char *folder);
+
 #endif

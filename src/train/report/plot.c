@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "train/report/csv.h"
 
 /* The panels that a picture may have, in order: a title and the columns drawn in it. The first
  * MAX_PANEL of which some run has data are drawn. */
@@ -32,48 +33,6 @@ static const struct {
     {"tokens per second", false, {"tokens_per_second"}},
 };
 enum { N_PANEL = sizeof panel / sizeof panel[0] };
-
-/* Field \a i of a CSV line: *start and its length; false beyond the last. */
-static bool csv_field(const char *line, int i, const char **start, size_t *n)
-{
-    for (;; line++, i--) {
-        size_t length = strcspn(line, ",\r\n");
-        if (i == 0) {
-            *start = line;
-            *n = length;
-            return true;
-        }
-        line += length;
-        if (*line != ',')
-            return false;
-    }
-}
-
-/* Index of a column in the header, or -1. */
-static int csv_column(const char *text, const char *name)
-{
-    const char *field;
-    size_t n;
-    for (int i = 0; csv_field(text, i, &field, &n); i++)
-        if (strlen(name) == n && strncmp(field, name, n) == 0)
-            return i;
-    return -1;
-}
-
-/* Rows in which a column has a value that can be drawn. */
-static int64_t csv_count(const char *text, int column)
-{
-    int64_t count = 0;
-    for (const char *line = strchr(text, '\n'); line != NULL; line = strchr(line, '\n')) {
-        const char *field;
-        size_t n;
-        line++;
-        if (column >= 0 && csv_field(line, column, &field, &n) && n > 0 &&
-            strncmp(field, "nan", n) != 0)
-            count++;
-    }
-    return count;
-}
 
 /* 'text' as a gnuplot string. */
 static void quote(qp_str_t *script, const char *text)
@@ -116,7 +75,7 @@ static bool has_data(int p, char *const *text, int n_metrics)
 {
     for (int i = 0; i < n_metrics; i++)
         for (int c = 0; c < MAX_CURVE && panel[p].column[c] != NULL; c++)
-            if (csv_count(text[i], csv_column(text[i], panel[p].column[c])) > 0)
+            if (qp_csv_count(text[i], qp_csv_column(text[i], panel[p].column[c])) > 0)
                 return true;
     return false;
 }
@@ -139,8 +98,8 @@ static void plot_panel(qp_str_t *script, int p, const char *const *metrics, char
                   panel[p].log_scale ? "set" : "unset");
     for (int i = 0; i < n_metrics; i++)
         for (int c = 0; c < MAX_CURVE && panel[p].column[c] != NULL; c++) {
-            int column = csv_column(text[i], panel[p].column[c]);
-            int64_t n_point = csv_count(text[i], column);
+            int column = qp_csv_column(text[i], panel[p].column[c]);
+            int64_t n_point = qp_csv_count(text[i], column);
             if (n_point == 0)
                 continue;
             plot_curve(script, separator, metrics[i], panel[p].column[c], column, n_point);
@@ -197,7 +156,7 @@ qp_error_t qp_plot(const char *const *metrics, int n_metrics, const char *output
         size_t n_bytes;
         QP_TRY_DONE(qp_file_read(metrics[i], &data, &n_bytes));
         text[i] = data;
-        if (csv_column(text[i], "step") != 0) {
+        if (qp_csv_column(text[i], "step") != 0) {
             error = QP_ERROR(QP_INPUT, "%s: not a metrics.csv: its first column is not step",
                              metrics[i]);
             goto done;
