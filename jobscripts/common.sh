@@ -19,11 +19,12 @@ newest_step() {
     echo "$newest"
 }
 
-# run_job DECK|CHAIN COUNT: runs a deck or, if the name ends in .chain.sh, a script of the functions
-# deck and merge below. What is done already passes at once, so a chain that was put back into the
-# queue goes on where it stopped.
+# run_job DECK|CHAIN COUNT [OPTION...]: runs a deck or, if the name ends in .chain.sh, a script of the
+# functions deck and merge below. What is done already passes at once, so a chain that was put back
+# into the queue goes on where it stopped. The options are those of quipu, for each deck.
 run_job() {
     n_requeued=$2
+    deck_options=("${@:3}")
     case $1 in
     *.chain.sh)
         # shellcheck source=input/ppo-stackexchange/rlhf.chain.sh
@@ -46,27 +47,32 @@ merge() {
     if [ ! -e "$3" ]; then "${program%quipu}quipu-merge" "${@:4}" "$1" "$2" "$3"; fi
 }
 
-# run_deck DECK COUNT: runs the deck; on exit code 10 (stopped early with a good checkpoint) puts the
-# job back into the queue, unless that was done COUNT >= QUIPU_MAX_REQUEUE times already or this start
-# completed no step.
+# run_deck DECK COUNT: runs the deck; if there is more to do (see goes_on) puts the job back into the
+# queue, unless that was done COUNT >= QUIPU_MAX_REQUEUE times already or this start completed no step.
 run_deck() {
-    local config=$1 count=$2 program=${QUIPU:-quipu} folder before after code=0
-    folder=$("$program" --run-folder "$config")
+    local program=${QUIPU:-quipu} folder before after code=0
+    local arguments=("${deck_options[@]}" "$1")
+    folder=$("$program" --run-folder "${arguments[@]}")
     before=$(newest_step "$folder")
-    launch "$program" "$config" || code=$?
+    launch "$program" "${arguments[@]}" || code=$?
     after=$(newest_step "$folder")
     echo "job: exit code $code; newest checkpoint after step $after, before this start $before"
-    if [ "$code" -ne 10 ]; then
+    if ! goes_on "$code"; then
         return "$code"
     fi
     if [ "$after" -le "$before" ]; then
         echo "job: no step was gained: not put back into the queue" >&2
-        return 10
+        return "$code"
     fi
-    if [ "$count" -ge "${QUIPU_MAX_REQUEUE:-100}" ]; then
-        echo "job: put back into the queue $count times already: not again" >&2
-        return 10
+    if [ "$2" -ge "${QUIPU_MAX_REQUEUE:-100}" ]; then
+        echo "job: put back into the queue $2 times already: not again" >&2
+        return "$code"
     fi
     requeue
     was_requeued=true
 }
+
+# goes_on CODE: whether another start may get further: the run stopped early with a good checkpoint, or
+# a signal ended a rank (128 and its number: the kernel was out of memory, say) and not the program
+# itself, which has said why.
+goes_on() { [ "$1" -eq 10 ] || [ "$1" -gt 128 ]; }
