@@ -28,15 +28,19 @@ ranks_are_asked_for() {
     [ "${SLURM_NTASKS:-$SLURM_JOB_NUM_NODES}" -ne "$SLURM_JOB_NUM_NODES" ]
 }
 
-# The GPUs of a node that somebody has asked for. A job that has a node alone has all of its GPUs, but
-# its steps see no others.
+# GPUs of a node that somebody has asked for, of all nodes in SLURM_GPUS (perhaps with their type) or of
+# each. A job that has a node alone has all of its GPUs, but its steps see no others: so one says.
 gpus_asked_for() {
-    local n=0
-    if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then
+    local on_node=${SLURM_GPUS_ON_NODE:-0} all=${SLURM_GPUS:-}
+    all=${all##*:}
+    if [ "$on_node" -eq 0 ]; then
+        echo 0
+    elif [ -n "$all" ]; then
+        echo $((all < on_node ? all : on_node))
+    else
         # shellcheck disable=SC2016
-        n=$(srun --nodes=1 --ntasks=1 sh -c 'echo "${SLURM_GPUS_ON_NODE:-0}"')
+        srun --nodes=1 --ntasks=1 sh -c 'echo "${SLURM_GPUS_ON_NODE:-0}"'
     fi
-    echo "$n"
 }
 
 # Sets cores_of_socket and cores_of_node, of the node on which the script runs. Where the job was not told

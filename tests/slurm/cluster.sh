@@ -106,18 +106,15 @@ switch_off() {
     for pid in $(of_node "$1"); do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
-# submit NAME [OPTIONS OF SBATCH... --] ARGUMENTS OF THE SCRIPT...: the log is log.NAME, the number $job.
+# submit NAME [OPTION OF SBATCH...] -- ARGUMENTS OF THE SCRIPT...: the log is log.NAME, the number $job.
 submit() {
     local name=$1 options=()
     shift
-    if printf '%s\n' "$@" | grep -qx -- --; then
-        while [ "$1" != -- ]; do
-            options+=("$1")
-            shift
-        done
+    while [ "$1" != -- ]; do
+        options+=("$1")
         shift
-    fi
-    job=$(sbatch --parsable --output="log.$name" "${options[@]}" "$script" "$@")
+    done
+    job=$(sbatch --parsable --output="log.$name" "${options[@]}" "$script" "${@:2}")
 }
 field() { scontrol -o show job "$job" | tr ' ' '\n' | sed -n "s/^$1=//p"; }
 state() { field JobState; }
