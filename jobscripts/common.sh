@@ -55,6 +55,10 @@ run_deck() {
     folder=$("$program" --run-folder "${arguments[@]}")
     before=$(newest_step "$folder")
     launch "$program" "${arguments[@]}" || code=$?
+    if [ "$code" -eq 0 ] && [ -e "$folder/lock" ]; then
+        echo "job: the launcher says that all is well, but the run has not ended by itself: a node was lost" >&2
+        code=137
+    fi
     after=$(newest_step "$folder")
     echo "job: exit code $code; newest checkpoint after step $after, before this start $before"
     if ! goes_on "$code"; then
@@ -73,6 +77,6 @@ run_deck() {
 }
 
 # goes_on CODE: whether another start may get further: the run stopped early with a good checkpoint, or
-# a signal ended a rank (128 and its number: the kernel was out of memory, say) and not the program
-# itself, which has said why.
+# a signal ended a rank (128 and its number; SIGKILL where a node was lost or had no memory left) and not
+# the program itself, which has said why.
 goes_on() { [ "$1" -eq 10 ] || [ "$1" -gt 128 ]; }

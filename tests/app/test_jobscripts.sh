@@ -40,6 +40,7 @@ stub quipu 'echo "env $SLURM_JOB_END_TIME $PBS_WALLTIME" >>"$LOG"
 if [ "$1" = --run-folder ]; then echo "folder of $*" >>"$LOG"; echo run; exit 0; fi
 mkdir -p run/checkpoints
 [ "$GAIN" -eq 0 ] || touch "run/checkpoints/step-$(printf %06d "$((7 + GAIN))").h5"
+[ -z "${LOST:-}" ] || touch run/lock
 exit "$CODE"'
 PATH=$work/bin:$PATH
 export PATH QUIPU_ROOT=$source LOG=$work/log
@@ -96,6 +97,8 @@ for killed in 137 139; do
 done
 submit "${slurm[@]}" 3 137 "${slurm_env[@]}" SLURM_RESTART_COUNT=4 QUIPU_MAX_REQUEUE=4
 check "slurm: killed, bounded" not logged "scontrol requeue"
+submit "${slurm[@]}" 3 0 "${slurm_env[@]}" LOST=yes
+check "slurm: all is well, says srun where a node is lost: put back" logged "scontrol requeue 42"
 for failed in 1 3; do
     submit "${slurm[@]}" 3 "$failed" "${slurm_env[@]}"
     check "slurm: $failed is not put back" not logged "scontrol requeue"

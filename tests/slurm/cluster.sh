@@ -59,7 +59,7 @@ SelectTypeParameters=CR_Core
 MpiDefault=pmix
 SlurmdParameters=config_overrides
 GresTypes=gpu
-ReturnToService=2
+ReturnToService=0
 KillWait=10
 SchedulerParameters=batch_sched_delay=0,bf_interval=1,sched_interval=1
 StateSaveLocation=$work/slurm/state
@@ -94,15 +94,18 @@ until_true() {
     until "$@"; do
         if [ "$SECONDS" -gt "$end" ]; then
             echo "failed: waited in vain for: $*"
+            scontrol show job "${job:-}" || true
+            tail -n 5 log.* slurm/*.log
             return 1
         fi
         sleep 0.1
     done
 }
 
-# A node without power: slurmd and all that runs there is gone at once.
-switch_off() {
+# A node that is lost: slurmctld knows it, and all that runs there is gone, slurmd as well.
+lose_node() {
     local pid
+    scontrol update nodename="$1" state=down reason=lost
     for pid in $(of_node "$1"); do kill -KILL "$pid" 2>/dev/null || true; done
 }
 

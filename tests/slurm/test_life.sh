@@ -75,8 +75,7 @@ n_starts killed 2
 start down
 in_the_middle down
 node=$(field BatchHost)
-switch_off "$node"
-scontrol update nodename="$node" state=down reason=test
+lose_node "$node"
 start_again 1
 until_true ended
 ends_like_plain down
@@ -84,6 +83,13 @@ check "down: went on on another node" test "$(field BatchHost)" != "$node"
 start_node "$node"
 scontrol update nodename="$node" state=resume
 until_true both_idle
+
+# Ranks that MPI does not join are wrong input: nothing is started again.
+SLURM_MPI_TYPE=none start alone
+until_true ended
+cp log.alone log
+check "alone: exit code 2" test "$(state) $(field ExitCode)" = "FAILED 2:0"
+check "alone: says why" logged "no means to find each other"
 
 start two --nodes=2 --ntasks-per-node=1
 until_true ended
