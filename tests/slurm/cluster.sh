@@ -109,6 +109,12 @@ lose_node() {
     for pid in $(of_node "$1"); do kill -KILL "$pid" 2>/dev/null || true; done
 }
 
+restore_node() {
+    start_node "$1"
+    scontrol update nodename="$1" state=resume
+    until_true both_idle
+}
+
 # submit NAME [OPTION OF SBATCH...] -- ARGUMENTS OF THE SCRIPT...: the log is log.NAME, the number $job.
 submit() {
     local name=$1 options=()

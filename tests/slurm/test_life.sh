@@ -80,9 +80,7 @@ start_again 1
 until_true ended
 ends_like_plain down
 check "down: went on on another node" test "$(field BatchHost)" != "$node"
-start_node "$node"
-scontrol update nodename="$node" state=resume
-until_true both_idle
+restore_node "$node"
 
 # Ranks that MPI does not join are wrong input: nothing is started again.
 SLURM_MPI_TYPE=none start alone
@@ -92,6 +90,13 @@ check "alone: exit code 2" test "$(state) $(field ExitCode)" = "FAILED 2:0"
 check "alone: says why" logged "no means to find each other"
 
 start two --nodes=2 --ntasks-per-node=1
+in_the_middle two
+if [ "$(field BatchHost)" = n1 ]; then node=n2; else node=n1; fi
+lose_node "$node" # the one that the script does not run on
+until_true put_back 1
+restore_node "$node"
+start_again 1
 until_true ended
 ends_like_plain two
+check "two: nodes" test "$(field NumNodes)" = 2
 end_test
