@@ -10,7 +10,7 @@ set -euo pipefail
 make_base base.h5
 make_data data
 make_deck
-sed -i 's/steps = 6/steps = 40/' deck.cfg
+sed -i 's/steps = 6/steps = 30/' deck.cfg
 quipu_on 2 plain
 start_cluster "Sockets=2 CoresPerSocket=2 ThreadsPerCore=1 RealMemory=1000"
 
