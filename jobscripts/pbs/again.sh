@@ -149,10 +149,11 @@ find_options() {
 }
 # add_path OPTION ATTRIBUTE LETTER: a file of the job's output, unless its name is PBS's own.
 add_path() {
-    local path
+    local path own
     path=$(attribute "$2")
+    own=$(attribute Job_Name).$3${PBS_JOBID%%[^0-9]*}
     case $path in
-    '' | */"$(attribute Job_Name).$3${PBS_JOBID%%[^0-9]*}"*) ;;
+    '' | */"$own" | */"$own.^array_index^") ;;
     *) asked+=("$1" "$path") ;;
     esac
 }
@@ -167,7 +168,8 @@ submit() {
             break
         fi
         echo "$said" >&2
-        if "$deleted" || ! drop_resource "$said"; then return 1; fi
+        if "$deleted"; then exit 10; fi
+        drop_resource "$said" || return
     done
     id=$(grep -E '^[0-9]' <<<"$said" | tail -n 1)
 }
@@ -178,16 +180,17 @@ requeue() {
         refused="deleted, or started again by PBS"
     elif [ "${PBS_ENVIRONMENT:-}" = PBS_INTERACTIVE ]; then
         refused=interactive
+    elif ! read_job && [ -z "$job" ]; then
+        refused="qstat does not say what was asked for"
     fi
     if [ -n "$refused" ]; then
         echo "job: $refused: not put back into the queue" >&2
         exit 10
     fi
-    read_job || true
     find_options
     find_resources
     find_variables
-    submit
+    submit || { sleep 20 && submit; } # the server may be away for a moment
     echo "job: put back into the queue as $id"
     if "$deleted"; then qdel "$id"; fi # while it was submitted
 }
