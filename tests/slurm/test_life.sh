@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST:
+# QP_TEST: labels=slow
 # The life of jobs under a real Slurm with the script that is shipped: whatever happens to a job, its run
 # ends with the bits of one that nothing has happened to.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST:
+# QP_TEST: labels=slow
 # How many ranks with how many cores and GPUs a real Slurm starts for the options of sbatch. The program
 # is a stand-in that says where it runs.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST:
+# QP_TEST: labels=slow
 # Jobs of several runs under a real Slurm: a chain of decks, and a job array of seeds. Each is stopped in
 # the middle, goes on, and ends with the bits of the same runs by hand.
 set -euo pipefail
