@@ -21,9 +21,8 @@ qp_error_t qp_train(qp_comm_t *comm, const qp_settings_t *settings, bool dry)
 {
     qp_run_t run;
     qp_error_t error = NULL;
-    const bool stops = !dry && qp_method_trains(settings->job.method);
-    if (stops)
-        qp_stop_catch(); /* while the base is loaded, too */
+    if (!dry && qp_method_trains(settings->job.method))
+        qp_stop_catch(); /* while the base is loaded, too, and when all is done */
     QP_TRY_DONE(qp_run_open(comm, settings, dry, &run));
     if (dry) {
         qp_log_info("dry run: everything needed is there");
@@ -40,7 +39,5 @@ done:
     if (!dry)
         qp_mem_report();
     qp_run_close(&run);
-    if (stops)
-        qp_stop_release();
     return error;
 }

@@ -26,7 +26,6 @@ static void test_signals(void)
         CHECK(qp_stop_bits(&stop, 1) == QP_WORD_SIGNAL);
         CHECK(qp_stop_hurries() == (number[i] != SIGUSR1));
         qp_stop_fini(&stop);
-        qp_stop_release();
     }
 }
 
@@ -47,6 +46,7 @@ static void test_second_interrupt(void)
 
 static void test_stop_file(void)
 {
+    qp_stop_catch();
     qp_stop_t stop;
     qp_stop_init(&stop, &no_limit, qp_test_folder());
     CHECK(qp_stop_bits(&stop, 0) == 0);

@@ -27,23 +27,13 @@ static void on_signal(int number)
     interrupted |= number == SIGINT;
 }
 
-static void set_handlers(void (*handler)(int))
-{
-    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    for (int i = 0; i < N_CAUGHT; i++)
-        sigaction(caught[i], &action, NULL);
-}
-
 void qp_stop_catch(void)
 {
-    set_handlers(on_signal);
-}
-
-void qp_stop_release(void)
-{
-    set_handlers(SIG_DFL);
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
     signalled = hurried = interrupted = 0;
+    for (int i = 0; i < N_CAUGHT; i++)
+        sigaction(caught[i], &action, NULL);
 }
 
 bool qp_stop_hurries(void)

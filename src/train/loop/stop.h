@@ -28,11 +28,9 @@ typedef struct {
                                                 checkpoint: that of the start before, too) */
 } qp_stop_t;
 
-/** Catches the signals from here on: handlers only set flags, but that a second SIGINT ends this
- * process. */
+/** Catches the signals from here on, to the end of the process: handlers only set flags, but that a
+ * second SIGINT ends it. Those that came before count no more. */
 void qp_stop_catch(void);
-/** Gives the signals back their default action, and forgets those that came. */
-void qp_stop_release(void);
 /** Whether SIGTERM or SIGINT has come to this rank: mpirun kills two seconds behind them. */
 bool qp_stop_hurries(void);
 
