@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -38,7 +39,7 @@ static void set_gnuplot(const char *script)
 static char *plotted(const char *const *metrics, int n)
 {
     char *seen = in_folder("seen"), *curves = in_folder("curves.svg");
-    char *keep = qp_format("#!/bin/sh\ncat >'%s'\n", seen);
+    char *keep = qp_format("#!/bin/sh\ncat >'%s'\necho '</svg>' >'%s.part'\n", seen, curves);
     void *text = NULL;
     size_t n_bytes;
     set_gnuplot(keep);
@@ -87,9 +88,27 @@ static void test_gnuplot_that_ends_early(void)
     qp_free(metrics);
 }
 
+/* gnuplot ends well, but the disk was full: there is no picture, whole or half. */
+static void test_half_a_picture(void)
+{
+    char *metrics = in_folder("metrics.csv"), *curves = in_folder("half.svg");
+    char *half = qp_format("#!/bin/sh\ncat >/dev/null\necho '<svg>' >'%s.part'\n", curves);
+    write_text(metrics, "step,loss\n1,3.5\n");
+    set_gnuplot(half);
+    CHECK_FAILS(qp_plot((const char *const[]){metrics}, 1, curves), QP_IO,
+                "half.svg: gnuplot could not write all of it");
+    char *temporary = qp_format("%s.part", curves);
+    CHECK(access(curves, F_OK) != 0 && access(temporary, F_OK) != 0);
+    qp_free(temporary);
+    qp_free(half);
+    qp_free(curves);
+    qp_free(metrics);
+}
+
 int main(void)
 {
     test_columns();
+    test_half_a_picture();
     test_gnuplot_that_ends_early();
     return qp_test_end();
 }
