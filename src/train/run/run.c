@@ -175,13 +175,14 @@ static qp_error_t open_rival(qp_run_t *run)
                             "compare.against");
 }
 
-/* Whether the adapters that are read later fit the base. Collective. */
+/* Whether the adapters that are read later fit the base. One without weights plans and does no
+ * more, and its adapters may be of another size. Collective. */
 static qp_error_t check_adapters(const qp_run_t *run)
 {
     const qp_run_given_t *given = &run->given;
     const qp_lora_config_t *lora = &run->settings->lora;
     qp_error_t error = NULL;
-    if (qp_comm_rank(run->comm) == 0) {
+    if (given->info.has_weights && qp_comm_rank(run->comm) == 0) {
         if (lora->init != NULL)
             error = qp_lora_check_init(lora, &given->head, &given->info.config);
         if (error == NULL && given->rival_lora.init != NULL)
@@ -263,8 +264,8 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
     if (trains(settings))
         QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
-    QP_TRY(check_adapters(run));
     QP_TRY(qp_run_size(run));
+    QP_TRY(check_adapters(run));
     QP_TRY(qp_memory_plan_init(&run->plan, comm, run->device));
     qp_run_plan(run);
     qp_memory_plan_print(&run->plan);
