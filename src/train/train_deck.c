@@ -72,7 +72,7 @@ static const qp_deck_key_t log_keys[] = {
     {"log.every_steps", FIELD(QP_DECK_INT, every_steps), "10", 1, 1e12, NULL, "steps",
      "A line in the log every so many steps.", QP_DECK_RESTART_OK},
     {"log.tensorboard", FIELD(QP_DECK_BOOL, tensorboard), "false", 0, 0, NULL, "",
-     "Metrics of training for TensorBoard, too: event files in <run>/tensorboard.",
+     "Metrics of training for TensorBoard, too: event files in tensorboard/ of the run's folder.",
      QP_DECK_RESTART_OK},
 };
 const qp_deck_group_t qp_log_deck = {"log", "What a run says of itself.", NULL, log_keys,

@@ -99,6 +99,8 @@ static void test_half_a_picture(void)
                 "half.svg: gnuplot could not write all of it");
     char *temporary = qp_format("%s.part", curves);
     CHECK(access(curves, F_OK) != 0 && access(temporary, F_OK) != 0);
+    set_gnuplot("#!/bin/sh\ncat >/dev/null\n"); /* it could not even begin */
+    CHECK_FAILS(qp_plot((const char *const[]){metrics}, 1, curves), QP_IO, "half.svg: gnuplot");
     qp_free(temporary);
     qp_free(half);
     qp_free(curves);

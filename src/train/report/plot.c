@@ -134,8 +134,10 @@ static qp_error_t take_picture(const char *temporary, const char *output)
 {
     void *data = NULL;
     size_t n = 0;
-    QP_TRY(qp_error_context(qp_file_read(temporary, &data, &n), "%s: not drawn", output));
-    const bool whole = memmem(data, n, "</svg>", 6) != NULL || memmem(data, n, "IEND", 4) != NULL;
+    qp_error_t error = qp_file_read(temporary, &data, &n);
+    const bool whole = error == NULL &&
+                       (memmem(data, n, "</svg>", 6) != NULL || memmem(data, n, "IEND", 4) != NULL);
+    qp_error_destroy(&error); /* there is none: that is not all of it, either */
     qp_free(data);
     return whole ? qp_file_commit(temporary, output)
                  : QP_ERROR(QP_IO, "%s: gnuplot could not write all of it", output);
