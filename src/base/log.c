@@ -106,6 +106,13 @@ void qp_log(qp_log_level_t level, bool every_rank, const char *format, ...)
     free(line);
 }
 
+void qp_log_at_once(const char *text)
+{
+    dprintf(STDERR_FILENO, "[error] %s\n", text);
+    if (state.copy != NULL)
+        dprintf(fileno(state.copy), "[error] %s\n", text);
+}
+
 void qp_log_progress(const char *text)
 {
     if (state.rank != 0 || state.level < QP_LOG_INFO || !isatty(STDERR_FILENO))

@@ -32,6 +32,10 @@ qp_log_level_t qp_log_level(void);
 __attribute__((format(printf, 3, 4))) void qp_log(qp_log_level_t level, bool every_rank,
                                                   const char *format, ...);
 
+/** An error of this rank from a thread that ends the process: past the buffers and their locks,
+ * which another thread may hang in. */
+void qp_log_at_once(const char *text);
+
 /** Shows \a text in place on a terminal (carriage return, no newline); nothing if stderr is none.
  */
 void qp_log_progress(const char *text);

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "base/activity.h"
+
 /** Seconds of a monotonic clock. */
 double qp_time(void);
 
@@ -23,11 +25,11 @@ void qp_timers_add(qp_timers_t *timers, const char *name, double seconds);
 /** Logs the table at level stat: seconds, share, calls; then zeroes it. */
 void qp_timers_report(qp_timers_t *timers, const char *title);
 
-/** Times one statement. */
+/** Times one statement, as a phase of the process (base/activity.h). */
 #define QP_TIMED(timers, name, statement)                       \
     do {                                                        \
         double qp_start_ = qp_time();                           \
-        statement;                                              \
+        QP_PHASE((name), statement);                            \
         qp_timers_add((timers), (name), qp_time() - qp_start_); \
     } while (0)
 

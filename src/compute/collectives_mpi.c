@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/mem.h"
+#include "base/activity.h"
 #include "compute/collectives.h"
 
 /* One sum that was begun. */
@@ -120,9 +121,11 @@ static qp_error_t sum_wait(qp_collectives_t *base, qp_queue_t *q)
 {
     collectives_t *c = (collectives_t *)base;
     const qp_ops_t *ops = c->device->ops;
+    qp_activity_wait_begin();
     pthread_mutex_lock(&c->lock);
     while (c->n_done < c->n_begun)
         pthread_cond_wait(&c->finished, &c->lock);
+    qp_activity_wait_end();
     c->n_begun = c->n_done = c->n_staged = 0;
     qp_error_t error = c->error;
     c->error = NULL;

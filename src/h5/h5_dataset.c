@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/minmax.h"
+#include "base/activity.h"
 #include "h5/h5_impl.h"
 
 /* One transfer moves at most this much (MPI-IO counts bytes in an int). */
@@ -237,6 +238,7 @@ static qp_error_t transfer_pieces(transfer_t *t, int64_t first, int64_t n_row, i
         int64_t done = i * piece_rows < n_row ? i * piece_rows : n_row;
         int64_t n = qp_min_i64(n_row - done, piece_rows);
         error = qp_error_first(error, transfer_piece(t, first + done, n, done * t->row_bytes));
+        qp_activity_mark();
     }
     return error;
 }
@@ -260,7 +262,11 @@ static qp_error_t transfer(transfer_t *t, bool collective, qp_dtype_t dtype, int
         int64_t n_piece = (n_row + piece_rows - 1) / piece_rows;
         if (comm != NULL)
             qp_comm_max_i64(comm, &n_piece, 1);
+        if (t->properties != H5P_DEFAULT) /* collective */
+            qp_activity_wait_begin();
         error = transfer_pieces(t, first, n_row, piece_rows, n_piece);
+        if (t->properties != H5P_DEFAULT)
+            qp_activity_wait_end();
         if (comm != NULL)
             error = qp_comm_agree(comm, qp_h5_latched(t->file, error));
     }

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/activity.h"
 #include "base/str.h"
 #include "comm/mpi_check.h"
 #include "h5/h5_impl.h"
@@ -125,11 +126,26 @@ static qp_error_t set_access(const qp_h5_t *file, hid_t access, hid_t *driver)
     return file->writable ? qp_h5_set_latch(file, access, driver) : NULL;
 }
 
+void qp_h5_wait_begin(const qp_h5_t *file)
+{
+    if (file->shared)
+        qp_activity_wait_begin();
+}
+
+void qp_h5_wait_end(const qp_h5_t *file)
+{
+    if (file->shared)
+        qp_activity_wait_end();
+    else
+        qp_activity_mark();
+}
+
 /* Opens file->id as file->shared says. */
 static qp_error_t open_id(qp_h5_t *file, purpose_t purpose)
 {
     hid_t access = -1, driver = -1;
     qp_error_t error;
+    qp_h5_wait_begin(file);
     if (file->writable && file->shared)
         qp_h5_latch_mpio(&file->failure);
     QP_TRY_DONE(QP_H5(file, NULL, H5Eset_auto2(H5E_DEFAULT, NULL, NULL)));
@@ -143,6 +159,7 @@ static qp_error_t open_id(qp_h5_t *file, purpose_t purpose)
     if (error == NULL)
         error = QP_H5(file, NULL, file->id);
 done:
+    qp_h5_wait_end(file);
     error = qp_h5_release(file, NULL, driver, error);
     return qp_h5_release(file, NULL, access, error);
 }
@@ -166,7 +183,9 @@ static qp_error_t close_id(qp_h5_t *file)
         return NULL;
     hid_t id = file->id;
     file->id = -1;
+    qp_h5_wait_begin(file);
     qp_error_t error = QP_H5(file, NULL, H5Fclose(id));
+    qp_h5_wait_end(file);
     if (file->shared)
         qp_h5_latch_mpio(NULL);
     return qp_h5_latched(file, error);
@@ -226,8 +245,10 @@ qp_error_t qp_h5_flush(qp_h5_t *file)
 {
     QP_H5_LOCKED();
     qp_error_t error = NULL;
+    qp_h5_wait_begin(file);
     if (file->id >= 0)
         error = qp_h5_latched(file, QP_H5(file, NULL, H5Fflush(file->id, H5F_SCOPE_LOCAL)));
+    qp_h5_wait_end(file);
     if (error == NULL && qp_h5_is_builder(file))
         error = sync_file(file);
     return qp_h5_agree(file, error);

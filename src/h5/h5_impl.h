@@ -28,6 +28,11 @@ struct qp_h5 {
 __attribute__((warn_unused_result)) qp_error_t qp_h5_enter_structure(qp_h5_t *file);
 __attribute__((warn_unused_result)) qp_error_t qp_h5_enter_data(qp_h5_t *file);
 
+/** Around what is collective in HDF5 while all ranks have the file open (base/activity.h); a mark
+ * behind what is not. */
+void qp_h5_wait_begin(const qp_h5_t *file);
+void qp_h5_wait_end(const qp_h5_t *file);
+
 /** Whether this rank makes the structure. */
 bool qp_h5_is_builder(const qp_h5_t *file);
 

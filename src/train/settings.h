@@ -31,8 +31,9 @@ typedef struct {
     int method; /**< qp_method_id_t */
     const char *name;
     int64_t seed;
-    int restart;        /**< qp_restart_t: "auto|never|require" */
-    const char *output; /**< folder of all runs */
+    int restart;           /**< qp_restart_t: "auto|never|require" */
+    const char *output;    /**< folder of all runs */
+    int64_t stall_timeout; /**< seconds; 0: none */
 } qp_job_config_t;
 
 typedef struct {

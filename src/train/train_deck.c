@@ -21,6 +21,10 @@ static const qp_deck_key_t job_keys[] = {
      QP_DECK_RESTART_OK},
     {"job.output", FIELD(QP_DECK_STRING, output), "\"runs\"", 0, 0, NULL, "",
      "Folder in which each run has its own folder.", QP_DECK_RESTART_OK | QP_DECK_NAME},
+    {"job.stall_timeout", FIELD(QP_DECK_INT, stall_timeout), "1800", 0, 1e9, NULL, "s",
+     "A rank that stands still for longer ends the job by its name (exit code 3). Longer than any "
+     "single micro-batch, and than the pauses of a reward program; 0: wait for ever.",
+     QP_DECK_RESTART_OK},
 };
 const qp_deck_group_t qp_job_deck = {"job", "What to do, and under which name.", NULL, job_keys,
                                      N_KEYS(job_keys)};

@@ -6,8 +6,8 @@
  * CALL: write (write, pwrite), stream (fopen, fdopen: what is written to the stream meets a full
  * device, for the C library's own calls cannot be caught), sync (fsync, fdatasync), truncate
  * (ftruncate, fallocate) or rename. Calls on files whose name ends in SUFFIX are counted from 1;
- * those from FIRST to LAST (0: all that follow) fail with ERROR (EIO, ENOSPC, EDQUOT), or are late
- * by a fifth of a second (DELAY), on rank RANK and in what it starts.
+ * those from FIRST to LAST (0: all that follow) fail with ERROR (EIO, ENOSPC, EDQUOT), are late by
+ * a fifth of a second (DELAY) or never return (HANG), on rank RANK and in what it starts.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,10 +21,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+enum { DELAY = -1, HANG = -2 };
+
 static struct {
     char call[16], suffix[256];
     long rank, first, last;
-    int error; /* 0: nothing is injected into this process; below 0: a delay */
+    int error; /* 0: nothing is injected into this process; below 0: DELAY, HANG */
     long n;    /* calls so far */
 } fault;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -41,7 +43,8 @@ static void read_fault(void)
         return;
     fault.error = strcmp(error, "ENOSPC") == 0   ? ENOSPC
                   : strcmp(error, "EDQUOT") == 0 ? EDQUOT
-                  : strcmp(error, "DELAY") == 0  ? -1
+                  : strcmp(error, "DELAY") == 0  ? DELAY
+                  : strcmp(error, "HANG") == 0   ? HANG
                                                  : EIO;
 }
 
@@ -55,7 +58,11 @@ static bool fails_on(const char *call, const char *path)
     fault.n++;
     const bool fails = fault.n >= fault.first && (fault.last == 0 || fault.n <= fault.last);
     pthread_mutex_unlock(&lock);
-    if (fails && fault.error < 0) {
+    if (fails && fault.error == HANG)
+        fprintf(stderr, "injected: %s of %s does not return\n", call, path);
+    while (fails && fault.error == HANG)
+        pause();
+    if (fails && fault.error == DELAY) {
         usleep(200000);
         return false;
     }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "base/mem.h"
+#include "base/activity.h"
 #include "model/base/base_impl.h"
 #include "model/base/base_read.h"
 #include "model/base/stage.h"
@@ -91,6 +92,19 @@ static qp_error_t place(loader_t *loader, int ring, const qp_base_piece_t *piece
     return ops->event_record(qp_device_queue(loader->base->device), loader->done);
 }
 
+/* False: a rank has given up. */
+static bool wait_for_block(loader_t *loader, int ring, int64_t index)
+{
+    const bool own = ring == loader->node_rank; /* is filled by this process */
+    if (!own)
+        qp_activity_wait_begin();
+    const bool go_on = qp_stage_wait_filled(loader->stage, ring, index);
+    if (!own)
+        qp_activity_wait_end();
+    qp_activity_mark();
+    return go_on;
+}
+
 /* The next piece of each ring in turn, until there are none. */
 static qp_error_t place_all(loader_t *loader)
 {
@@ -105,7 +119,7 @@ static qp_error_t place_all(loader_t *loader)
             if (!qp_base_next_piece(&loader->items, ring, &at[i]))
                 continue;
             any = true;
-            go_on = qp_stage_wait_filled(loader->stage, ring, at[i].index);
+            go_on = wait_for_block(loader, ring, at[i].index);
             if (go_on)
                 error = place(loader, ring, &at[i], &last);
             go_on &= error == NULL;

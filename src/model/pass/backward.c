@@ -1,3 +1,4 @@
+#include "base/activity.h"
 #include "model/pass/layer.h"
 
 /* One layer's backward: what its four groups share. */
@@ -126,6 +127,7 @@ qp_error_t qp_layer_backward(const qp_flow_t *flow, int64_t layer, const qp_laye
                    .state = state,
                    .layer = layer,
                    .in = qp_flow_mat(flow, in, flow->base->config.d_model)};
+    qp_activity_mark();
     for (int group = QP_N_GROUP - 1; group >= 0 && !step.last; group--) {
         step.last = group == (int)last;
         QP_TRY(BACKWARD[group](&step));

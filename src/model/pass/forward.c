@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "base/activity.h"
 #include "model/pass/layer.h"
 
 qp_flow_t qp_flow(const qp_base_t *base)
@@ -68,6 +69,7 @@ qp_error_t qp_layer_forward(const qp_flow_t *flow, int64_t layer, const qp_layer
     int64_t d_model = flow->base->config.d_model;
     qp_mat_t mid = qp_flow_mat(flow, state->mid, d_model);
     qp_mat_t gate_up = qp_flow_mat(flow, state->gate_up, state->gate_up.n_col);
+    qp_activity_mark();
     QP_TRY(qp_lora_draw_masks(flow, layer, state));
     QP_TRY(attention_forward(flow, layer, state, mid, qp_flow_mat(flow, in, d_model)));
     qp_input_t x = qp_layer_norm(flow, mid, flow->base->layer[layer].post_norm, state->post_rstd);

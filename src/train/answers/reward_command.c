@@ -143,6 +143,7 @@ static qp_error_t take_line(qp_reward_command_t *c)
         c->reward[c->n_taken++] = json_real_value(reward);
         c->n_answered++;
         c->deadline = qp_time() + c->timeout;
+        qp_activity_mark();
     } else {
         char *line = show(&c->in);
         error = QP_ERROR(QP_IO,

@@ -168,8 +168,9 @@ qp_error_t qp_loop_evaluate(qp_loop_t *loop)
         loop->eval_step == loop->progress.step)
         return NULL;
     loop->eval_step = loop->progress.step;
-    QP_TRY(method->evaluate(loop->owner, metric));
-    qp_timers_add(&loop->run->timers, "evaluation", qp_time() - start);
+    qp_error_t error;
+    QP_TIMED(&loop->run->timers, "evaluation", error = method->evaluate(loop->owner, metric));
+    QP_TRY(error);
     qp_str_t line = {0};
     for (int i = 0; i < method->n_eval_metric; i++) {
         qp_metrics_set(&loop->metrics, loop->first_eval_metric + i, metric[i]);
@@ -181,15 +182,12 @@ qp_error_t qp_loop_evaluate(qp_loop_t *loop)
     return NULL;
 }
 
-qp_error_t qp_loop_sample(qp_loop_t *loop)
+/* Collective. */
+static qp_error_t write_samples(qp_loop_t *loop)
 {
     qp_run_t *run = loop->run;
     qp_str_t lines = {0};
     qp_error_t error = NULL;
-    double start = qp_time();
-    if (loop->samples_step == loop->progress.step)
-        return NULL;
-    loop->samples_step = loop->progress.step;
     if (run->given.prompts.n > 0)
         QP_TRY_DONE(qp_run_answer(run, loop->progress.step, &lines, NULL));
     if (loop->method->samples != NULL && loop->progress.step > 0 && loop->samples != NULL)
@@ -200,8 +198,17 @@ qp_error_t qp_loop_sample(qp_loop_t *loop)
         error = QP_ERROR(QP_IO, "%s/samples.jsonl: cannot be written: %s", run->folder,
                          strerror(errno));
     error = qp_comm_agree(run->comm, error);
-    qp_timers_add(&run->timers, "samples", qp_time() - start);
 done:
     qp_str_fini(&lines);
+    return error;
+}
+
+qp_error_t qp_loop_sample(qp_loop_t *loop)
+{
+    qp_error_t error;
+    if (loop->samples_step == loop->progress.step)
+        return NULL;
+    loop->samples_step = loop->progress.step;
+    QP_TIMED(&loop->run->timers, "samples", error = write_samples(loop));
     return error;
 }

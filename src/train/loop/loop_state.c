@@ -82,12 +82,14 @@ qp_error_t qp_loop_checkpoint(qp_loop_t *loop)
     if (loop->checkpoint_step == loop->progress.step)
         return NULL;
     QP_TRY(qp_comm_agree(loop->run->comm, qp_owner_check(loop->run->owner)));
-    QP_TRY(qp_ckpt_write(loop->run->comm, &config, &info, loop->state));
+    qp_error_t error;
+    QP_TIMED(&loop->run->timers, "checkpoint",
+             error = qp_ckpt_write(loop->run->comm, &config, &info, loop->state));
+    QP_TRY(error);
     double seconds = qp_time() - start;
     loop->checkpoint_step = loop->progress.step;
     if (seconds > loop->stop.checkpoint_seconds)
         loop->stop.checkpoint_seconds = seconds;
-    qp_timers_add(&loop->run->timers, "checkpoint", seconds);
     qp_log_info("checkpoint after step %lld in %.2f s", (long long)loop->progress.step, seconds);
     return NULL;
 }

@@ -109,10 +109,13 @@ static qp_error_t next(void *owner, qp_work_t *work)
     qp_run_t *run = ppo->run;
     qp_experience_t *e = &ppo->experience;
     ppo->time[QP_PPO_START] = qp_time();
-    QP_TRY(generate(ppo));
+    qp_error_t error;
+    QP_PHASE("rollouts", error = generate(ppo));
+    QP_TRY(error);
     ppo->time[QP_PPO_GENERATE_DONE] = qp_time();
     qp_ppo_init_experience(ppo);
-    QP_TRY(qp_scorer_score(run->given.scorer, &e->rollout, e->score));
+    QP_PHASE("rewards", error = qp_scorer_score(run->given.scorer, &e->rollout, e->score));
+    QP_TRY(error);
     ppo->time[QP_PPO_SCORE_DONE] = qp_time();
     QP_TRY(qp_ppo_make_experience(ppo));
     *work = (qp_work_t){.n_update = ppo->skipped ? 0 : ppo->config->ppo_epochs * ppo->n_mini,
