@@ -11,7 +11,24 @@
 #include "h5/h5.h"
 
 #define QP_SHARD_FORMAT "shard"
-enum { QP_SHARD_VERSION = 1 };
+enum {
+    QP_SHARD_VERSION = 1,
+    QP_SHARD_CHUNK = 4096 /**< elements with a checksum of their own: what is read is compared */
+};
+
+/** What a token has in a shard. */
+typedef enum { QP_SHARD_TOKENS, QP_SHARD_LOSS, QP_SHARD_N_SET } qp_shard_set_t;
+typedef struct {
+    const char *name;
+    const char *sums; /**< data set: uint32, the lower half of XXH3-64 of each chunk */
+    qp_dtype_t dtype;
+} qp_shard_set_info_t;
+extern const qp_shard_set_info_t qp_shard_sets[QP_SHARD_N_SET];
+
+static inline int64_t qp_shard_n_chunk(int64_t n_token)
+{
+    return (n_token + QP_SHARD_CHUNK - 1) / QP_SHARD_CHUNK;
+}
 
 /** A shard open for reading; zero-initialise. */
 typedef struct {
@@ -24,6 +41,7 @@ typedef struct {
                                  first; -1 likewise */
     uint64_t id;            /**< of its contents: hash of all checksums */
     float *margin;          /**< [n_sample], owned; NULL unless the shard holds pairs */
+    uint32_t *sums[QP_SHARD_N_SET]; /**< of each chunk, owned; NULL: an older shard has none */
 } qp_shard_t;
 
 struct qp_dataset {
@@ -44,8 +62,9 @@ qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset);
 void qp_shard_close(qp_shard_t *shard);
 /** Compares all checksums: QP_INPUT naming the file and the data set. */
 qp_error_t qp_shard_verify(const qp_shard_t *shard);
-/** Reads tokens [first, first + n) and their loss bytes; ids outside the vocabulary, or a file that
- * was written to since it was opened, unless its checksums still hold: QP_INPUT. */
+/** Reads tokens [first, first + n) and their loss bytes. Chunks that are not what was written, ids
+ * outside the vocabulary, or a file that was written to since it was opened, unless its checksums
+ * still hold: QP_INPUT. */
 qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
                          uint8_t *loss);
 

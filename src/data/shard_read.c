@@ -5,6 +5,12 @@
 
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/minmax.h"
+
+const qp_shard_set_info_t qp_shard_sets[] = {
+    [QP_SHARD_TOKENS] = {"/tokens", "/tokens_chunks", QP_I32},
+    [QP_SHARD_LOSS] = {"/loss", "/loss_chunks", QP_U8},
+};
 
 /* What a sample of each kind is made of. */
 static const struct {
@@ -122,6 +128,21 @@ static qp_error_t read_margins(qp_shard_t *shard)
     return NULL;
 }
 
+/* The checksums of chunks, where the shard has them. */
+static qp_error_t read_sums(qp_shard_t *shard)
+{
+    const int64_t n_chunk = qp_shard_n_chunk(shard->n_token);
+    for (int i = 0; i < QP_SHARD_N_SET; i++) {
+        const char *name = qp_shard_sets[i].sums;
+        if (!qp_h5_exists(shard->file, name))
+            continue;
+        QP_TRY(check_length(shard->file, name, QP_U32, n_chunk, NULL));
+        shard->sums[i] = QP_NEW("dataset", uint32_t, n_chunk);
+        QP_TRY(qp_h5_read_verified(shard->file, name, QP_U32, n_chunk, shard->sums[i]));
+    }
+    return NULL;
+}
+
 qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
 {
     qp_error_t error = NULL;
@@ -138,6 +159,7 @@ qp_error_t qp_shard_open(const char *path, qp_shard_t *shard, int64_t **offset)
     QP_TRY_DONE(qp_h5_read(shard->file, "/offsets", QP_I64, 0, n_sequence + 1, *offset));
     QP_TRY_DONE(check_offsets(shard, *offset, n_sequence));
     QP_TRY_DONE(read_margins(shard));
+    QP_TRY_DONE(read_sums(shard));
     QP_TRY_DONE(read_id(shard));
 done:
     if (error != NULL) {
@@ -155,6 +177,8 @@ void qp_shard_close(qp_shard_t *shard)
     }
     qp_free(shard->kind);
     qp_free(shard->margin);
+    for (int i = 0; i < QP_SHARD_N_SET; i++)
+        qp_free(shard->sums[i]);
     *shard = (qp_shard_t){0};
 }
 
@@ -177,12 +201,52 @@ static qp_error_t check_touched(const qp_shard_t *shard)
                             qp_h5_path(shard->file));
 }
 
+/* Elements [first, first + n) of a data set, which are whole chunks, as the file has them now. */
+static qp_error_t check_chunks(const qp_shard_t *shard, qp_shard_set_t set, int64_t first,
+                               int64_t n, const char *block)
+{
+    const size_t bytes = qp_dtype_bytes(qp_shard_sets[set].dtype);
+    for (int64_t at = 0; at < n; at += QP_SHARD_CHUNK) {
+        const int64_t n_here = qp_min_i64(n - at, QP_SHARD_CHUNK);
+        const uint64_t hash = qp_hash_bytes(block + (size_t)at * bytes, qp_bytes(n_here, bytes));
+        const uint32_t expected = shard->sums[set][(first + at) / QP_SHARD_CHUNK];
+        if ((uint32_t)hash != expected)
+            return QP_ERROR(QP_INPUT,
+                            "%s: %s[%lld to %lld]: damaged: checksum is %08lx, expected %08lx",
+                            qp_h5_path(shard->file), qp_shard_sets[set].name,
+                            (long long)(first + at), (long long)(first + at + n_here - 1),
+                            (unsigned long)(uint32_t)hash, (unsigned long)expected);
+    }
+    return NULL;
+}
+
+static qp_error_t read_set(const qp_shard_t *shard, qp_shard_set_t set, int64_t first, int64_t n,
+                           void *to)
+{
+    const qp_shard_set_info_t *info = &qp_shard_sets[set];
+    if (shard->sums[set] == NULL || n == 0)
+        return qp_h5_read(shard->file, info->name, info->dtype, first, n, to);
+    const size_t bytes = qp_dtype_bytes(info->dtype);
+    const int64_t begin = first / QP_SHARD_CHUNK * QP_SHARD_CHUNK;
+    const int64_t end = qp_min_i64(qp_shard_n_chunk(first + n) * QP_SHARD_CHUNK, shard->n_token);
+    char *block = qp_alloc("dataset", qp_bytes(end - begin, bytes));
+    qp_error_t error = qp_h5_read(shard->file, info->name, info->dtype, begin, end - begin, block);
+    if (error == NULL)
+        error = check_chunks(shard, set, begin, end - begin, block);
+    if (error == NULL)
+        memcpy(to, block + (size_t)(first - begin) * bytes, qp_bytes(n, bytes));
+    qp_free(block);
+    return error;
+}
+
 qp_error_t qp_shard_read(const qp_shard_t *shard, int64_t first, int64_t n, int32_t *token,
                          uint8_t *loss)
 {
-    QP_TRY(qp_h5_read(shard->file, "/tokens", QP_I32, first, n, token));
-    QP_TRY(qp_h5_read(shard->file, "/loss", QP_U8, first, n, loss));
-    QP_TRY(check_touched(shard));
+    QP_TRY(check_touched(shard)); /* says more than a checksum does */
+    QP_TRY(read_set(shard, QP_SHARD_TOKENS, first, n, token));
+    QP_TRY(read_set(shard, QP_SHARD_LOSS, first, n, loss));
+    if (shard->sums[QP_SHARD_TOKENS] == NULL || shard->sums[QP_SHARD_LOSS] == NULL)
+        QP_TRY(check_touched(shard)); /* and if it happened while they were read */
     for (int64_t i = 0; i < n; i++)
         if (token[i] < 0 || token[i] >= shard->n_vocab)
             return QP_ERROR(QP_INPUT,

@@ -24,6 +24,7 @@ typedef struct {
     size_t element_bytes;
     int64_t n;
     qp_hash_t *hash;
+    uint32_t *sums; /* [qp_shard_n_chunk(n)] when it is stored */
 } spool_t;
 
 struct qp_shard_writer {
@@ -52,6 +53,7 @@ static void spool_close(spool_t *spool)
         fclose(spool->file);
     if (spool->hash != NULL)
         qp_hash_destroy(&spool->hash);
+    qp_free(spool->sums);
     *spool = (spool_t){0};
 }
 
@@ -64,12 +66,34 @@ static qp_error_t spool_add(spool_t *spool, const char *path, const void *data, 
     return NULL;
 }
 
-/* Moves a spool into its data set. */
-static qp_error_t spool_store(spool_t *spool, qp_h5_t *file, const char *name, qp_dtype_t dtype)
+static qp_error_t store_array(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t n,
+                              const void *data)
 {
-    enum { BLOCK = 1 << 20 };
+    qp_h5_shape_t shape = {.dtype = dtype, .n_dim = 1, .dim = {n}};
+    QP_TRY(qp_h5_dataset_create(file, name, &shape));
+    QP_TRY(qp_h5_write(file, name, dtype, 0, n, data));
+    return qp_h5_checksum_set(file, name, qp_hash_bytes(data, (size_t)n * qp_dtype_bytes(dtype)));
+}
+
+/* Elements [first, first + n), of which the first begins a chunk. */
+static void sum_chunks(spool_t *spool, int64_t first, int64_t n, const char *block)
+{
+    for (int64_t at = 0; at < n; at += QP_SHARD_CHUNK) {
+        const int64_t n_here = qp_min_i64(n - at, QP_SHARD_CHUNK);
+        spool->sums[(first + at) / QP_SHARD_CHUNK] = (uint32_t)qp_hash_bytes(
+            block + (size_t)at * spool->element_bytes, qp_bytes(n_here, spool->element_bytes));
+    }
+}
+
+/* Moves a spool into its data set. */
+static qp_error_t spool_store(spool_t *spool, qp_h5_t *file, qp_shard_set_t set)
+{
+    enum { BLOCK = 256 * QP_SHARD_CHUNK };
+    const char *name = qp_shard_sets[set].name;
+    const qp_dtype_t dtype = qp_shard_sets[set].dtype;
     qp_error_t error = NULL;
     qp_h5_shape_t shape = {.dtype = dtype, .n_dim = 1, .dim = {spool->n}};
+    spool->sums = QP_NEW("shard", uint32_t, qp_shard_n_chunk(spool->n));
     void *block = qp_alloc("shard", (size_t)BLOCK * spool->element_bytes);
     QP_TRY_DONE(qp_h5_dataset_create(file, name, &shape));
     if (fflush(spool->file) != 0 || fseek(spool->file, 0, SEEK_SET) != 0)
@@ -80,21 +104,15 @@ static qp_error_t spool_store(spool_t *spool, qp_h5_t *file, const char *name, q
         if (fread(block, spool->element_bytes, (size_t)n, spool->file) != (size_t)n)
             QP_TRY_DONE(QP_ERROR(QP_IO, "%s: cannot read back what was written beside it",
                                  qp_h5_path(file)));
+        sum_chunks(spool, first, n, block);
         QP_TRY_DONE(qp_h5_write(file, name, dtype, first, n, block));
     }
     QP_TRY_DONE(qp_h5_checksum_set(file, name, qp_hash_value(spool->hash)));
+    QP_TRY_DONE(store_array(file, qp_shard_sets[set].sums, QP_U32, qp_shard_n_chunk(spool->n),
+                            spool->sums));
 done:
     qp_free(block);
     return error;
-}
-
-static qp_error_t store_array(qp_h5_t *file, const char *name, qp_dtype_t dtype, int64_t n,
-                              const void *data)
-{
-    qp_h5_shape_t shape = {.dtype = dtype, .n_dim = 1, .dim = {n}};
-    QP_TRY(qp_h5_dataset_create(file, name, &shape));
-    QP_TRY(qp_h5_write(file, name, dtype, 0, n, data));
-    return qp_h5_checksum_set(file, name, qp_hash_bytes(data, (size_t)n * qp_dtype_bytes(dtype)));
 }
 
 qp_error_t qp_shard_writer_check(const char *path)
@@ -216,8 +234,8 @@ qp_error_t qp_shard_writer_finish(qp_shard_writer_t *w)
     int64_t n_sequence = w->n_sample * w->info.sequences_per_sample;
     QP_TRY_DONE(qp_h5_create(w->temporary, NULL, &file));
     QP_TRY_DONE(store_attributes(w, file));
-    QP_TRY_DONE(spool_store(&w->tokens, file, "/tokens", QP_I32));
-    QP_TRY_DONE(spool_store(&w->loss, file, "/loss", QP_U8));
+    QP_TRY_DONE(spool_store(&w->tokens, file, QP_SHARD_TOKENS));
+    QP_TRY_DONE(spool_store(&w->loss, file, QP_SHARD_LOSS));
     QP_TRY_DONE(store_array(file, "/offsets", QP_I64, n_sequence + 1, w->offset));
     QP_TRY_DONE(store_array(file, "/id", QP_I64, w->n_sample, w->id));
     if (w->info.sequences_per_sample > 1)

@@ -221,6 +221,46 @@ static void test_damaged_margins_are_refused(qp_comm_t *comm)
     qp_free(path);
 }
 
+/* The storage loses a block of the file while it is in use; size and time are as they were. */
+static void test_lost_blocks_are_seen(qp_comm_t *comm)
+{
+    enum { N_SAMPLE = 400, LOST = 512 };
+    static const uint8_t nothing[LOST];
+    make_shard(qp_test_folder(), "lost.h5", 0, N_SAMPLE);
+    char *path = in_folder("lost.h5");
+    const int32_t token[] = {made_token(200, 0), made_token(200, 1)};
+    const long at = find_bytes(path, token, made_length(200) > 2 ? sizeof token : sizeof token[0]);
+    qp_dataset_t *dataset = NULL;
+    struct stat info;
+    CHECK(at > 0 && stat(path, &info) == 0);
+    if (!CHECK_OK(open_made(comm, qp_test_folder(), "lost.h5", &dataset)))
+        return;
+    const int fd = open(path, O_RDWR);
+    CHECK(pwrite(fd, nothing, LOST, at) == LOST);
+    CHECK(futimens(fd, (const struct timespec[]){info.st_atim, info.st_mtim}) == 0);
+    close(fd);
+    int n_refused = 0;
+    for (int64_t i = 0; i < N_SAMPLE; i++) {
+        int32_t *got = NULL;
+        uint8_t *loss = NULL;
+        int64_t n;
+        qp_error_t error = qp_dataset_read(dataset, i, &got, &loss, &n);
+        if (error == NULL)
+            CHECK(got[0] == made_token(i, 0));
+        else
+            CHECK(error->code == QP_INPUT && strstr(error->message, "lost.h5: /tokens[") != NULL &&
+                  strstr(error->message, "damaged: checksum is") != NULL);
+        n_refused += error != NULL;
+        qp_error_destroy(&error);
+        qp_free(got);
+        qp_free(loss);
+    }
+    /* those of its chunk */
+    CHECK_MSG(n_refused > 0 && n_refused < N_SAMPLE / 2, "%d samples refused", n_refused);
+    qp_dataset_close(&dataset);
+    qp_free(path);
+}
+
 /* Wherever a bit flips: the shard is refused, or its tokens are what they were. */
 static void test_no_flip_passes_unnoticed(qp_comm_t *comm)
 {
@@ -379,6 +419,7 @@ int main(void)
     test_misfits_are_refused(comm);
     test_damage_is_refused(comm);
     test_damaged_margins_are_refused(comm);
+    test_lost_blocks_are_seen(comm);
     test_no_flip_passes_unnoticed(comm);
     test_nonsense_is_refused(comm);
     test_wrong_margins_are_refused(comm);
