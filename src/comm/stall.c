@@ -292,6 +292,16 @@ qp_error_t qp_stall_watch(qp_comm_t *comm, double timeout, qp_stall_t **out)
     return error;
 }
 
+/* Behind the watch, MPI_Finalize waits for all ranks once more. */
+static void on_alarm(int number)
+{
+    static const char text[] =
+        "[error] MPI_Finalize does not return (job.stall_timeout): a rank is gone\n";
+    (void)number;
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(QP_IO);
+}
+
 void qp_stall_end(qp_stall_t **stall)
 {
     qp_stall_t *s = *stall;
@@ -304,6 +314,9 @@ void qp_stall_end(qp_stall_t **stall)
     qp_activity_wait_begin();
     pthread_join(s->thread, NULL);
     qp_activity_wait_end();
+    const double timeout = s->timeout;
     release(s);
     *stall = NULL;
+    signal(SIGALRM, on_alarm);
+    alarm((unsigned)fmin(ceil(timeout), 1e9));
 }

@@ -24,8 +24,9 @@ typedef struct qp_stall qp_stall_t;
  */
 qp_error_t qp_stall_watch(qp_comm_t *comm, double timeout, qp_stall_t **stall);
 
-/** Ends the watch when all ranks have come here; until then they are watched. Collective. Nulls;
- * NULL allowed. */
+/** Ends the watch when all ranks have come here; until then they are watched. From here on an alarm
+ * ends this process after \a timeout seconds more, for MPI_Finalize waits for the others, too.
+ * Collective. Nulls; NULL allowed. */
 void qp_stall_end(qp_stall_t **stall);
 
 #endif

@@ -6,19 +6,24 @@
  * CALL: write (write, pwrite), stream (fopen, fdopen: what is written to the stream meets a full
  * device, for the C library's own calls cannot be caught), sync (fsync, fdatasync), truncate
  * (ftruncate, fallocate) or rename. Calls on files whose name ends in SUFFIX are counted from 1;
- * those from FIRST to LAST (0: all that follow) fail with ERROR (EIO, ENOSPC, EDQUOT), are late by
- * a fifth of a second (DELAY) or never return (HANG), on rank RANK and in what it starts.
+ * those from FIRST to LAST (0: all that follow) fail with ERROR (EIO, ENOSPC, EDQUOT, EROFS), are
+ * late by a fifth of a second (DELAY) or never return (HANG), on rank RANK and in what it starts.
+ * With the call clock, SUFFIX is a number of seconds by which the clock of the day jumps when it is
+ * read for the FIRST time.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { DELAY = -1, HANG = -2 };
@@ -43,6 +48,7 @@ static void read_fault(void)
         return;
     fault.error = strcmp(error, "ENOSPC") == 0   ? ENOSPC
                   : strcmp(error, "EDQUOT") == 0 ? EDQUOT
+                  : strcmp(error, "EROFS") == 0  ? EROFS
                   : strcmp(error, "DELAY") == 0  ? DELAY
                   : strcmp(error, "HANG") == 0   ? HANG
                                                  : EIO;
@@ -95,6 +101,48 @@ static bool fails(const char *call, int fd)
 /* The function that this one stands before. */
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+static bool fails_to_create(const char *path, bool writes)
+{
+    return writes && is_wanted("create") && fails_on("create", path);
+}
+
+static bool writes(const char *mode)
+{
+    return mode[0] != 'r' || strchr(mode, '+') != NULL;
+}
+
+/* Opens that may make a file have a mode behind the flags. */
+#define OPEN(name, path, flags, ...)                                                               \
+    do {                                                                                           \
+        va_list rest_;                                                                             \
+        va_start(rest_, flags);                                                                    \
+        const mode_t mode_ = ((flags) & (O_CREAT | __O_TMPFILE)) != 0 ? va_arg(rest_, mode_t) : 0; \
+        va_end(rest_);                                                                             \
+        if (fails_to_create(path, ((flags)&O_ACCMODE) != O_RDONLY))                                \
+            return -1;                                                                             \
+        return NEXT(name)(__VA_ARGS__, mode_);                                                     \
+    } while (0)
+
+int open(const char *path, int flags, ...)
+{
+    OPEN(open, path, flags, path, flags);
+}
+
+int open64(const char *path, int flags, ...)
+{
+    OPEN(open64, path, flags, path, flags);
+}
+
+int openat(int folder, const char *path, int flags, ...)
+{
+    OPEN(openat, path, flags, folder, path, flags);
+}
+
+int openat64(int folder, const char *path, int flags, ...)
+{
+    OPEN(openat64, path, flags, folder, path, flags);
+}
+
 static FILE *onto_full_device(FILE *file, const char *mode)
 {
     if (file == NULL || mode[0] == 'r' || !fails("stream", fileno(file)))
@@ -107,11 +155,15 @@ static FILE *onto_full_device(FILE *file, const char *mode)
 
 FILE *fopen(const char *path, const char *mode)
 {
+    if (fails_to_create(path, writes(mode)))
+        return NULL;
     return onto_full_device(NEXT(fopen)(path, mode), mode);
 }
 
 FILE *fopen64(const char *path, const char *mode)
 {
+    if (fails_to_create(path, writes(mode)))
+        return NULL;
     return onto_full_device(NEXT(fopen64)(path, mode), mode);
 }
 
@@ -173,6 +225,40 @@ int fallocate(int fd, int mode, off_t at, off_t n)
 int fallocate64(int fd, int mode, off64_t at, off64_t n)
 {
     return fails("truncate", fd) ? -1 : NEXT(fallocate64)(fd, mode, at, n);
+}
+
+/* Seconds by which the clock is wrong now. */
+static long jump(void)
+{
+    if (!is_wanted("clock"))
+        return 0;
+    pthread_mutex_lock(&lock);
+    const bool is_past = ++fault.n >= fault.first;
+    pthread_mutex_unlock(&lock);
+    return is_past ? atol(fault.suffix) : 0;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    const int result = NEXT(clock_gettime)(clock, now);
+    if (clock == CLOCK_REALTIME)
+        now->tv_sec += jump();
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    const int result = NEXT(gettimeofday)(now, zone);
+    now->tv_sec += jump();
+    return result;
+}
+
+time_t time(time_t *now)
+{
+    const time_t result = NEXT(time)(NULL) + jump();
+    if (now != NULL)
+        *now = result;
+    return result;
 }
 
 int rename(const char *from, const char *to)
