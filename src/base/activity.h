@@ -37,6 +37,9 @@ void qp_activity_wait_end(void);
 int qp_activity_work_begin(void);
 void qp_activity_work_end(int n_wait_before);
 
+/** Seconds that the process's first thread has waited for other ranks so far. Of that thread. */
+double qp_activity_waited(void);
+
 typedef struct {
     uint64_t n_mark;
     bool waits; /**< for other ranks */

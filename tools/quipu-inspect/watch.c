@@ -127,6 +127,47 @@ static void put_progress(qp_str_t *out, const view_t *v)
     qp_str_puts(out, "\n");
 }
 
+/* The last number of a column. */
+static double last_of(const char *metrics, const char *name)
+{
+    const int column = qp_csv_column(metrics, name);
+    double last = NAN;
+    if (column < 0)
+        return NAN;
+    for (const char *row = qp_csv_next(metrics); row != NULL; row = qp_csv_next(row))
+        last = isfinite(qp_csv_number(row, column)) ? qp_csv_number(row, column) : last;
+    return last;
+}
+
+/* What stands behind the last \a word of the log; NULL: nothing. */
+static const char *behind_last(const char *log, const char *word)
+{
+    const char *found = NULL;
+    for (const char *next = log; (next = strstr(next, word)) != NULL;)
+        found = next += strlen(word);
+    return found;
+}
+
+/* As the log has said last: what is planned, or at the end what was taken. */
+static void put_memory(qp_str_t *out, const char *log)
+{
+    const char *const planned = behind_last(log, "together  "), *const taken = behind_last(
+                                                                    log, "peak memory: ");
+    const char *text = taken != NULL && (planned == NULL || taken > planned) ? taken : planned;
+    if (text == NULL)
+        return;
+    text += strspn(text, " ");
+    qp_str_printf(out, "memory: %.*s\n", (int)strcspn(text, "\n"), text);
+}
+
+static void put_ranks(qp_str_t *out, const char *metrics)
+{
+    const double rank = last_of(metrics, "time/slowest_rank");
+    if (isfinite(rank))
+        qp_str_printf(out, "slowest rank: %.0f works %.3g s of a step, the mean of all %.3g s\n",
+                      rank, last_of(metrics, "time/rank_max"), last_of(metrics, "time/rank_mean"));
+}
+
 /* The mean of a column in each of N_CURVE parts of its rows (NaN: none there), and the last number.
  */
 static double summarise(const char *metrics, int column, double mean[N_CURVE])
@@ -209,6 +250,8 @@ static qp_error_t look(view_t *v, qp_str_t *out)
     qp_str_printf(out, "%s: %s, %s\n", v->folder, v->method,
                   v->is_owned ? "running" : "nobody works in it");
     put_progress(out, v);
+    put_ranks(out, v->metrics);
+    put_memory(out, v->log);
     qp_str_puts(out, "\n");
     put_curves(out, v);
     qp_str_puts(out, "\n");

@@ -21,7 +21,7 @@ qp_error_t qp_loop_create(qp_run_t *run, const qp_method_t *method, void *owner,
     qp_error_t error = NULL;
     QP_ASSERT(method->n_value + N_OWN <= QP_MAX_VALUE && method->n_metric <= QP_MAX_VALUE &&
               method->n_shown <= method->n_metric && method->n_eval_metric <= QP_MAX_VALUE);
-    *l = (qp_loop_t){.run = run, .method = method, .owner = owner};
+    *l = (qp_loop_t){.run = run, .method = method, .owner = owner, .told_rank = -1};
     qp_tree_range(n_micro, qp_comm_size(run->comm), qp_comm_rank(run->comm), &l->first_leaf, &end);
     qp_leaf_values_init(&l->values, n_micro, method->n_value + N_OWN);
     QP_TRY_DONE(qp_comm_agree(
@@ -139,7 +139,7 @@ static qp_error_t do_update(qp_loop_t *loop, qp_step_result_t *result, double *t
 static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *word)
 {
     qp_run_t *run = loop->run;
-    double total[QP_MAX_VALUE], start = qp_time();
+    double total[QP_MAX_VALUE], start = qp_time(), waited = qp_activity_waited();
     bool go_on = true, any = false;
     qp_error_t error = NULL;
     *result = (qp_step_result_t){
@@ -163,6 +163,7 @@ static qp_error_t do_step(qp_loop_t *loop, qp_step_result_t *result, uint64_t *w
     *word = qp_comm_agree_bits(run->comm, qp_stop_bits(&loop->stop, qp_comm_rank(run->comm)) |
                                               (error != NULL ? QP_WORD_FAILED : 0));
     result->seconds = qp_time() - start;
+    result->own_seconds = result->seconds - (qp_activity_waited() - waited);
     return *word & QP_WORD_FAILED ? qp_comm_agree(run->comm, error) : NULL;
 }
 
@@ -188,6 +189,7 @@ static qp_error_t after_step(qp_loop_t *loop, const qp_step_result_t *result)
     bool done = step == s->optim.steps;
     if (is_due(step, s->eval.every_steps) || (done && s->eval.at_end))
         QP_TRY(qp_loop_evaluate(loop));
+    qp_loop_compare_ranks(loop, result);
     qp_loop_report_step(loop, result);
     if (is_due(step, s->samples.every_steps) || done)
         QP_TRY(qp_loop_sample(loop));

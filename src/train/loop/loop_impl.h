@@ -28,6 +28,9 @@ typedef enum {
     QP_COLUMN_TOKENS_PER_SECOND,
     QP_COLUMN_STEP_TIME,
     QP_COLUMN_SKIPPED_STEPS,
+    QP_COLUMN_RANK_MEAN,
+    QP_COLUMN_RANK_MAX,
+    QP_COLUMN_SLOWEST_RANK,
     QP_N_COLUMN
 } qp_column_t;
 
@@ -39,8 +42,9 @@ typedef struct {
     double metric[QP_MAX_VALUE];
     double grad_norm; /* of the last update */
     double learning_rate, seconds;
-    bool skipped; /* an update at least */
-    bool cut;     /* nothing of it counts: the run ends with the step before */
+    double own_seconds; /* in which this rank did not wait for others */
+    bool skipped;       /* an update at least */
+    bool cut;           /* nothing of it counts: the run ends with the step before */
 } qp_step_result_t;
 
 struct qp_loop {
@@ -66,6 +70,9 @@ struct qp_loop {
     qp_metrics_t metrics;
     int column[QP_N_COLUMN], first_metric, first_eval_metric;
     qp_tensorboard_t *tensorboard; /* NULL: not wanted, or another rank's */
+    double own_seconds;            /* of this rank's steps since the last look at all ranks' */
+    int64_t n_own_step;
+    int told_rank; /* that the log has called slow last; -1: none */
     FILE *samples;
     int64_t samples_step, eval_step; /* of the last ones; -1: none */
 };
@@ -78,6 +85,9 @@ qp_error_t qp_loop_checkpoint(qp_loop_t *loop);
 /** Opens metrics.csv and samples.jsonl, cut at the current step. Collective. */
 qp_error_t qp_loop_report_open(qp_loop_t *loop);
 void qp_loop_report_close(qp_loop_t *loop);
+/** Seconds of a step that each rank has worked since the last time, where a line in the log is due:
+ * into the coming row, with the slowest rank. Collective. */
+void qp_loop_compare_ranks(qp_loop_t *loop, const qp_step_result_t *result);
 /** One row of metrics, the progress line, a log line if due. Errors wait in report_error. */
 void qp_loop_report_step(qp_loop_t *loop, const qp_step_result_t *result);
 /** Held-out metrics into the coming row and the log. Collective. */

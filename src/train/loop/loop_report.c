@@ -6,6 +6,9 @@
 #include "base/mem.h"
 #include "train/loop/loop_impl.h"
 
+/* A rank that works so much longer than the mean is told of in the log. */
+static const double SLOW = 1.2;
+
 static const char *const column_name[QP_N_COLUMN] = {
     [QP_COLUMN_STEP] = "step",
     [QP_COLUMN_EPOCH] = "epoch",
@@ -15,6 +18,9 @@ static const char *const column_name[QP_N_COLUMN] = {
     [QP_COLUMN_TOKENS_PER_SECOND] = "tokens_per_second",
     [QP_COLUMN_STEP_TIME] = "step_time",
     [QP_COLUMN_SKIPPED_STEPS] = "skipped_steps",
+    [QP_COLUMN_RANK_MEAN] = "time/rank_mean",
+    [QP_COLUMN_RANK_MAX] = "time/rank_max",
+    [QP_COLUMN_SLOWEST_RANK] = "time/slowest_rank",
 };
 
 static void add_columns(qp_loop_t *loop)
@@ -136,6 +142,36 @@ static void show_progress(const qp_loop_t *loop, const qp_step_result_t *result,
         qp_log_info("%s  lr %.3e  epoch %.3f", line.data, result->learning_rate,
                     result->work.epoch);
     qp_str_fini(&line);
+}
+
+void qp_loop_compare_ranks(qp_loop_t *loop, const qp_step_result_t *result)
+{
+    const int n_rank = qp_comm_size(loop->run->comm);
+    const int64_t step = loop->progress.step;
+    loop->own_seconds += result->own_seconds;
+    loop->n_own_step++;
+    if (step % loop->run->settings->log.every_steps != 0)
+        return;
+    double own = loop->own_seconds / (double)loop->n_own_step, mean = 0.0;
+    double *seconds = QP_NEW("loop", double, n_rank);
+    int slowest = 0;
+    qp_comm_allgather(loop->run->comm, &own, 1, QP_F64, seconds);
+    for (int r = 0; r < n_rank; r++) {
+        mean += seconds[r] / (double)n_rank;
+        slowest = seconds[r] > seconds[slowest] ? r : slowest;
+    }
+    set(loop, QP_COLUMN_RANK_MEAN, mean);
+    set(loop, QP_COLUMN_RANK_MAX, seconds[slowest]);
+    set(loop, QP_COLUMN_SLOWEST_RANK, slowest);
+    const int slow = seconds[slowest] > SLOW * mean ? slowest : -1;
+    if (slow >= 0 && slow != loop->told_rank)
+        qp_log_info("step %lld: rank %d is the slowest: it works %.3f s of a step, the mean of all "
+                    "ranks is %.3f s",
+                    (long long)step, slowest, seconds[slowest], mean);
+    qp_free(seconds);
+    loop->told_rank = slow;
+    loop->own_seconds = 0.0;
+    loop->n_own_step = 0;
 }
 
 void qp_loop_report_step(qp_loop_t *loop, const qp_step_result_t *result)
