@@ -1,0 +1,1 @@
+#define QUIPU_REVISION "$Format:%h$"
