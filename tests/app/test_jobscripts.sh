@@ -124,6 +124,12 @@ started "a core of a shared node" "--ntasks=2 --ntasks-per-node=1 --cpus-per-tas
     SLURM_JOB_CPUS_PER_NODE="1(x2)" SLURM_CPUS_ON_NODE=1
 check "slurm: little of a node is said" logged "the job has 1 of the 64 cores of n7"
 
+stub mpirun "$start_program"
+submit "${slurm[@]}" 3 10 "${slurm_env[@]}" QUIPU_MPIRUN="mpirun --bind-to none"
+check "slurm: mpirun inside the allocation" logged "mpirun --bind-to none quipu my.cfg"
+check "slurm: no srun then" not logged "srun"
+check "slurm: nor another end" logged "scontrol requeue 42"
+
 submit "${slurm[@]}" 3 0 "${slurm_env[@]}" SLURM_JOB_END_TIME= TZ=UTC
 check "slurm: old versions are asked for the end" logged "env 1893542400 "
 

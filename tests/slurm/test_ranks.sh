@@ -53,4 +53,7 @@ check "a job that has little of a node says so" logged "the job has 1 of the 8 c
 ranks "1 on n1, 3 cores, 0 GPUs" --oversubscribe --cpus-per-task=3
 ranks "2 on n1, 3 cores, 0 GPUs" --oversubscribe --ntasks=2 --cpus-per-task=3
 ranks "1 on n1, 4 cores, 1 GPUs" --oversubscribe --gpus-per-node=1 --cpus-per-task=4
+# Started by mpirun inside the allocation, on a site whose Slurm lacks the PMI of the MPI library.
+export QUIPU_MPIRUN="mpirun --bind-to none"
+ranks "2 on n1, 4 cores, 0 GPUs" --ntasks-per-node=2 --cpus-per-task=4
 end_test
