@@ -31,7 +31,7 @@ else()
     message(FATAL_ERROR "Quipu needs HDF5 that was built for MPI: install libhdf5-openmpi-dev (Debian), or load its module "
                         "and give its folder with -DHDF5_ROOT=...")
   endif()
-  target_link_libraries(quipu_third_hdf5 INTERFACE hdf5::hdf5)
+  target_link_libraries(quipu_third_hdf5 INTERFACE hdf5::hdf5 quipu::mpi)
 endif()
 quipu_pkg(hwloc hwloc libhwloc-dev)
 quipu_pkg(libconfig libconfig libconfig-dev)

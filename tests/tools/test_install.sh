@@ -58,8 +58,14 @@ mkdir source
 tar -C source --strip-components=1 -xzf packed/quipu-"$version".tar.gz
 check "no more and no less than the tree has" diff <(cd source && find . -type f -o -type l | sort) \
     <(cd "$QUIPU_SOURCE" && git ls-files -co --exclude-standard | sed 's|^|./|' | sort)
-cmake -S source -B out -G "$generator" -DQUIPU_TESTS=OFF >log 2>&1 || code=$?
-check "it configures" test "$code" -eq 0
+elsewhere=()
+if command -v h5pcc >/dev/null; then elsewhere=(-DHDF5_ROOT="$(dirname "$(dirname "$(command -v h5pcc)")")"); fi
+cmake -S source -B out -G "$generator" -DQUIPU_TESTS=OFF "${elsewhere[@]}" >log 2>&1 || code=$?
+check "it configures, with the HDF5 of h5pcc as on a cluster" test "$code" -eq 0
+if [ "$generator" = Ninja ]; then
+    cmake --build out --target CMakeFiles/quipu_h5.dir/src/h5/h5_attr.c.o >log 2>&1 || code=$?
+    check "HDF5 and the MPI that it wants are found" test "$code" -eq 0
+fi
 cmake --build out --target quipu_base_revision >log 2>&1
 revision=$(git -C "$QUIPU_SOURCE" describe --always --dirty 2>/dev/null) ||
     revision=$(cut -d '"' -f 2 "$QUIPU_SOURCE/cmake/exported_revision.h")
