@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# QP_TEST:
+# QP_TEST: labels=slow
 # The module file of an installation, under Environment Modules or Lmod, whichever is there (skips without
 # either): programs and job scripts are found and gone again, wherever the installation lies and through links;
 # modules that the build names are loaded first.
@@ -12,6 +12,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 build=${QUIPU_BIN%/bin}
+# The executor of CUDA kernels on the CPU is a library of the tests, and installed nowhere.
+if grep -q '^QUIPU_CUDA:.*=EMULATED' "$build/CMakeCache.txt"; then exit 77; fi
 version=$(sed -n 's/^CMAKE_PROJECT_VERSION:.*=//p' "$build/CMakeCache.txt")
 cmake --install "$build" --prefix "$work/first-place" >/dev/null
 mv first-place second-place
