@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <time.h>
 
+#include "base/activity.h"
 #include "base/log.h"
 #include "base/timer.h"
 #include "compute/collectives.h"
@@ -56,23 +57,33 @@ static qp_error_t nccl_error(const collectives_t *c, ncclResult_t result, const 
     return QP_ERROR(QP_IO, "NCCL: %s: %s", what, c->lib.ncclGetErrorString(result));
 }
 
-/* Calls return before they have done their part: the next one on the communicator comes after. */
-static qp_error_t settle(const collectives_t *c, ncclResult_t result, const char *what)
+/* Until a call has done its part, or the others do not come. */
+static qp_error_t wait_for(const collectives_t *c, ncclResult_t *result, const char *what)
 {
     const double start = qp_time();
-    while (result == ncclInProgress) {
+    while (*result == ncclInProgress) {
         if (qp_time() - start > c->timeout)
             return QP_ERROR(QP_IO,
                             "NCCL: %s: no answer of the other ranks within %.0f seconds "
                             "(device.nccl_timeout)",
                             what, c->timeout);
         ncclResult_t state = ncclSuccess;
-        result = c->lib.ncclCommGetAsyncError(c->nccl, &state);
-        if (result == ncclSuccess)
-            result = state;
-        if (result == ncclInProgress)
+        *result = c->lib.ncclCommGetAsyncError(c->nccl, &state);
+        if (*result == ncclSuccess)
+            *result = state;
+        if (*result == ncclInProgress)
             nanosleep(&(struct timespec){.tv_nsec = POLL_NS / 1000}, NULL);
     }
+    return NULL;
+}
+
+/* Calls return before they have done their part: the next one on the communicator comes after. */
+static qp_error_t settle(const collectives_t *c, ncclResult_t result, const char *what)
+{
+    qp_activity_wait_begin();
+    qp_error_t error = wait_for(c, &result, what);
+    qp_activity_wait_end();
+    QP_TRY(error);
     return result == ncclSuccess ? NULL : nccl_error(c, result, what);
 }
 
