@@ -189,6 +189,9 @@ extern const qp_ops_t qp_ops_cuda;
 /* --- collectives (nccl/collectives.c); see compute/collectives.h -------------------------------
  */
 
+/** Elements summed at once. */
+enum { QP_CUDA_SUM_CHUNK = 4 << 20 };
+
 struct qp_collectives;
 qp_error_t qp_cuda_collectives_create(qp_comm_t *comm, qp_device_t *device, int64_t n_max,
                                       struct qp_collectives **c);

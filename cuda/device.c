@@ -148,7 +148,8 @@ static qp_error_t start(qp_cuda_device_t *device)
 
 static const qp_collectives_maker_t maker = {.create = qp_cuda_collectives_create,
                                              .bytes = qp_cuda_collectives_bytes,
-                                             .outside = NCCL_BYTES};
+                                             .outside = NCCL_BYTES,
+                                             .chunk = QP_CUDA_SUM_CHUNK};
 
 qp_error_t qp_cuda_device_open(const qp_device_config_t *config, int index, int node_size,
                                qp_device_t **out)

@@ -18,8 +18,6 @@
 #include "cuda/nccl/fold.h"
 #include "cuda/nccl/nccl_library.h"
 
-/* Elements summed at once. */
-enum { CHUNK = 4 << 20 };
 static const int POLL_NS = 50 * 1000 * 1000;
 
 typedef struct {
@@ -46,7 +44,7 @@ typedef struct {
 
 static int64_t piece_max(int64_t n_max, int size)
 {
-    const int64_t n = n_max < CHUNK ? n_max : CHUNK;
+    const int64_t n = n_max < QP_CUDA_SUM_CHUNK ? n_max : QP_CUDA_SUM_CHUNK;
     return (n + size - 1) / size;
 }
 
@@ -154,8 +152,9 @@ static qp_error_t sum(collectives_t *c, qp_queue_t *q, float *data, int64_t n)
 {
     QP_TRY(QP_CUDA(cudaEventRecord(c->ready, qp_cuda_stream(q))));
     QP_TRY(QP_CUDA(cudaStreamWaitEvent(qp_cuda_stream(c->queue), c->ready, 0)));
-    for (int64_t first = 0; first < n; first += CHUNK)
-        QP_TRY(sum_chunk(c, data + first, n - first < CHUNK ? n - first : CHUNK));
+    for (int64_t first = 0; first < n; first += QP_CUDA_SUM_CHUNK)
+        QP_TRY(sum_chunk(c, data + first,
+                         n - first < QP_CUDA_SUM_CHUNK ? n - first : QP_CUDA_SUM_CHUNK));
     return NULL;
 }
 

@@ -11,6 +11,7 @@
 #include "base/program.h"
 #include "base/str.h"
 #include "comm/comm.h"
+#include "train/scaling/scaling.h"
 #include "train/train.h"
 
 static const char usage[] =
@@ -19,7 +20,12 @@ static const char usage[] =
     "Fine-tunes a LLaMA-family model as the deck says. Start it under mpirun or a job script.\n"
     "\n"
     "  --dry-run            check the deck, the files and the memory plan, then stop\n"
-    "  --set path=value     replace or add a value of the deck (may be repeated)\n"
+    "  --plan-for MACHINE   memory and time of the run on a machine that this file describes, for "
+    "1 "
+    "to 1,024\n"
+    "                       ranks; one process, without a launcher\n"
+    "  --machine-help       what such a file may hold\n"
+    "  --set path=value     replace or add a value of the deck or the machine (may be repeated)\n"
     "  --deck-help [group]  what a deck may hold\n"
     "  --deck-markdown      the same as the page doc/deck.md\n"
     "  --run-folder         print where the deck's run writes (for job scripts)\n"
@@ -31,12 +37,20 @@ static const char usage[] =
     "checkpoint: start again to continue.\n";
 
 /* What to do besides running a deck. */
-typedef enum { ACTION_RUN, ACTION_DECK_HELP, ACTION_DECK_MARKDOWN, ACTION_RUN_FOLDER } action_t;
+typedef enum {
+    ACTION_RUN,
+    ACTION_PLAN_FOR,
+    ACTION_DECK_HELP,
+    ACTION_DECK_MARKDOWN,
+    ACTION_MACHINE_HELP,
+    ACTION_RUN_FOLDER
+} action_t;
 
 typedef struct {
     action_t action;
     bool dry;
-    const char *deck;  /* with --deck-help: the group */
+    const char *deck; /* with --deck-help, --machine-help: the group */
+    const char *machine;
     const char **sets; /* [n_set] */
     int n_set;
 } arguments_t;
@@ -48,6 +62,8 @@ static const struct option options[] = {{"dry-run", no_argument, NULL, OPTION_DR
                                         {"set", required_argument, NULL, OPTION_SET},
                                         {"deck-help", no_argument, NULL, ACTION_DECK_HELP},
                                         {"deck-markdown", no_argument, NULL, ACTION_DECK_MARKDOWN},
+                                        {"plan-for", required_argument, NULL, ACTION_PLAN_FOR},
+                                        {"machine-help", no_argument, NULL, ACTION_MACHINE_HELP},
                                         {"run-folder", no_argument, NULL, ACTION_RUN_FOLDER},
                                         {0}};
 
@@ -66,6 +82,8 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
             arguments->dry = true;
         else
             arguments->action = (action_t)option;
+        if (option == ACTION_PLAN_FOR)
+            arguments->machine = optarg;
     }
     if (argc - optind > 1)
         return QP_ERROR(QP_INPUT, "one deck is expected, got %s and %s", argv[optind],
@@ -73,7 +91,8 @@ static qp_error_t parse(int argc, char **argv, arguments_t *arguments)
     arguments->deck = argv[optind];
     if (argc > optind)
         QP_TRY(qp_program_check_name(arguments->deck));
-    bool needs_deck = arguments->action == ACTION_RUN || arguments->action == ACTION_RUN_FOLDER;
+    bool needs_deck = arguments->action == ACTION_RUN || arguments->action == ACTION_PLAN_FOR ||
+                      arguments->action == ACTION_RUN_FOLDER;
     if (needs_deck && arguments->deck == NULL)
         return QP_ERROR(QP_INPUT, "a deck is expected; see quipu --help");
     return NULL;
@@ -103,10 +122,15 @@ static qp_error_t show(const arguments_t *arguments)
     case ACTION_DECK_MARKDOWN:
         qp_deck_document(groups, n_group, &text);
         break;
+    case ACTION_MACHINE_HELP:
+        groups = qp_machine_groups(&n_group);
+        error = qp_deck_help(groups, n_group, arguments->deck, &text);
+        break;
     case ACTION_RUN_FOLDER:
         error = show_run_folder(arguments, &text);
         break;
     case ACTION_RUN:
+    case ACTION_PLAN_FOR:
         break;
     }
     if (error == NULL)
@@ -149,6 +173,64 @@ static int run(const arguments_t *arguments, const char *command)
     return code;
 }
 
+/* Tables of the deck's run on the machine; they are printed even where a node is too small. */
+static qp_error_t show_scaling(qp_comm_t *comm, const qp_settings_t *settings,
+                               const qp_machine_t *machine)
+{
+    qp_scaling_t scaling;
+    qp_str_t text = {0};
+    qp_error_t error = qp_scaling_create(comm, settings, machine, &scaling);
+    if (error == NULL) {
+        qp_scaling_print(&scaling, &text);
+        fwrite(text.data, 1, text.n, stdout);
+        fflush(stdout);
+        error = qp_scaling_check(&scaling);
+    }
+    qp_str_fini(&text);
+    qp_scaling_fini(&scaling);
+    return error;
+}
+
+/* Moves the machine's values of --set behind the deck's; returns how many are the deck's. */
+static int part_sets(arguments_t *arguments)
+{
+    const char **machine = QP_NEW("arguments", const char *, arguments->n_set);
+    int n_deck = 0, n_machine = 0;
+    for (int i = 0; i < arguments->n_set; i++) {
+        if (qp_machine_takes(arguments->sets[i]))
+            machine[n_machine++] = arguments->sets[i];
+        else
+            arguments->sets[n_deck++] = arguments->sets[i];
+    }
+    for (int i = 0; i < n_machine; i++)
+        arguments->sets[n_deck + i] = machine[i];
+    qp_free(machine);
+    return n_deck;
+}
+
+static int plan_for(arguments_t *arguments)
+{
+    qp_comm_t *comm = NULL;
+    qp_machine_t machine;
+    qp_settings_t settings;
+    const int n_deck = part_sets(arguments), n_machine = arguments->n_set - n_deck;
+    qp_error_t error =
+        qp_machine_read(arguments->machine, arguments->sets + n_deck, n_machine, &machine);
+    if (error != NULL)
+        return qp_error_report(&error);
+    error = qp_scaling_settings(&machine, arguments->deck, arguments->sets, n_deck, &settings);
+    if (error == NULL) {
+        error = qp_comm_create(&comm);
+        if (error == NULL)
+            error = show_scaling(comm, &settings, &machine);
+        qp_settings_fini(&settings);
+    }
+    qp_machine_fini(&machine);
+    const int code = qp_error_report(&error);
+    qp_comm_destroy(&comm);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     if (qp_program_answers("quipu", usage, argc, argv))
@@ -160,6 +242,8 @@ int main(int argc, char **argv)
     if (error == NULL && arguments.action == ACTION_RUN) {
         qp_waiting_set(argv);
         code = run(&arguments, command);
+    } else if (error == NULL && arguments.action == ACTION_PLAN_FOR) {
+        code = plan_for(&arguments);
     } else {
         if (error == NULL)
             error = show(&arguments);

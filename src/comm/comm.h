@@ -98,6 +98,9 @@ void qp_tree_range(int64_t n_leaf, int n_rank, int rank, int64_t *first, int64_t
 int qp_tree_merges(int64_t first, int64_t end, int64_t leaf);
 int qp_tree_depth(int64_t n_leaf);
 
+/** Elements summed at once: small enough for the cache, large enough to hide latencies. */
+enum { QP_TREE_CHUNK = 1 << 20 };
+
 /**
  * Sum over ranks in the fixed binary tree of halved rank ranges (left + right at each node); all
  * ranks get the same bits. Host memory, in place. Collective. The order of additions is the one of

@@ -14,9 +14,6 @@
 #include "comm/comm.h"
 #include "comm/mpi_check.h"
 
-/* Elements reduced at once: small enough for the cache, large enough to hide latencies. */
-enum { CHUNK = 1 << 20 };
-
 void qp_tree_range(int64_t n_leaf, int n_rank, int rank, int64_t *first, int64_t *end)
 {
     int64_t lo = 0, hi = n_leaf;
@@ -142,7 +139,7 @@ void qp_tree_sum(qp_tree_t *tree, void *data, int64_t n, qp_dtype_t dtype)
     if (tree->size == 1)
         return;
     size_t bytes = qp_dtype_bytes(dtype);
-    int64_t n_chunk = qp_min_i64(n, CHUNK);
+    int64_t n_chunk = qp_min_i64(n, QP_TREE_CHUNK);
     size_t needed = qp_bytes(n_chunk + tree->size, bytes);
     if (tree->n_bytes < needed) {
         qp_free(tree->pieces);

@@ -48,3 +48,8 @@ size_t qp_collectives_outside(const qp_device_t *device, int n_rank)
 {
     return n_rank == 1 || is_by_mpi(device) ? 0 : device->collectives->outside;
 }
+
+int64_t qp_collectives_chunk(const qp_device_t *device)
+{
+    return is_by_mpi(device) ? QP_TREE_CHUNK : device->collectives->chunk;
+}

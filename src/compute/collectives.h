@@ -37,6 +37,7 @@ typedef struct qp_collectives_maker {
     /** Bytes of the device that a create with n_max takes on n_rank ranks. */
     size_t (*bytes)(const qp_device_t *device, int n_rank, int64_t n_max);
     size_t outside; /**< bytes that a library of its own takes of the device, about */
+    int64_t chunk;  /**< elements summed at once */
 } qp_collectives_maker_t;
 
 /** Makes the collectives of a device, those of device.allreduce; sums of at most \a n_max elements
@@ -49,6 +50,8 @@ void qp_collectives_destroy(qp_collectives_t **c);
 /** Bytes of the host (pinned) and of the device that a create takes, for the memory plan. */
 size_t qp_collectives_host_bytes(const qp_device_t *device, int64_t n_max);
 size_t qp_collectives_bytes(const qp_device_t *device, int n_rank, int64_t n_max);
+/** Elements that are summed at once. */
+int64_t qp_collectives_chunk(const qp_device_t *device);
 /** Bytes that libraries take of the device's memory beside that, about. */
 size_t qp_collectives_outside(const qp_device_t *device, int n_rank);
 

@@ -65,8 +65,9 @@ typedef struct {
     int64_t threads;      /**< CPU threads per rank; 0: cores of the node / ranks of the node */
     int allreduce;        /**< index into "auto|mpi|tree|nccl" (qp_allreduce_t) */
     int64_t nccl_timeout; /**< seconds; 0: none */
-    double memory; /**< GB of a GPU that may be used; 0: all. For a dry run it is the GPU's */
-    bool dry;      /**< opened for its sizes alone: a GPU need not be there. Not of the deck */
+    double memory;  /**< GB of a GPU that may be used; 0: all. For a dry run it is the GPU's */
+    bool dry;       /**< opened for its sizes alone: a GPU need not be there. Not of the deck */
+    bool elsewhere; /**< and those of another machine: its CPU may know more. Not of the deck */
 } qp_device_config_t;
 
 typedef enum { QP_COMPUTE_AUTO, QP_COMPUTE_BF16, QP_COMPUTE_FP32 } qp_compute_t;

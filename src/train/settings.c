@@ -281,22 +281,23 @@ static qp_error_t adopt_device(qp_comm_t *comm, qp_deck_t *deck)
                          fp32 ? "device.compute=fp32" : "device.compute=bf16");
 }
 
-qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
-                            const char *command, qp_settings_t *settings)
+/* What a deck says, and what follows from it on this machine, or on another one that takes values
+ * for granted (NULL: on this one). Collective. */
+static qp_error_t read_deck(qp_comm_t *comm, const char *taken, const char *path,
+                            const char *const *sets, int n_set, qp_deck_t **deck)
 {
     int n_group;
     const qp_deck_group_t *const *groups = qp_settings_groups(&n_group);
-    *settings = (qp_settings_t){0};
-    QP_TRY(qp_deck_read(comm, path, groups, n_group, sets, n_set, &settings->deck));
-    qp_error_t error = adopt_init(comm, settings->deck);
-    if (error == NULL)
-        error = adopt_method(settings->deck);
-    if (error == NULL)
-        error = adopt_device(comm, settings->deck);
-    if (error != NULL) {
-        qp_settings_fini(settings);
-        return error;
-    }
+    QP_TRY(qp_deck_read(comm, path, groups, n_group, sets, n_set, deck));
+    QP_TRY(adopt_init(comm, *deck));
+    QP_TRY(adopt_method(*deck));
+    if (taken != NULL)
+        QP_TRY(qp_deck_adopt(*deck, "--plan-for", taken));
+    return adopt_device(comm, *deck);
+}
+
+static qp_error_t fill(int n_rank, const char *command, qp_settings_t *settings)
+{
     for (int i = 0; i < N_GROUP; i++)
         qp_deck_fill(settings->deck, group[i], (char *)settings + offset[i]);
     settings->deck_hash = qp_deck_hash(settings->deck);
@@ -305,12 +306,27 @@ qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const
     char *header = qp_format("quipu %s\n%s", qp_version(), command);
     qp_deck_echo(settings->deck, header, &settings->used);
     qp_free(header);
-    error = qp_lora_resolve(&settings->lora);
+    QP_TRY(qp_lora_resolve(&settings->lora));
+    return check(n_rank, settings);
+}
+
+qp_error_t qp_settings_read_for(qp_comm_t *comm, const char *taken, const char *path,
+                                const char *const *sets, int n_set, const char *command,
+                                qp_settings_t *settings)
+{
+    *settings = (qp_settings_t){0};
+    qp_error_t error = read_deck(comm, taken, path, sets, n_set, &settings->deck);
     if (error == NULL)
-        error = check(comm != NULL ? qp_comm_size(comm) : 1, settings);
+        error = fill(comm != NULL ? qp_comm_size(comm) : 1, command, settings);
     if (error != NULL)
         qp_settings_fini(settings);
     return error;
+}
+
+qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
+                            const char *command, qp_settings_t *settings)
+{
+    return qp_settings_read_for(comm, NULL, path, sets, n_set, command, settings);
 }
 
 void qp_settings_fini(qp_settings_t *settings)

@@ -177,6 +177,11 @@ int64_t qp_settings_max_response(const qp_settings_t *settings);
  */
 qp_error_t qp_settings_read(qp_comm_t *comm, const char *path, const char *const *sets, int n_set,
                             const char *command, qp_settings_t *settings);
+/** The same for another machine, whose values (deck lines, see qp_deck_adopt(); NULL: none) stand
+ * where the deck and --set say nothing. */
+qp_error_t qp_settings_read_for(qp_comm_t *comm, const char *taken, const char *path,
+                                const char *const *sets, int n_set, const char *command,
+                                qp_settings_t *settings);
 void qp_settings_fini(qp_settings_t *settings);
 
 #endif

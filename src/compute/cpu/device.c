@@ -76,7 +76,7 @@ qp_error_t qp_cpu_device_open(const qp_device_config_t *config, int index, int n
                               qp_device_t **out)
 {
     (void)index; /* the launcher places the rank; threads stay where it did */
-    if (config->compute == QP_COMPUTE_BF16)
+    if (config->compute == QP_COMPUTE_BF16 && !config->elsewhere)
         QP_TRY(check_bf16());
     qp_cpu_device_t *device = QP_NEW("device", qp_cpu_device_t, 1);
     device->n_thread = config->threads > 0 ? (int)config->threads : share_of_cores(node_size);

@@ -84,6 +84,12 @@ const qp_lora_config_t *qp_scorer_shared_lora(const qp_scorer_t *s)
     return s->has_lora && !s->own_base ? &s->lora : NULL;
 }
 
+const qp_base_info_t *qp_scorer_base(const qp_scorer_t *s, const qp_lora_config_t **lora)
+{
+    *lora = s->own_base && s->has_lora ? &s->lora : NULL;
+    return s->own_base ? &s->info : NULL;
+}
+
 qp_error_t qp_scorer_check_length(const qp_scorer_t *s, const char *what, int64_t n_token)
 {
     if (!s->own_base)

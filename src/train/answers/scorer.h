@@ -22,6 +22,8 @@ int64_t qp_scorer_n_vocab(const qp_scorer_t *scorer, int64_t n_vocab);
 uint64_t qp_scorer_base_id(const qp_scorer_t *scorer);
 /** Its adapter, if that stands on the run's base and so shares workspace and engine; or NULL. */
 const qp_lora_config_t *qp_scorer_shared_lora(const qp_scorer_t *scorer);
+/** Its own base with its adapter's config (NULL: none), or NULL where it has none. */
+const qp_base_info_t *qp_scorer_base(const qp_scorer_t *scorer, const qp_lora_config_t **lora);
 /** A sequence (\a what, of n_token tokens) that is longer than its base's window: QP_INPUT. */
 qp_error_t qp_scorer_check_length(const qp_scorer_t *scorer, const char *what, int64_t n_token);
 /** A base of its own must be one that the device can do, and have as many positions as the longest

@@ -43,6 +43,15 @@ qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_devic
     return NULL;
 }
 
+void qp_memory_plan_move(qp_memory_plan_t *plan, const qp_device_t *device, int n_rank,
+                         int n_node_rank, int64_t host_bytes)
+{
+    plan->n_rank = n_node_rank;
+    plan->host_free = host_bytes;
+    if (plan->n > 0) /* OUTSIDE */
+        plan->row[0].bytes += qp_budget_piece(qp_collectives_outside(device, n_rank));
+}
+
 void qp_memory_plan_add_as(qp_memory_plan_t *plan, const char *name, const char *label,
                            size_t bytes, qp_place_t place)
 {

@@ -44,6 +44,10 @@ typedef struct {
  * for what stands in a device's memory beside that of ops.h: context, code, libraries, and other
  * programs. Collective: before anything large is allocated. */
 qp_error_t qp_memory_plan_init(qp_memory_plan_t *plan, qp_comm_t *comm, qp_device_t *device);
+/** The plan of a job with other ranks on other nodes, of which each has host_bytes. Right behind
+ * init() of one process. */
+void qp_memory_plan_move(qp_memory_plan_t *plan, const qp_device_t *device, int n_rank,
+                         int n_node_rank, int64_t host_bytes);
 /** \a label: under which it is allocated. On a device it is rounded up to pieces of a budget. */
 void qp_memory_plan_add(qp_memory_plan_t *plan, const char *label, size_t bytes, qp_place_t place);
 /** Where several rows have one label, they have a name each. */

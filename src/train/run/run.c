@@ -136,7 +136,6 @@ static qp_error_t open_prompts(qp_run_t *run)
     const qp_prompts_model_t model = {.tokenizer = run->given.tokenizer,
                                       .n_vocab = run->given.info.config.n_vocab,
                                       .chat_template = s->prompts.chat_template};
-    run->size.generate = s->generate;
     if (s->job.method == QP_METHOD_GENERATE) {
         QP_TRY(qp_prompts_from_file(run->comm, &model, s->prompts.input, &run->given.prompts));
         qp_log_info("%s: %lld prompts", s->prompts.input, (long long)run->given.prompts.n);
@@ -234,10 +233,10 @@ static qp_error_t check_tokens(const qp_run_t *run)
     return NULL;
 }
 
-qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run)
+qp_error_t qp_run_look(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run)
 {
     qp_error_t error = NULL;
-    *run = (qp_run_t){.comm = comm, .settings = settings};
+    *run = (qp_run_t){.comm = comm, .settings = settings, .size = {.n_rank = qp_comm_size(comm)}};
     run->folder = qp_format("%s/%s", settings->job.output, settings->job.name);
     run->given.has_adapter = trains(settings) || settings->lora.init != NULL;
     qp_log_init((qp_log_level_t)settings->log.level, qp_comm_rank(comm));
@@ -265,7 +264,12 @@ qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
     QP_TRY(qp_run_size(run));
-    QP_TRY(check_adapters(run));
+    return check_adapters(run);
+}
+
+qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run)
+{
+    QP_TRY(qp_run_look(comm, settings, dry, run));
     QP_TRY(qp_memory_plan_init(&run->plan, comm, run->device));
     qp_run_plan(run);
     qp_memory_plan_print(&run->plan);

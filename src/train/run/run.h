@@ -37,6 +37,7 @@ typedef struct {
 
 /** How large it is; follows from what is given and the deck. */
 typedef struct {
+    int n_rank;                    /**< of the job */
     int64_t answer_tokens;         /**< longest answer to one of the prompts */
     qp_generate_config_t generate; /**< of the engine */
     int64_t n_generate;            /**< longest sequence that the engine makes; 0: no engine */
@@ -75,6 +76,15 @@ typedef struct {
  * Collective.
  */
 qp_error_t qp_run_open(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run);
+
+/** The same without the memory plan, whose places are then another machine's. */
+qp_error_t qp_run_look(qp_comm_t *comm, const qp_settings_t *settings, bool dry, qp_run_t *run);
+/**
+ * Sizes and memory plan of a run that was looked at, as if it had so many ranks, n_node_rank of
+ * them on a node with host_bytes for a job; the size of a device is that of device.memory. By one
+ * process; may be called again.
+ */
+qp_error_t qp_run_plan_for(qp_run_t *run, int n_rank, int n_node_rank, int64_t host_bytes);
 
 /** Base, adapter and workspace. Collective. */
 qp_error_t qp_run_load(qp_run_t *run);

@@ -23,12 +23,13 @@ int64_t qp_run_max_token(const qp_run_t *run)
 static void size_engine(qp_run_t *run)
 {
     const qp_settings_t *s = run->settings;
-    int64_t n_answer = run->given.prompts.n * run->size.generate.num_return_sequences;
+    int64_t n_answer = run->given.prompts.n * s->generate.num_return_sequences;
+    run->size.generate = s->generate;
     if (run->given.prompts.n > 0)
         run->size.n_generate = run->given.prompts.longest + run->size.answer_tokens;
     run->size.generate.max_new_tokens = run->size.answer_tokens;
     if (qp_run_rolls_out(run)) {
-        const int64_t n_rank = qp_comm_size(run->comm);
+        const int64_t n_rank = run->size.n_rank;
         n_answer = qp_max_i64(n_answer, (s->batch.global_sequences + n_rank - 1) / n_rank);
         run->size.n_generate =
             qp_max_i64(run->size.n_generate, s->data.seq_length + qp_settings_max_response(s));
@@ -184,7 +185,7 @@ static void plan_adapters(qp_run_t *run, const qp_scorer_bytes_t *scorer)
 static void plan_training(qp_run_t *run)
 {
     qp_memory_plan_t *plan = &run->plan;
-    const int n_rank = qp_comm_size(run->comm);
+    const int n_rank = run->size.n_rank;
     const int64_t n_param = run->size.n_param, n_micro = qp_settings_n_micro(run->settings);
     const size_t staged = qp_accumulator_host_bytes(run->device, n_rank, n_param);
     qp_memory_plan_add(plan, "optimiser", qp_optim_bytes(n_param), QP_PLACE_DEVICE);
@@ -227,4 +228,14 @@ void qp_run_plan(qp_run_t *run)
         qp_memory_plan_add(plan, "KV cache", engine, QP_PLACE_DEVICE);
     if (max_token > 0)
         qp_memory_plan_add(plan, "workspace", workspace, QP_PLACE_DEVICE);
+}
+
+qp_error_t qp_run_plan_for(qp_run_t *run, int n_rank, int n_node_rank, int64_t host_bytes)
+{
+    run->size.n_rank = n_rank;
+    QP_TRY(qp_run_size(run));
+    QP_TRY(qp_memory_plan_init(&run->plan, run->comm, run->device));
+    qp_memory_plan_move(&run->plan, run->device, n_rank, n_node_rank, host_bytes);
+    qp_run_plan(run);
+    return NULL;
 }
