@@ -248,10 +248,10 @@ qp_error_t qp_run_look(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         qp_device_time_ops(run->device);
     QP_TRY(qp_comm_agree(comm, qp_error_context(open_base(run, dry), "base.file")));
     describe(run);
-    if (trains(settings)) {
+    if (trains(settings) && !settings->device.elsewhere) /* the whole run is planned there */
         QP_TRY(qp_run_find_checkpoint(run));
+    if (trains(settings))
         QP_TRY(open_train_data(run));
-    }
     if (settings->job.method != QP_METHOD_GENERATE)
         QP_TRY(open_eval_data(run));
     QP_TRY(open_prompts(run));
@@ -260,7 +260,7 @@ qp_error_t qp_run_look(qp_comm_t *comm, const qp_settings_t *settings, bool dry,
         QP_TRY(open_rival(run));
     }
     QP_TRY(check_tokens(run));
-    if (trains(settings))
+    if (trains(settings) && !settings->device.elsewhere)
         QP_TRY(qp_run_check_checkpoint(run));
     choose_head(run);
     QP_TRY(qp_run_size(run));

@@ -171,24 +171,19 @@ void qp_machine_complete(qp_machine_t *m)
         m->node.bandwidth = m->processor.bandwidth * (double)m->node.processors;
 }
 
-/* "file:line: path: what" */
-static qp_error_t wrong(const qp_deck_t *deck, const char *path, const char *what)
-{
-    char *where = qp_deck_where(deck, path);
-    qp_error_t error = QP_ERROR(QP_INPUT, "%s: %s", where, what);
-    qp_free(where);
-    return error;
-}
-
 /* What no single key can say. */
-static qp_error_t check(const qp_machine_t *m)
+static qp_error_t check(const char *path, const qp_machine_t *m)
 {
+    const bool cuda = m->processor.kind == QP_PROCESSOR_CUDA;
     if (m->machine.nodes > 1 && m->network.bandwidth == 0.0)
-        return wrong(m->deck, "network.bandwidth", "several nodes need it");
-    if (m->processor.kind == QP_PROCESSOR_CUDA && m->processor.memory == 0.0)
-        return wrong(m->deck, "processor.memory", "a GPU needs it");
-    if (m->processor.kind == QP_PROCESSOR_CUDA && m->node.ranks > m->node.processors)
-        return wrong(m->deck, "node.ranks", "a GPU takes one rank (node.processors)");
+        return QP_ERROR(QP_INPUT, "%s: network.bandwidth: several nodes need it", path);
+    if (cuda && m->processor.memory == 0.0)
+        return QP_ERROR(QP_INPUT, "%s: processor.memory: a GPU needs it", path);
+    if (cuda && m->processor.bf16 == 0.0)
+        return QP_ERROR(QP_INPUT, "%s: processor.bf16: a GPU needs it", path);
+    if (cuda && m->node.ranks > m->node.processors)
+        return QP_ERROR(QP_INPUT, "%s: node.ranks: a GPU takes one rank (node.processors = %lld)",
+                        path, (long long)m->node.processors);
     return NULL;
 }
 
@@ -199,7 +194,7 @@ qp_error_t qp_machine_read(const char *path, const char *const *sets, int n_set,
     QP_TRY(qp_deck_read(NULL, path, group, N_GROUP, sets, n_set, &machine->deck));
     for (int i = 0; i < N_GROUP; i++)
         qp_deck_fill(machine->deck, group[i], (char *)machine + offset[i]);
-    qp_error_t error = check(machine);
+    qp_error_t error = check(path, machine);
     if (error != NULL)
         qp_machine_fini(machine);
     else

@@ -11,11 +11,12 @@ qp_error_t qp_scaling_settings(const qp_machine_t *machine, const char *deck,
                                const char *const *sets, int n_set, qp_settings_t *settings)
 {
     const bool cuda = machine->processor.kind == QP_PROCESSOR_CUDA;
+    const int backend = cuda ? QP_BACKEND_CUDA : QP_BACKEND_CPU;
     char *lines = qp_machine_deck_lines(machine);
     qp_error_t error = qp_settings_read_for(NULL, lines, deck, sets, n_set, "", settings);
     qp_free(lines);
     QP_TRY(error);
-    if ((settings->device.backend == QP_BACKEND_CUDA) == cuda)
+    if (settings->device.backend == backend)
         return NULL;
     char *where = qp_deck_where(settings->deck, "device.backend");
     error = QP_ERROR(QP_INPUT, "%s: the processors of %s are of kind \"%s\"", where,
@@ -153,7 +154,6 @@ qp_error_t qp_scaling_create(qp_comm_t *comm, const qp_settings_t *settings,
         return QP_ERROR(QP_INPUT, "--plan-for: one process does it, not %d ranks",
                         qp_comm_size(comm));
     s->device.elsewhere = true;
-    s->job.restart = QP_RESTART_NEVER; /* the whole run is planned, whatever stands here of it */
     if (s->log.level > QP_LOG_WARN)
         s->log.level = QP_LOG_WARN; /* of the ranks, cores and memory of this machine */
     QP_TRY(qp_run_look(comm, s, true, &scaling->run));
