@@ -104,8 +104,11 @@ static const qp_deck_key_t reached_keys[] = {
      "The same in attention, operations that a mask drops not counted; 0: 0.8, 0.35.", 0},
     {"reached.head", FIELD(QP_DECK_FLOAT, head), "0", 0, 1, NULL, "",
      "The same in the LM head; 0: 0.94, 0.6.", 0},
-    {"reached.rows", FIELD(QP_DECK_FLOAT, rows), "0", 0, 1, NULL, "",
-     "Share of processor.bandwidth in elementwise work; 0: 0.45, 0.7.", 0},
+    {"reached.rows", FIELD(QP_DECK_FLOAT, rows), "0", 0, 100, NULL, "",
+     "Share of processor.bandwidth in elementwise work; above 1 where rows stay in a CPU's caches; "
+     "0: "
+     "0.45, 0.7.",
+     0},
     {"reached.weights", FIELD(QP_DECK_FLOAT, weights), "0", 0, 1, NULL, "",
      "Share of processor.bandwidth in products that wait for their operands, as those of "
      "generation do; 0: 0.75, 0.7.",

@@ -102,14 +102,16 @@ static qp_error_t make_strong(qp_scaling_t *scaling)
     return NULL;
 }
 
-/* Rows that a rank has on a full node, in whole micro-batches of each update. */
+/* Rows that a rank has on a full node, fewer where all ranks of the machine would have more than a
+ * deck may say; in whole micro-batches of each update. */
 static int64_t rows_of_rank(const qp_scaling_t *scaling)
 {
     const qp_settings_t *s = &scaling->settings;
     const int64_t n_mini = s->batch.global_sequences / qp_settings_update_sequences(s);
     const int64_t least = s->batch.micro_sequences * n_mini *
                           (s->job.method == QP_METHOD_PPO ? s->ppo.dropped_accumulation : 1);
-    const int64_t share = s->batch.global_sequences / scaling->machine->node.ranks;
+    const int64_t share = qp_min_i64(s->batch.global_sequences / scaling->machine->node.ranks,
+                                     MOST_ROWS / ranks_of_machine(scaling->machine));
     return qp_max_i64(least, share / least * least);
 }
 

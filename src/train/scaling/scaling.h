@@ -45,8 +45,9 @@ typedef struct {
     qp_layout_t layout;        /**< there */
     qp_job_t job;              /**< there */
     qp_scaling_table_t strong; /**< the deck's rows of a step, shared out */
-    qp_scaling_table_t weak;   /**< so many rows a rank as on a full node of the strong one */
-    int64_t rows_of_rank;      /**< of the weak one */
+    qp_scaling_table_t
+        weak; /**< so many rows a rank as on a full node, or fewer: what a deck may say */
+    int64_t rows_of_rank; /**< of the weak one */
 } qp_scaling_t;
 
 /** The deck's settings for a machine: qp_settings_read_for() with its values. QP_INPUT: the deck

@@ -69,6 +69,26 @@ static void print_step(const qp_scaling_t *scaling, qp_str_t *out)
     qp_str_printf(out, "  beside it: a start %.3g s, a checkpoint %.3g s\n", t.load, t.checkpoint);
 }
 
+/* What a micro-batch that learns consists of. */
+static void print_work(const qp_scaling_t *scaling, qp_str_t *out)
+{
+    static const char *const name[QP_N_WORK] = {
+        [QP_WORK_INT8] = "int8",           [QP_WORK_FLOAT] = "float", [QP_WORK_ADAPTER] = "adapter",
+        [QP_WORK_ATTENTION] = "attention", [QP_WORK_HEAD] = "head",   [QP_WORK_ROWS] = "rows"};
+    const qp_work_t *leaf = &scaling->job.leaf;
+    const qp_speed_t speed =
+        qp_speed_of_rank(scaling->machine, scaling->job.fp32, scaling->layout.n_node_rank);
+    qp_str_puts(out, "a micro-batch        10^9 operations       GB        s\n");
+    for (int k = 0; k < QP_N_WORK; k++) {
+        qp_work_t one = {0};
+        one.ops[k] = leaf->ops[k];
+        one.bytes[k] = leaf->bytes[k];
+        if (one.bytes[k] > 0.0)
+            qp_str_printf(out, "  %-12s %20.5g %10.4g %8.3g\n", name[k], one.ops[k] / 1e9,
+                          one.bytes[k] / 1e9, qp_speed_seconds(&speed, &one));
+    }
+}
+
 static void print_rows(const qp_scaling_table_t *table, qp_str_t *out)
 {
     bool all_fit = true;
@@ -106,14 +126,18 @@ void qp_scaling_print(const qp_scaling_t *scaling, qp_str_t *out)
                   m->processor.kind == QP_PROCESSOR_CUDA ? "cuda" : "cpu",
                   scaling->job.fp32 ? "fp32" : "bf16", (long long)m->node.ranks);
     print_memory(scaling, out);
+    print_work(scaling, out);
     print_step(scaling, out);
     qp_str_puts(out, "\nstrong scaling: the deck's step, shared out\n");
     print_rows(&scaling->strong, out);
     qp_str_printf(out, "\nweak scaling: %lld rows a rank, so that steps grow with the ranks\n",
                   (long long)scaling->rows_of_rank);
     print_rows(&scaling->weak, out);
-    qp_str_printf(out, "\nNot in these times: evaluation, samples, reading data%s.\n",
-                  command ? ", reward_model.command" : "");
+    qp_str_printf(
+        out,
+        "\nNot in these times: evaluation, samples, reading data, waiting for ranks whose "
+        "micro-batches\nare longer than the mean%s.\n",
+        command ? ", reward_model.command" : "");
     if (m->processor.kind == QP_PROCESSOR_CUDA)
         qp_str_puts(out, "Shares of a GPU's peak (reached) were confirmed by no card.\n");
 }
