@@ -84,10 +84,9 @@ static int64_t n_leaf(const qp_settings_t *s)
 
 static char *end_of_machine(const qp_machine_t *m)
 {
-    return m->machine.nodes * m->node.ranks > MOST_RANKS
-               ? NULL
-               : qp_format("%s has %lld ranks", m->machine.name,
-                           (long long)(m->machine.nodes * m->node.ranks));
+    const int64_t n_rank = m->machine.nodes * m->node.ranks;
+    return n_rank > MOST_RANKS ? NULL
+                               : qp_format("%s has %lld ranks", m->machine.name, (long long)n_rank);
 }
 
 static qp_error_t make_strong(qp_scaling_t *scaling)
