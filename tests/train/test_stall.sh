@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# QP_TEST: labels=slow
 # A rank that stands still for longer than job.stall_timeout ends the job: exit code 3, one message that
 # names it, and the next start goes on as if nothing had happened. A job that is suspended as a whole
 # goes on.
